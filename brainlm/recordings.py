@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['provenances', 'Recording', 'RecordingStore', 'StoreLocked', 'StoreWriter', 'subject_split']
 
-# %% ../nbs/01_recordings.ipynb #624d52b1
+# %% ../nbs/01_recordings.ipynb #e9760f5f
 import fcntl, json, os, re, socket
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
 from hashlib import blake2b
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
-import fsspec, matplotlib.pyplot as plt, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, zarr
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, zarr
 from fastcore.basics import patch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -128,7 +127,7 @@ _bold,_table,_atlas,_lockname = 'bold','recordings.parquet','parcellation.parque
 _format,_version = 'brainlm recordings',1
 _max_rows = 2**40 # Shape of the array on disk: the table says how many rows are filled, so `zarr.json` is written once
 
-# %% ../nbs/01_recordings.ipynb #435e092f
+# %% ../nbs/01_recordings.ipynb #86d763e3
 def _parquet(t):
     "Bytes of Arrow table `t`"
     buf = BytesIO(); pq.write_table(t, buf, compression='zstd'); return buf.getvalue()
@@ -141,28 +140,31 @@ def _fsync(path):
 def _replace(path, data):
     "Put bytes at local `path`: whole, or not at all"
     tmp = f'{path}.{os.getpid()}.partial'
-    with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
-    os.replace(tmp, path)
+    try:
+        with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except BaseException: Path(tmp).unlink(missing_ok=True); raise
     _fsync(os.path.dirname(path))
 
-# %% ../nbs/01_recordings.ipynb #91aef112
+# %% ../nbs/01_recordings.ipynb #58d4c4a7
 class RecordingStore:
     "Recordings in one Zarr array and one Parquet table; opens for reading, and any number may read while one writes"
     def __init__(self,
         url, # Folder, `Path`, or fsspec URL such as `s3://bucket/hcp` or `memory://x`
         storage_options:dict=None, # Passed to fsspec
     ):
-        self.fs,self.path = url_to_fs(str(url), **(storage_options or {}))
-        self.local,self.storage_options = isinstance(self.fs, LocalFileSystem),storage_options
-        self.url = self.path if self.local else str(url).rstrip('/')
-        self._arrays = {}
+        self._locate(url, storage_options)
         self._open()
+
+    def _locate(self, url, storage_options):
+        self.fs,self.path = url_to_fs(str(url), **(storage_options or {}))
+        self.local,self.storage_options,self._arrays = isinstance(self.fs, LocalFileSystem),storage_options,{}
+        self.url = self.path if self.local else str(url).rstrip('/')
+        return self
 
     def _at(self, name): return f"{self.path.rstrip('/')}/{name}"
     def __len__(self): return len(self._pa)
-    def __reduce__(self): return RecordingStore,(self.url,self.storage_options)
-    @property
-    def n_parcels(self)->int: return len(self.parcellation)
+    def __reduce__(self): return type(self),(self.url,self.storage_options) # Pickles as its address
     @property
     def name(self)->str: return self.url.rstrip('/').split('/')[-1]
 
@@ -183,15 +185,16 @@ def put_file(self:RecordingStore,
     if self.local: _replace(self._at(name), data)
     else: self.fs.pipe_file(self._at(name), data)
 
-# %% ../nbs/01_recordings.ipynb #96c5a128
+# %% ../nbs/01_recordings.ipynb #7d010523
 @patch
 def _open(self:RecordingStore):
-    try: meta = json.loads(self.get_file(f'{_bold}/zarr.json'))['attributes']
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError): meta = {}
-    if meta.get('format') != _format: raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_bold}/zarr.json of such a store was not found there")
-    if meta['version'] > _version:
-        raise ValueError(f"{self.url} has format version {meta['version']}, this brainlm reads up to {_version}: install a newer brainlm")
-    self._meta = meta
+    try: meta = json.loads(self.get_file(f'{_bold}/zarr.json'))
+    except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
+    self._meta = meta.get('attributes', {})
+    if self._meta.get('format') != _format: raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_bold}/zarr.json of such a store was not found there")
+    if self._meta['version'] > _version:
+        raise ValueError(f"{self.url} has format version {self._meta['version']}, this brainlm reads up to {_version}: install a newer brainlm")
+    self.n_parcels = meta['shape'][1]
     self.refresh()
 
 @patch
@@ -240,7 +243,7 @@ def _array(self:RecordingStore):
     if pid not in self._arrays: self._arrays = {pid: zarr.open_array(self._zarr(), mode='r')}
     return self._arrays[pid]
 
-# %% ../nbs/01_recordings.ipynb #17e4356d
+# %% ../nbs/01_recordings.ipynb #9aea9e95
 @patch(cls_method=True)
 def create(cls:RecordingStore,
     url, # Folder, `Path` or fsspec URL
@@ -251,34 +254,34 @@ def create(cls:RecordingStore,
 )->RecordingStore:
     "Make an empty store; FileExistsError if something else is there, ValueError if a store with another parcellation is"
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1: raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}")
-    fs,path = url_to_fs(str(url), **(storage_options or {}))
-    found = {o.rstrip('/').split('/')[-1] for o in fs.ls(path, detail=False)} if fs.exists(path) else set()
+    self = cls.__new__(cls)._locate(url, storage_options)
+    self.fs.invalidate_cache()
+    found = {o.rstrip('/').split('/')[-1] for o in self.fs.ls(self.path, detail=False)} if self.fs.exists(self.path) else set()
     if _table in found:
         if not exist_ok: raise FileExistsError(f"{url} is a RecordingStore already: open it with RecordingStore(url), or pass exist_ok=True")
-        return _same(cls(url, storage_options), parcellation)
+        return cls(url, storage_options)._same(parcellation)
     if found - {_bold, _atlas, _lockname}: raise FileExistsError(f"{url} is not empty and not a RecordingStore: found {_some(sorted(found), 3)}")
-    return _make(cls, url, fs, path, parcellation, chunk_rows, storage_options)
+    return self._make(parcellation, chunk_rows)
 
-# %% ../nbs/01_recordings.ipynb #755d1f2c
-def _same(store, parcellation):
-    if store.parcellation != parcellation:
-        raise ValueError(f"{store.url} holds recordings of parcellation {store.parcellation.name} ({store.n_parcels} parcels), "
-                         f"not of this {parcellation.name} ({len(parcellation)} parcels)")
-    return store
+# %% ../nbs/01_recordings.ipynb #a9084319
+@patch
+def _same(self:RecordingStore, p):
+    if self.parcellation == p: return self
+    raise ValueError(f"{self.url} holds recordings of parcellation {self.parcellation.name} ({self.n_parcels} parcels), not of this {p.name} ({len(p)} parcels)")
 
-def _make(cls, url, fs, path, parcellation, chunk_rows, storage_options):
-    self = cls.__new__(cls)
-    self.fs,self.path,self.local,self.url,self.storage_options = fs,path,isinstance(fs, LocalFileSystem),str(url).rstrip('/'),storage_options
-    fs.makedirs(path, exist_ok=True)
-    meta = dict(format=_format, version=_version, parcellation=parcellation.name, chunk_rows=chunk_rows)
-    zarr.create_array(self._zarr(write=True), shape=(_max_rows,len(parcellation)), chunks=(chunk_rows,len(parcellation)), dtype='float32',
-        compressors=None, filters=None, fill_value=float('nan'), zarr_format=3, attributes=meta, dimension_names=('time','parcel'),
-        chunk_key_encoding={'name':'default','separator':'.'}, overwrite=True)
-    self.put_file(_atlas, _parquet(pa.Table.from_pandas(parcellation.table, preserve_index=False)))
+@patch
+def _make(self:RecordingStore, p, n):
+    "Write an empty store for parcellation `p` in chunks of `n` rows; the table comes last, and makes it a store"
+    self.fs.makedirs(self.path, exist_ok=True)
+    zarr.create_array(self._zarr(write=True), shape=(_max_rows,len(p)), chunks=(n,len(p)), dtype='float32', zarr_format=3, overwrite=True,
+        compressors=None, filters=None, fill_value=float('nan'), chunk_key_encoding={'name':'default','separator':'.'}, dimension_names=('time','parcel'),
+        attributes=dict(format=_format, version=_version, parcellation=p.name, chunk_rows=n))
+    self.put_file(_atlas, _parquet(pa.Table.from_pandas(p.table, preserve_index=False)))
     self.put_file(_table, _parquet(_schema.empty_table()))
-    return cls(url, storage_options)
+    self._open()
+    return self
 
-# %% ../nbs/01_recordings.ipynb #32e88f77
+# %% ../nbs/01_recordings.ipynb #d25e6a08
 class StoreLocked(RuntimeError):
     "Another writer holds the store"
 
@@ -293,6 +296,7 @@ class _FileLock:
         except BlockingIOError:
             self.f.seek(0); who = self.f.read(); self.f.close()
             raise StoreLocked(f"{self.store.url} is being written by {who or 'another process'}; there is one writer at a time") from None
+        self.f.seek(0); self.stale = bool(self.f.read()) # The last writer was killed
         self.f.truncate(0); self.f.write(_me()); self.f.flush()
     def release(self): self.f.truncate(0); fcntl.flock(self.f, fcntl.LOCK_UN); self.f.close()
 
@@ -351,7 +355,7 @@ def _with_rows(t, rows, kinds):
     new = [pa.array([r.get(f.name) for r in rows], f.type) for f in schema]
     return pa.concat_tables([pa.Table.from_arrays(have, schema=schema), pa.Table.from_arrays(new, schema=schema)]).combine_chunks()
 
-# %% ../nbs/01_recordings.ipynb #47d58d4c
+# %% ../nbs/01_recordings.ipynb #50e30b53
 class StoreWriter:
     "The one writer of a store, from `store.writer()`; StoreLocked if there is another"
     def __init__(self, store): self.store,self.active = store,False
@@ -372,7 +376,7 @@ class StoreWriter:
 
     def _clean(self):
         "Remove the temporary files of writers that were killed"
-        if not self.store.local: return
+        if not getattr(self.lock, 'stale', False): return
         for d,pre in ((self.store.path, _table),(self.store._at(_bold), '')):
             for f in os.scandir(d):
                 if f.name.startswith(pre) and f.name.endswith('.partial'): os.unlink(f.path)
@@ -386,7 +390,7 @@ def writer(self:RecordingStore)->StoreWriter: # Use it as `with store.writer() a
     "Take the writer's place, for several `append` or `extend`"
     return StoreWriter(self)
 
-# %% ../nbs/01_recordings.ipynb #2cb4f0a0
+# %% ../nbs/01_recordings.ipynb #b092146d
 @patch
 def extend(self:StoreWriter,
     recs, # Iterable of `Recording`; consumed one at a time
@@ -419,7 +423,7 @@ def _commit(self:StoreWriter, pack, rows, kinds, keys):
     if not rows: return range(n0, n0)
     pack.close()
     if s.local:
-        for c in range(pack.first//pack.n, -(-pack.row//pack.n)): _fsync(s._at(f'{_bold}/c.{c}.0'))
+        for c in range(pack.first//pack.n, -(-pack.row//pack.n)): _fsync(s._chunk(c))
     t = _with_rows(s._pa, rows, kinds)
     s.put_file(_table, _parquet(t))
     s._set(t); self.keys |= keys
@@ -436,7 +440,30 @@ def extend(self:RecordingStore, recs)->range: # Their numbers in the store
     "Add many recordings in one commit, taking the writer's place for as long"
     with self.writer() as w: return w.extend(recs)
 
-# %% ../nbs/01_recordings.ipynb #cb24b006
+# %% ../nbs/01_recordings.ipynb #3e8c8071
+@patch
+def _chunk(self:RecordingStore, c): return self._at(f'{_bold}/c.{c}.0')
+
+@patch
+def _read_local(self:RecordingStore, a, b):
+    "Rows `a` to `b` of `bold` from the chunk files"
+    n,p = self._meta['chunk_rows'],self.n_parcels
+    x = np.empty((b-a, p), '<f4')
+    for c in range(a//n, -(-b//n)):
+        lo,hi = max(a, c*n),min(b, c*n+n)
+        with open(self._chunk(c), 'rb', buffering=0) as f:
+            f.seek((lo-c*n)*p*4)
+            if f.readinto(x[lo-a:hi-a].data.cast('B')) != (hi-lo)*p*4: raise OSError(f"{self._chunk(c)} is cut short")
+    return x
+
+@patch
+def _read_zarr(self:RecordingStore, a, b):
+    "Rows `a` to `b` of `bold` through Zarr; it reads a chunk that is not there as NaN, which no recording is in any whole row"
+    x,n = self._array()[a:b],self._meta['chunk_rows']
+    if np.isnan(x[::n]).all(1).any() or np.isnan(x[-1]).all(): raise OSError(f"{self.url}: a chunk between rows {a} and {b} of {_bold} is lost")
+    return x
+
+# %% ../nbs/01_recordings.ipynb #1ac699dc
 @patch
 def _row(self:RecordingStore, i):
     n = len(self)
@@ -454,11 +481,8 @@ def read(self:RecordingStore,
     if n_time is None: n_time = n-start
     if start < 0 or n_time < 1 or start+n_time > n:
         raise ValueError(f"{self.url}: recording {i} has {n} time points, asked for {n_time} from {start} on")
-    a = int(self._start[i])+start
-    x = self._array()[a:a+n_time]
-    if np.isnan(x[:: self._meta['chunk_rows']]).all(1).any() or np.isnan(x[-1]).all():
-        raise OSError(f"{self.url}: a chunk of recording {i} between rows {a} and {a+n_time} of {_bold} is lost")
-    return x
+    a = int(self._start[i])+int(start)
+    return (self._read_local if self.local else self._read_zarr)(a, a+int(n_time))
 
 # %% ../nbs/01_recordings.ipynb #713c32df
 @patch
