@@ -270,8 +270,8 @@ def plot_glass_brain(
     if title: d.frame_axes.figure.suptitle(title, fontsize=11)
     return d
 
-# %% ../nbs/00_atlas.ipynb #badd2c7f
-_room = (0, .15, 1, .74) # the brains' share of a figure: x, y, width, height; title above, legend below
+# %% ../nbs/00_atlas.ipynb #4c9d6133
+_room = (0, .15, .96, .74) # the brains' share of a figure: x, y, width, height; title above, legend below, bar label right
 
 def _wide():
     import matplotlib.pyplot as plt
