@@ -24,7 +24,7 @@ network_atlases = dict(
     ca12=['Visual1', 'Visual2', 'Somatomotor', 'Cingulo-Opercular', 'Dorsal-Attention', 'Language', 'Frontoparietal', 'Auditory',
           'Default', 'Posterior-Multimodal', 'Ventral-Multimodal', 'Orbito-Affective'])
 
-# %% ../nbs/00_atlas.ipynb #a7d79a65
+# %% ../nbs/00_atlas.ipynb #5630df58
 _required = ['id', 'name', 'hemisphere', 'structure', 'x', 'y', 'z']
 _words = dict(hemisphere=['L', 'R', 'M'], structure=['cortex', 'subcortex', 'cerebellum'])
 
@@ -35,7 +35,8 @@ def _check_ids(s):
     num = pd.to_numeric(s, errors='coerce')
     bad = ~(num > 0) | (num % 1 != 0)
     if bad.any(): raise ValueError(f"column 'id': expected positive whole numbers, found {s[bad].tolist()[:3]}")
-    if (dup := num[num.duplicated()]).size: raise ValueError(f"column 'id': duplicate ids {sorted(set(dup.astype(int)))[:5]}; each parcel needs its own")
+    dup = sorted(set(num[num.duplicated()].astype(int)))
+    if dup: raise ValueError(f"column 'id': duplicate ids {dup[:5]}; each parcel needs its own")
     return num.astype('int64')
 
 # %% ../nbs/00_atlas.ipynb #bf4b8ecd
@@ -177,11 +178,13 @@ def load_parcellation(
         raise ValueError(f"no built-in parcellation {str(name)!r}: expected one of {built_in} or the path of a .tsv")
     return Parcellation.from_table(Path(name))
 
-# %% ../nbs/00_atlas.ipynb #4dff6bcf
+# %% ../nbs/00_atlas.ipynb #29bbe5fc
 def _centres(data, affine):
     "Labels found in a 3-D integer volume, and the mean position in mm of the voxels of each"
     if data.ndim!=3: raise ValueError(f"the label image has shape {data.shape}; expected three dimensions")
-    if not np.array_equal(lab := np.rint(data).astype('int64'), data) or lab.min()<0: raise ValueError("the label image holds values that are not whole numbers >= 0")
+    if not (np.isfinite(data).all() and (data==np.rint(data)).all() and data.min()>=0):
+        raise ValueError("the label image holds values that are not whole numbers >= 0")
+    lab = data.astype('int64')
     ijk = np.argwhere(lab>0)
     if not len(ijk): raise ValueError("the label image holds no label above 0")
     ids,inv,n = np.unique(lab[lab>0], return_inverse=True, return_counts=True)
@@ -209,7 +212,7 @@ def from_image(cls:Parcellation,
     hemi = np.where(np.abs(xyz[:,0])<=2, 'M', np.where(xyz[:,0]<0, 'L', 'R'))
     return cls(name, pd.DataFrame(dict(id=ids, name=list(names), hemisphere=hemi, structure=structure, x=xyz[:,0], y=xyz[:,1], z=xyz[:,2])))
 
-# %% ../nbs/00_atlas.ipynb #1c4777aa
+# %% ../nbs/00_atlas.ipynb #cdcdc549
 def majority_vote(
     parcel, # [vertex] int, parcel of each vertex: 0 = none, 1..n_parcels
     network, # [vertex] int, network of each vertex: 0 = none, 1..K
@@ -218,7 +221,8 @@ def majority_vote(
     "The most frequent network among the vertices of each parcel, and its share of all of them"
     parcel,network = np.asarray(parcel),np.asarray(network)
     if parcel.shape!=network.shape: raise ValueError(f"parcel has shape {parcel.shape}, network {network.shape}; expected one value a vertex in each")
-    votes = np.zeros((n_parcels+1, network.max()+1), int)
+    if parcel.size and not (0<=parcel.min() and parcel.max()<=n_parcels and network.min()>=0): raise ValueError(f"parcel: expected 0..{n_parcels}, and network >= 0")
+    votes = np.zeros((n_parcels+1, max(1, network.max(initial=0))+1), int)
     np.add.at(votes, (parcel, network), 1)
     votes = votes[1:]
     best = votes[:,1:].argmax(1) + 1
@@ -243,7 +247,7 @@ def _shade(c, w):
     rgb = [int(c[i:i+2], 16) for i in (1, 3, 5)]
     return '#' + ''.join(f"{round(v + abs(w)*((255 if w>0 else 0) - v)):02x}" for v in rgb)
 
-# %% ../nbs/00_atlas.ipynb #e4bfdef8
+# %% ../nbs/00_atlas.ipynb #f9537723
 def plot_glass_brain(
     values, # [parcel], NaN = missing
     parcellation:Parcellation, # where the parcels are
@@ -258,8 +262,9 @@ def plot_glass_brain(
     "Parcels as markers on a glass brain; NaN parcels are hollow grey rings; ValueError on wrong length, infinite or no values"
     from nilearn import plotting
     v = np.asarray(values, float)
-    if v.shape!=(len(parcellation),): raise ValueError(f"values: shape {v.shape}; {parcellation.name!r} needs one value for each of {len(parcellation)} parcels")
-    if np.isinf(v).any() or np.isnan(v).all(): raise ValueError("values: expected finite numbers, or NaN for missing parcels, at least one of them finite")
+    if v.shape!=(len(parcellation),):
+        raise ValueError(f"values: shape {v.shape}; {parcellation.name!r} needs one value for each of {len(parcellation)} parcels")
+    if np.isinf(v).any() or np.isnan(v).all(): raise ValueError("values: expected finite numbers, or NaN where missing, but not all NaN")
     ok,xyz = np.isfinite(v),parcellation.xyz_mm
     lo,hi = np.min(v[ok]) if vmin is None else vmin,np.max(v[ok]) if vmax is None else vmax
     if lo==hi: lo,hi = lo-.5,hi+.5 # one value: a scale around it, for nilearn leaves the bar out

@@ -108,7 +108,7 @@ def test_order_and_networks():
         with pytest.raises(ValueError, match='unknown network column'): p.networks(bad)
 
 
-# %% ../nbs/00_atlas.ipynb #18aed4f3
+# %% ../nbs/00_atlas.ipynb #9050d792
 def test_from_image(tmp_path):
     import nibabel as nib
     v = np.zeros((6, 6, 6), 'uint8'); v[1,2,3] = 5; v[4,2,3] = v[4,2,4] = 2
@@ -125,6 +125,10 @@ def test_from_image(tmp_path):
 def test_majority_vote_edges():
     win,share = majority_vote([1, 1, 2, 2, 2, 2], [2, 1, 0, 0, 3, 3], 3)
     assert list(win) == [1, 3, 0] and list(share[:2]) == [.5, .5] and np.isnan(share[2])
+    win,share = majority_vote([1, 1], [0, 0], 1)
+    assert list(win) == [0] and list(share) == [0]
+    for bad in [([3], [1]), ([-1], [1]), ([1], [-1])]:
+        with pytest.raises(ValueError, match='expected 0..2'): majority_vote(*bad, 2)
 
 
 # %% ../nbs/00_atlas.ipynb #d7da1d59
