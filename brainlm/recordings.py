@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['provenances', 'Recording', 'RecordingStore', 'StoreLocked', 'StoreWriter', 'subject_split']
 
-# %% ../nbs/01_recordings.ipynb #e9760f5f
+# %% ../nbs/01_recordings.ipynb #07da8a3c
 import fcntl, json, os, re, socket
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from hashlib import blake2b
+from html import escape
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
@@ -47,6 +48,32 @@ class Recording:
         t,p = self.bold.shape
         return f"Recording {self.name}: {t} time points x {p} parcels ({int(self.missing.sum())} missing), TR {self.tr_s:g} s, {self.provenance}"
 
+# %% ../nbs/01_recordings.ipynb #271d0b7f
+@patch
+def show(self:Recording,
+    parcellation=None, # `Parcellation`, to sort the parcels by network
+    atlas:str='yeo7', # Networks to sort by: `yeo7`, `yeo17` or `ca12`
+    limit:float=3, # Ends of the colour scale, in standard deviations
+    ax=None, # Matplotlib axes
+):  # Matplotlib axes
+    "Carpet plot: a row for each parcel, z-scored over time, missing ones grey"
+    z,ok = np.full_like(self.bold, np.nan),~self.missing
+    z[:,ok] = (self.bold[:,ok]-self.bold[:,ok].mean(0))/self.bold[:,ok].std(0)
+    order = np.arange(z.shape[1]) if parcellation is None else parcellation.order(atlas)
+    ax = ax or plt.subplots(figsize=(8,4), layout='constrained')[1]
+    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap=plt.get_cmap('cividis').with_extremes(bad='0.85'),
+                   vmin=-limit, vmax=limit, extent=(0, self.n_time*self.tr_s, len(order), 0))
+    ax.set(xlabel='time (s)', ylabel='parcel', title=f'{self.name}, {self.provenance}')
+    ax.figure.colorbar(im, ax=ax, label='BOLD (z-score over time)')
+    if parcellation is not None: _network_ticks(ax, parcellation.networks(atlas)[order])
+    return ax
+
+def _network_ticks(ax, words):
+    cuts = np.r_[0, (words[1:] != words[:-1]).nonzero()[0]+1, len(words)]
+    for c in cuts[1:-1]: ax.axhline(c, color='w', lw=1)
+    ax.set_yticks((cuts[1:]+cuts[:-1])/2, [words[c] or 'none' for c in cuts[:-1]])
+    ax.set_ylabel('parcels by network')
+
 # %% ../nbs/01_recordings.ipynb #20c6c9b7
 provenances = ('real', 'semi-synthetic', 'simulated')
 _text_cols = ('subject', 'session', 'task', 'run', 'source', 'provenance')
@@ -54,12 +81,14 @@ _schema = pa.schema([(c, pa.string()) for c in ('subject', 'session', 'task', 'r
     + [('tr_s', pa.float64())] + [(c, pa.int64()) for c in ('start', 'n_time', 'n_missing')]
     + [(c, pa.string()) for c in ('source', 'provenance')])
 
-# %% ../nbs/01_recordings.ipynb #6c32cfa9
+# %% ../nbs/01_recordings.ipynb #4e9d4f53
+def _is_text(v): return not re.search('[\ud800-\udfff]', v) # File names may decode to lone surrogates, which Parquet cannot hold
+
 def _check_fields(rec, who):
     for c in _text_cols:
         v = getattr(rec, c)
         if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}")
-        if re.search('[\ud800-\udfff]', v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}")
+        if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}")
     if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty")
     if rec.provenance not in provenances:
         raise ValueError(f"{who}: provenance must be one of {', '.join(provenances)}, found {rec.provenance!r}")
@@ -77,23 +106,24 @@ def _check_shape(x, p, who):
         raise ValueError(f"{who}: bold has {x.shape[1]} parcels, parcellation {p.name} has {len(p)}{hint}")
     if len(x) < 2: raise ValueError(f"{who}: bold has {len(x)} time points, at least 2 are needed")
 
-# %% ../nbs/01_recordings.ipynb #c91b3fd2
+# %% ../nbs/01_recordings.ipynb #78b158c4
 def _some(names, n=5): return ', '.join(map(str, names[:n])) + (f' and {len(names)-n} more' if len(names) > n else '')
 
-def _check_values(x, names, who):
-    ok = np.isfinite(x)
-    if not ok.all():
-        nan = np.isnan(x); gone = nan.all(0); inf = ~ok & ~nan
-        for what,bad in (('inf', inf), ('NaN', nan & ~gone)):
-            if bad.any():
-                j = bad.any(0).argmax(); n = int(bad.any(0).sum())
-                raise ValueError(f"{who}: bold has {what} in {n} parcel(s), first in {names[j]} at time point {bad[:,j].argmax()}"
-                                 + (" (a missing parcel is NaN at every time point)" if what=='NaN' else ""))
-        if gone.all(): raise ValueError(f"{who}: bold has no data: every parcel is missing")
-    flat = names[(x == x[0]).all(0)]
-    if len(flat): raise ValueError(f"{who}: bold is constant in {len(flat)} parcel(s): {_some(flat)}; mark missing parcels with NaN")
+def _check_nonfinite(x, ok, p, who):
+    nan = np.isnan(x); gone = nan.all(0)
+    for what,bad,hint in (('inf', ~ok & ~nan, ''), ('NaN', nan & ~gone, ' (a missing parcel is NaN at every time point)')):
+        if bad.any():
+            j = bad.any(0).argmax()
+            raise ValueError(f"{who}: bold has {what} in {int(bad.any(0).sum())} parcel(s), first in {p.names[j]} at time point {bad[:,j].argmax()}{hint}")
+    if gone.all(): raise ValueError(f"{who}: bold has no data: every parcel is missing")
 
-# %% ../nbs/01_recordings.ipynb #bff95a24
+def _check_values(x, p, who):
+    ok = np.isfinite(x)
+    if not ok.all(): _check_nonfinite(x, ok, p, who)
+    flat = (x == x[0]).all(0).nonzero()[0]
+    if len(flat): raise ValueError(f"{who}: bold is constant in {len(flat)} parcel(s): {_some([p.names[j] for j in flat])}; mark missing parcels with NaN")
+
+# %% ../nbs/01_recordings.ipynb #553e71db
 def _scalar(v):
     if isinstance(v, np.generic): v = v.item()
     return None if isinstance(v, float) and v != v else v
@@ -105,12 +135,14 @@ def _check_covariates(rec, who):
     for k,v in res.items():
         if not isinstance(k, str) or not k: raise TypeError(f"{who}: covariate names must be non-empty str, found {k!r}")
         if k in _schema.names: raise ValueError(f"{who}: covariate {k} has the name of a column of the table; choose another")
-        if v is not None and type(v) not in _kinds: raise TypeError(f"{who}: covariate {k} must be a scalar, found {type(v).__name__}")
+        if v is not None and type(v) not in _kinds: raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}")
+        if type(v) is int and not -2**63 <= v < 2**63: raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold")
+        if not _is_text(k) or type(v) is str and not _is_text(v): raise ValueError(f"{who}: covariate {k!r} is not valid Unicode: {v!r}")
     return res
 
 _kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
-# %% ../nbs/01_recordings.ipynb #a4a968eb
+# %% ../nbs/01_recordings.ipynb #3c35c98d
 @patch
 def check(self:Recording,
     parcellation, # `Parcellation` that the columns of `bold` follow
@@ -119,7 +151,7 @@ def check(self:Recording,
     who = f"{self.source or 'recording'} ({self.name})" if all(isinstance(o, str) for o in self.key) else str(self.source or 'recording')
     _check_fields(self, who)
     _check_shape(self.bold, parcellation, who)
-    _check_values(self.bold, np.asarray(parcellation.names), who)
+    _check_values(self.bold, parcellation, who)
     return _check_covariates(self, who)
 
 # %% ../nbs/01_recordings.ipynb #f69d7acd
@@ -243,7 +275,7 @@ def _array(self:RecordingStore):
     if pid not in self._arrays: self._arrays = {pid: zarr.open_array(self._zarr(), mode='r')}
     return self._arrays[pid]
 
-# %% ../nbs/01_recordings.ipynb #9aea9e95
+# %% ../nbs/01_recordings.ipynb #a06a6800
 @patch(cls_method=True)
 def create(cls:RecordingStore,
     url, # Folder, `Path` or fsspec URL
@@ -260,7 +292,7 @@ def create(cls:RecordingStore,
     if _table in found:
         if not exist_ok: raise FileExistsError(f"{url} is a RecordingStore already: open it with RecordingStore(url), or pass exist_ok=True")
         return cls(url, storage_options)._same(parcellation)
-    if found - {_bold, _atlas, _lockname}: raise FileExistsError(f"{url} is not empty and not a RecordingStore: found {_some(sorted(found), 3)}")
+    if {o for o in found if not o.endswith('.partial')} - {_bold, _atlas, _lockname}: raise FileExistsError(f"{url} is not empty and not a RecordingStore: found {_some(sorted(found), 3)}")
     return self._make(parcellation, chunk_rows)
 
 # %% ../nbs/01_recordings.ipynb #a9084319
@@ -492,6 +524,22 @@ def __getitem__(self:RecordingStore, i:int)->Recording:
     row = self._pa.slice(i, 1).to_pylist()[0]
     cov = {k:v for k,v in row.items() if k not in _schema.names and v is not None}
     return Recording(self.read(i), row['tr_s'], covariates=cov, **{c:row[c] for c in _text_cols})
+
+# %% ../nbs/01_recordings.ipynb #9908aaf9
+@patch
+def _facts(self:RecordingStore):
+    t = self._pa
+    return {'recordings': f'{len(self):,}', 'subjects': f"{len(t.column('subject').unique()):,}",
+            'hours': f"{np.dot(t.column('tr_s').to_numpy(), self._n)/3600:,.2f}", 'parcels': f"{self.n_parcels} ({self._meta['parcellation']})",
+            'provenance': ', '.join(f'{n:,} {w}' for w,n in self.attrs['provenance'].items()) or 'nothing yet'}
+
+@patch
+def __repr__(self:RecordingStore): return f"RecordingStore {self.name}: " + '; '.join(f'{k} {v}' for k,v in self._facts().items())
+
+@patch
+def _repr_html_(self:RecordingStore):
+    rows = ''.join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{escape(v)}</td></tr>' for k,v in self._facts().items())
+    return f'<table><caption>RecordingStore <b>{escape(self.name)}</b></caption>{rows}</table>'
 
 # %% ../nbs/01_recordings.ipynb #10e37369
 def _side(u, valid, test): return 'test' if u < test else 'valid' if u < test+valid else 'train'
