@@ -6,7 +6,7 @@
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'mirror_dir', 'fetch_hcp_rest',
            'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_a424', 'fetch_ukb_normalization']
 
-# %% ../nbs/04_datasets.ipynb #9a3279a2
+# %% ../nbs/04_datasets.ipynb #549585d8
 import io, os, re, subprocess, sys, tempfile, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pooch
-from fastcore.basics import AttrDict, patch
+from fastcore.basics import AttrDict
 from scipy.io import loadmat
 from .recordings import Recording
 

@@ -103,13 +103,14 @@ class RobustScaler:
         return (f"RobustScaler(clip={self.clip}) of {self.n_parcels} {self.parcellation} parcels, fitted on {self.n_recordings} recordings of "
                 f"{self.n_subjects or 'unknown'} subjects (rows: {self.rows}), {self.unscaled.sum()} parcels without scale")
 
-# %% ../nbs/02_scaling.ipynb #d169d9cf
+# %% ../nbs/02_scaling.ipynb #d91ac9c6
 def parcel_mean(
     bold # [time, parcel], the whole recording
 ): # [parcel] float64; NaN for a missing parcel
     "The mean of each parcel over time, accumulated in float64"
     return np.asarray(bold).mean(0, dtype=np.float64)
 
+# %% ../nbs/02_scaling.ipynb #a44a8866
 def _rows(store, split, rows):
     if rows == 'all': return np.arange(len(store))
     if split is None: raise ValueError(f"rows={rows!r} needs the split: give fit(store, split), or say rows='all' to fit on every recording")
@@ -118,7 +119,6 @@ def _rows(store, split, rows):
     if not (split==rows).any(): raise ValueError(f"no recording of the split is {rows!r}: it holds {sorted(set(split.tolist()))}")
     return (split==rows).nonzero()[0]
 
-# %% ../nbs/02_scaling.ipynb #0f4e9d88
 @patch
 def fit(self:RobustScaler,
     store:RecordingStore, # recordings [time, parcel]

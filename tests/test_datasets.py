@@ -5,8 +5,8 @@
 from brainlm.datasets import *
 
 
-# %% ../nbs/04_datasets.ipynb #47a78092
-import hashlib, http.server, io, os, signal, subprocess, sys, threading, time
+# %% ../nbs/04_datasets.ipynb #96f06c8f
+import hashlib, http.server, io, os, signal, subprocess, sys, threading, time, zipfile
 from pathlib import Path
 import pytest
 import brainlm.datasets as bd
@@ -134,9 +134,8 @@ def test_bar_draws_in_a_terminal():
     assert '1.0 / 2.0 MB' in b.out.getvalue() and b.out.getvalue().endswith('\n')
 
 
-# %% ../nbs/04_datasets.ipynb #302ff16c
+# %% ../nbs/04_datasets.ipynb #4e5df588
 def _toy_wheel(d, text='x'):
-    import zipfile
     f = Path(d)/'brainlm_toy-1.0-py3-none-any.whl'
     with zipfile.ZipFile(f, 'w') as z:
         for n,t in {'toy.py':text, 'brainlm_toy-1.0.dist-info/METADATA':'Metadata-Version: 2.1\nName: brainlm-toy\nVersion: 1.0\nRequires-Python: >=99\n',
