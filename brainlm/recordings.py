@@ -48,7 +48,7 @@ class Recording:
         t,p = self.bold.shape
         return f"Recording {self.name}: {t} time points x {p} parcels ({int(self.missing.sum())} missing), TR {self.tr_s:g} s, {self.provenance}"
 
-# %% ../nbs/01_recordings.ipynb #271d0b7f
+# %% ../nbs/01_recordings.ipynb #da5e28fa
 @patch
 def show(self:Recording,
     parcellation=None, # `Parcellation`, to sort the parcels by network
@@ -56,12 +56,12 @@ def show(self:Recording,
     limit:float=3, # Ends of the colour scale, in standard deviations
     ax=None, # Matplotlib axes
 ):  # Matplotlib axes
-    "Carpet plot: a row for each parcel, z-scored over time, missing ones grey"
+    "Carpet plot: a row for each parcel, z-scored over time; missing ones vermilion"
     z,ok = np.full_like(self.bold, np.nan),~self.missing
     z[:,ok] = (self.bold[:,ok]-self.bold[:,ok].mean(0))/self.bold[:,ok].std(0)
     order = np.arange(z.shape[1]) if parcellation is None else parcellation.order(atlas)
-    ax = ax or plt.subplots(figsize=(8,4), layout='constrained')[1]
-    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap=plt.get_cmap('cividis').with_extremes(bad='0.85'),
+    ax = ax or plt.subplots(figsize=(8,3.6), layout='constrained')[1]
+    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap=plt.get_cmap('cividis').with_extremes(bad='#d55e00'),
                    vmin=-limit, vmax=limit, extent=(0, self.n_time*self.tr_s, len(order), 0))
     ax.set(xlabel='time (s)', ylabel='parcel', title=f'{self.name}, {self.provenance}')
     ax.figure.colorbar(im, ax=ax, label='BOLD (z-score over time)')
@@ -70,7 +70,7 @@ def show(self:Recording,
 
 def _network_ticks(ax, words):
     cuts = np.r_[0, (words[1:] != words[:-1]).nonzero()[0]+1, len(words)]
-    for c in cuts[1:-1]: ax.axhline(c, color='w', lw=1)
+    for c in cuts[1:-1]: ax.axhline(c, color='k', lw=.8)
     ax.set_yticks((cuts[1:]+cuts[:-1])/2, [words[c] or 'none' for c in cuts[:-1]])
     ax.set_ylabel('parcels by network')
 

@@ -158,7 +158,7 @@ def test_failing_writes(tmp_path, monkeypatch, where):
     assert where=='memory' or not list(tmp_path.rglob('*.partial'))
 
 
-# %% ../nbs/01_recordings.ipynb #494d1aba
+# %% ../nbs/01_recordings.ipynb #bca1698a
 def test_lock_across_processes(tmp_path):
     "The second writer is refused while the first lives, readers are not; a killed writer's lock goes with it"
     s = _base(tmp_path/'s'); r,w = os.pipe()
@@ -172,6 +172,25 @@ def test_lock_across_processes(tmp_path):
         assert len(s) == 3 and len(s.refresh()) == 4 == _intact(s.url)
     finally: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
     assert s.append(_rec(4)) == 4
+
+def test_two_handles(tmp_path):
+    "What another process appended since is neither overwritten nor accepted twice"
+    a = _base(tmp_path/'s'); b = RecordingStore(a.url)
+    a.append(_rec(3))
+    assert len(b) == 3 and b.append(_rec(4)) == 4
+    assert len(a) == 4 and len(a.refresh()) == 5 == _intact(a.url)
+    with pytest.raises(ValueError, match='s4.*duplicate'): a.append(_rec(4))
+
+def test_duplicates(tmp_path):
+    "In the store, in the same batch, in an earlier batch of the same writer; another run is another recording"
+    s = _base(tmp_path/'s')
+    with s.writer() as w:
+        with pytest.raises(ValueError, match='duplicate'): w.append(_rec(0))
+        with pytest.raises(ValueError, match='duplicate'): w.extend([_rec(5), _rec(6), _rec(5)])
+        assert w.append(_rec(5)) == 3
+        with pytest.raises(ValueError, match='duplicate'): w.append(_rec(5))
+        assert w.extend([_rec(5, run='2'), _rec(5, session='b'), _rec(5, task='rest')]) == range(4, 7) and w.extend([]) == range(7, 7)
+    assert _intact(s.url) == 7
 
 def test_object_lock():
     "Without a kernel lock: the object of a killed writer stays, and says how to remove it"
