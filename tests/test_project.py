@@ -40,9 +40,19 @@ def test_exports_are_in_step(fresh):
 def test_notebooks_are_clean(fresh):
     assert not (d := [nb.name for nb in notebooks if nb.read_bytes()!=(fresh/'nbs'/nb.name).read_bytes()]), f"not clean: {', '.join(d)}; run nbdev-clean"
 
-def imports(code):
-    "The modules of brainlm that `code` imports"
-    for n in ast.walk(ast.parse(re.sub(r'^\s*[%!].*$', '', code, flags=re.M))):
+def tree(c): return ast.parse(re.sub(r'^\s*[%!].*$', '', source(c), flags=re.M))
+
+def test_imports_have_cells_of_their_own():
+    "nbdev runs every cell with an import when it builds the site, and only those: other code beside it would run without what it needs"
+    plain = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    bad = [f"{nb.name} {c['id']}" for nb in notebooks for c in cells(nb)
+           if c['cell_type']=='code' and not re.search(r'^#\|\s*(export|exporti|exports|eval:\s*false)\b', source(c), re.M)
+           and any(isinstance(n, plain[:2]) for n in ast.walk(tree(c))) and not all(isinstance(n, plain) for n in tree(c).body)]
+    assert not bad, f"cells that mix imports with other code: {', '.join(bad)}"
+
+def imports(c):
+    "The modules of brainlm that the cell `c` imports"
+    for n in ast.walk(tree(c)):
         if isinstance(n, ast.ImportFrom) and n.module=='brainlm': yield from (a.name for a in n.names)
         elif isinstance(n, ast.ImportFrom) and (n.module or '').startswith('brainlm.'): yield n.module.split('.')[1]
         elif isinstance(n, ast.Import): yield from (a.name.split('.')[1] for a in n.names if a.name.startswith('brainlm.'))
@@ -51,7 +61,7 @@ def test_imports_go_down():
     floor = lambda nb: int(m[1]) if (m := re.match(r'(\d+)', nb.name)) else 99
     floors = {m[1]:floor(nb) for nb in notebooks for c in cells(nb) if (m := re.match(r'#\|\s*default_exp\s+(\w+)', source(c)))}
     bad = {f'{nb.name} imports brainlm.{mod}' for nb in notebooks for c in cells(nb) if c['cell_type']=='code'
-           for mod in imports(source(c)) if floors.get(mod, -1)>floor(nb) or (mod=='cli' and floors.get(mod)!=floor(nb))}
+           for mod in imports(c) if floors.get(mod, -1)>floor(nb) or (mod=='cli' and floors.get(mod)!=floor(nb))}
     assert not bad, f"data flows from lower numbers to higher ones: {', '.join(sorted(bad))}"
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
@@ -119,7 +129,7 @@ def test_site_links_lead_somewhere(site):
 def test_site_needs_no_network(site):
     bad = [f'{f.name}: {o}' for f,page in site.items() for o in page.loads if urlsplit(o).netloc]
     bad += [f'{f.name}: {o}' for f in (root/'_docs').rglob('*.css') for o in re.findall(r'(?:url\(|@import )["\']?(https?:[^"\')]+)', f.read_text(encoding='utf-8'))]
-    assert not bad, 'loaded from elsewhere (formulas load KaTeX: write them in Unicode):\n'+'\n'.join(bad)
+    assert not bad, 'loaded from elsewhere:\n'+'\n'.join(bad)
 
 def test_site_has_every_page(site):
     names = {'index.html' if nb.stem=='index' else re.sub(r'^\d+\w*?_', '', nb.stem)+'.html' for nb in notebooks}
