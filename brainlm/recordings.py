@@ -48,7 +48,7 @@ class Recording:
         t,p = self.bold.shape
         return f"Recording {self.name}: {t} time points x {p} parcels ({int(self.missing.sum())} missing), TR {self.tr_s:g} s, {self.provenance}"
 
-# %% ../nbs/01_recordings.ipynb #da5e28fa
+# %% ../nbs/01_recordings.ipynb #9020948c
 @patch
 def show(self:Recording,
     parcellation=None, # `Parcellation`, to sort the parcels by network
@@ -61,8 +61,9 @@ def show(self:Recording,
     z[:,ok] = (self.bold[:,ok]-self.bold[:,ok].mean(0))/self.bold[:,ok].std(0)
     order = np.arange(z.shape[1]) if parcellation is None else parcellation.order(atlas)
     ax = ax or plt.subplots(figsize=(8,3.6), layout='constrained')[1]
-    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap=plt.get_cmap('cividis').with_extremes(bad='#d55e00'),
+    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap='cividis',
                    vmin=-limit, vmax=limit, extent=(0, self.n_time*self.tr_s, len(order), 0))
+    for j in (~ok[order]).nonzero()[0]: ax.axhline(j+.5, color='#d55e00', lw=1.2) # Never thinner than a pixel
     ax.set(xlabel='time (s)', ylabel='parcel', title=f'{self.name}, {self.provenance}')
     ax.figure.colorbar(im, ax=ax, label='BOLD (z-score over time)')
     if parcellation is not None: _network_ticks(ax, parcellation.networks(atlas)[order])
