@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['MeanImputer', 'interpolate_time', 'GaussianImputer', 'scaled_recordings', 'model_predictor', 'window_mask',
-           'evaluate', 'score', 'bootstrap', 'paired_difference']
+           'evaluate', 'score', 'bootstrap', 'paired_difference', 'ScoreTable', 'score_table', 'plot_scores',
+           'parcel_scores', 'plot_parcel_scores']
 
-# %% ../nbs/20_metrics.ipynb #87e8e517
-import hashlib
+# %% ../nbs/20_metrics.ipynb #07c914ef
+import hashlib, warnings
 import numpy as np, pandas as pd, torch
 from torch import Tensor
+from .atlas import network_atlases, network_palette, plot_glass_brain
 from .masking import random_mask
 from .model import GaussianPrior, patchify
 
@@ -176,7 +178,7 @@ def _columns(stats, by):
     if not by or (odd := [c for c in by if c not in stats or c in _SUMS]): raise ValueError(f"by: found {by}, expected some of {[c for c in stats if c not in _SUMS]}")
     return by
 
-# %% ../nbs/20_metrics.ipynb #74562e71
+# %% ../nbs/20_metrics.ipynb #afd0241a
 def _by_subject(stats, by):
     "Sums [group, subject, 7] and the group of each row"
     by = _columns(stats, by)
@@ -194,7 +196,12 @@ def _resampled(sums, metric, n_boot, seed):
     return np.concatenate([_metrics((counts @ s.transpose(1,0,2).reshape(U, -1)).reshape(n_boot, len(s), -1))[metric] for s in parts], 1)
 
 def _interval(draws, level):
-    with np.errstate(invalid='ignore'): return np.nanquantile(draws, [(1-level)/2, (1+level)/2], axis=0)
+    "Percentiles [2, group]; resamples without a score (all of a parcel's subjects left out) are left out"
+    q = [(1-level)/2, (1+level)/2]
+    if not np.isnan(draws).any(): return np.quantile(draws, q, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)                     # a group without any score stays NaN
+        return np.nanquantile(draws, q, axis=0)
 
 def _counted(stats): return dict(n_subjects=stats['subject'].nunique(), n_windows=int(stats.groupby('subject', observed=True)['n_windows'].max().sum()))
 
@@ -244,3 +251,97 @@ def paired_difference(
     diff = lambda v: (v - v[...,ref])[...,keep]
     low, high = _interval(diff(_resampled(sums, metric, n_boot, seed)), level)
     return pd.DataFrame(dict(difference=diff(_metrics(sums.sum(1))[metric]), low=low, high=high, **_counted(stats)), index[keep])
+
+# %% ../nbs/20_metrics.ipynb #70988436
+_NAMES = dict(r2='R²', mse='MSE', r='r')
+
+def _cells(frame, value, form):
+    "Strings like `0.431 [0.402, 0.460]`, models by mask ratios, in order of appearance"
+    text = [f'{v:{form}} [{l:{form}}, {h:{form}}]' for v,l,h in frame[[value,'low','high']].values.round(3)+0.]   # +0.: no minus before zero
+    return pd.Series(text, frame.index).unstack('mask_ratio', sort=False).rename(columns='{:g}'.format)
+
+# %% ../nbs/20_metrics.ipynb #15a74dfb
+class ScoreTable:
+    "What `score_table` returns: a DataFrame of strings `table` and its `caption`; shows itself in a notebook, a report (`_repr_html_`) and a terminal (`print`)"
+    def __init__(self, table:pd.DataFrame, caption:str): self.table, self.caption = table, caption
+    def __repr__(self): return f'{self.table.to_string()}\n{self.caption}'
+    def _repr_html_(self): return f'{self.table.to_html(border=0)}<p>{self.caption}</p>'
+
+def score_table(
+    stats:pd.DataFrame, # from `evaluate`
+    reference:str=None, # model to subtract; None: no differences
+    metric:str='r2', # 'r2', 'mse' or 'r'
+    title:str='', # opens the caption; say here whether the data are real, semi-synthetic or simulated
+    n_boot:int=2000, level:float=0.95, seed:int=0, # of the bootstrap
+)->ScoreTable:
+    "Scores by model and mask ratio with intervals over subjects. ValueError with fewer than two subjects."
+    b, name = bootstrap(stats, n_boot, level, seed, metric=metric), _NAMES.get(metric, metric)
+    parts = {name: _cells(b, metric, '.3f')}
+    if reference is not None: parts[f'{name} − {reference}, paired'] = _cells(paired_difference(stats, reference, n_boot, level, seed, metric=metric), 'difference', '+.3f')
+    table = pd.concat(parts, axis=1).reindex(parts[name].index).fillna('').rename_axis(None).rename_axis(['', 'mask ratio'], axis=1)
+    n = b.iloc[0]
+    return ScoreTable(table, f"{title + ': ' if title else ''}{name} on hidden samples [{level:.0%} interval over {n.n_subjects:.0f} subjects, {n_boot} resamples]; {n.n_windows:.0f} windows.")
+
+# %% ../nbs/20_metrics.ipynb #aacc8293
+def plot_scores(
+    stats:pd.DataFrame, # from `evaluate`
+    metric:str='r2', # 'r2', 'mse' or 'r'
+    title:str='', # say here whether the data are real, semi-synthetic or simulated
+    ax=None, # matplotlib axes
+    n_boot:int=2000, level:float=0.95, seed:int=0, # of the bootstrap
+): # matplotlib axes
+    "Score of each model by mask ratio, with intervals over subjects"
+    import matplotlib.pyplot as plt, seaborn as sns
+    if ax is None: ax = plt.subplots(figsize=(5.5, 3.4), layout='constrained', dpi=90)[1]
+    b = bootstrap(stats, n_boot, level, seed, metric=metric); models, ratios = (b.index.unique(k) for k in ('model','mask_ratio'))
+    palette = sns.color_palette('colorblind', len(models))
+    for i,(model,colour) in enumerate(zip(models, palette)):
+        f = b.loc[model].reindex(ratios); x = np.arange(len(f)) + (i-(len(models)-1)/2)*min(.12, .6/len(models))
+        ax.errorbar(x, f[metric], [f[metric]-f['low'], f['high']-f[metric]], fmt='osD^vP*X'[i%8], ms=4, color=colour, capsize=4, label=model)
+    if metric!='mse': ax.axhline(0, color='.6', lw=.8, zorder=0)
+    ax.set(xlabel='mask ratio', ylabel=f'{_NAMES[metric]} on hidden samples' + (' (squared IQR)' if metric=='mse' else ''), xticks=range(len(ratios)), xticklabels=[f'{r:g}' for r in ratios])
+    ax.set_title('\n'.join(o for o in (title, f"{b.n_subjects.iloc[0]} subjects, {b.n_windows.iloc[0]} windows, {level:.0%} intervals") if o), fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
+    return ax
+
+# %% ../nbs/20_metrics.ipynb #1832f844
+def parcel_scores(
+    stats:pd.DataFrame, # from `evaluate`
+    model:str, # whose scores
+    ratio:float, # at which mask ratio
+    n_parcels:int, # parcels of the atlas
+    metric:str='r2', # 'r2', 'mse' or 'r'
+)->np.ndarray: # [parcel], NaN where nothing was scored
+    "One score a parcel, subjects pooled. ValueError if the model was not scored at that ratio."
+    _check_metric(metric); mine = stats[(stats['model']==model) & np.isclose(stats['mask_ratio'], ratio)]
+    if not len(mine): raise ValueError(f"stats: no scores of {model!r} at mask ratio {ratio}; found {list(stats['model'].unique())} at {stats['mask_ratio'].unique().tolist()}")
+    if mine['parcel'].max() >= n_parcels: raise ValueError(f"stats: found parcel number {mine['parcel'].max()}, expected less than {n_parcels}; is it another parcellation?")
+    return score(mine, 'parcel')[metric].reindex(range(n_parcels)).to_numpy()
+
+# %% ../nbs/20_metrics.ipynb #04bb3734
+def plot_parcel_scores(
+    stats:pd.DataFrame, # from `evaluate`
+    parcellation, # `Parcellation` of the recordings
+    model:str, # whose scores
+    ratio:float, # at which mask ratio
+    metric:str='r2', # 'r2', 'mse' or 'r'
+    atlas:str='yeo7', # networks to sort by
+    title:str='', # say here whether the data are real, semi-synthetic or simulated
+): # (nilearn display, matplotlib axes)
+    "Two figures: the score of each parcel on the glass brain, and the same by network"
+    v = parcel_scores(stats, model, ratio, len(parcellation), metric)
+    label, mine = f'{_NAMES[metric]} on hidden samples', stats[(stats['model']==model) & np.isclose(stats['mask_ratio'], ratio)]
+    title = f"{title + ': ' if title else ''}{model} at mask ratio {ratio:g}, {mine['subject'].nunique()} subjects"
+    return plot_glass_brain(v, parcellation, title, label, cmap='cividis'), _strip(v, parcellation, atlas, title, label)
+
+def _strip(v, parcellation, atlas, title, label):
+    import matplotlib.pyplot as plt, seaborn as sns
+    net, names = parcellation.networks(atlas), parcellation.network_names(atlas)
+    colours = network_palette(atlas) if atlas in network_atlases else dict(zip(names, sns.husl_palette(len(names))))
+    groups = [(n, n.replace(' ', '\n'), colours[n]) for n in names] + ([('', 'none', '.6')] if (net=='').any() else [])
+    _, ax = plt.subplots(figsize=(8, 2.8), layout='constrained', dpi=90)
+    for i,(n,_,colour) in enumerate(groups):
+        y = v[net==n]; ax.scatter(i + .6*(np.arange(len(y))*.618%1 - .5), y, s=9, color=colour)
+        if not np.isnan(y).all(): ax.hlines(np.nanmedian(y), i-.35, i+.35, color='k', lw=1.5)
+    ax.set(xticks=range(len(groups)), xticklabels=[g[1] for g in groups], xlabel=f'{atlas} network (line: median)', ylabel=label); ax.set_title(title, fontsize=10)
+    return ax

@@ -5,13 +5,16 @@
 from brainlm.metrics import *
 
 
-# %% ../nbs/20_metrics.ipynb #7329d821
+# %% ../nbs/20_metrics.ipynb #63aa8eb6
 import numpy as np, pandas as pd, pytest, torch
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 from brainlm.masking import random_mask
 from brainlm.model import BrainLM, BrainLMConfig, GaussianPrior, patchify
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.recordings import Recording, RecordingStore
+from brainlm.scaling import RobustScaler
+from brainlm.windows import TiledWindows
 from brainlm.metrics import _sums
 
 
@@ -188,3 +191,34 @@ def test_refusals():
     with pytest.raises(ValueError, match="expected 'model' among"): paired_difference(stats, 'a', by='mask_ratio')
     with pytest.raises(ValueError, match="metric: found 'mae'"): bootstrap(stats, metric='mae')
     with pytest.raises(ValueError, match='found 1 subject'): bootstrap(evaluate(dict(a=interpolate_time), windows[:2], subjects[:2]))
+
+
+# %% ../nbs/20_metrics.ipynb #09e176fa
+def test_from_store_to_table(tmp_path):
+    "A simulated store with recordings of two lengths and a missing parcel: windows, Gaussian and table"
+    few = Parcellation('few', load_parcellation('glasser360').table.iloc[:12])
+    store, rng = RecordingStore.create(tmp_path/'s', few), np.random.default_rng(0); mix = rng.standard_normal((2, 12))
+    for i in range(8):
+        bold = (rng.standard_normal((450 if i%2 else 330, 2))@mix + rng.standard_normal((450 if i%2 else 330, 12))).astype('float32') + 1000
+        if i==7: bold[:,4] = np.nan
+        store.append(Recording(bold, 1., f's{i}', provenance='simulated'))
+    split = np.array(['train']*5 + ['test']*3); scaler = RobustScaler().fit(store, split)
+    give = scaled_recordings(store, scaler, split)
+    assert [s for s,_ in give()]==[s for s,_ in give()]==[f's{i}' for i in range(5)]
+    with pytest.raises(ValueError, match="some recordings marked 'valid'"): scaled_recordings(store, scaler, split, 'valid')
+    prior = GaussianPrior(12); prior.fit(give)
+    stats = evaluate(dict(mean=MeanImputer(prior.mean), gaussian=GaussianImputer(prior)), TiledWindows(store, scaler, range(5, 8)), ratios=[.2,.5])
+    assert stats.groupby('subject', observed=True).n_windows.first().tolist()==[3,2,3]
+    assert set(range(12)) - set(stats[stats.subject=='s7'].parcel)=={4} and np.isnan(parcel_scores(stats[stats.subject=='s7'], 'mean', .5, 12)[4])
+    t = score_table(stats, 'mean', title='Simulated')
+    assert t.table.shape==(2, 4) and '3 subjects' in t.caption and t.caption.endswith('8 windows.') and t.table.loc['gaussian'].iloc[2].startswith('+') and 'Simulated' in t._repr_html_()
+
+
+# %% ../nbs/20_metrics.ipynb #96e3bfc3
+def test_a_model_added_later_is_compared_on_the_same_samples():
+    "Stats of two calls with the same windows and seed can be put together"
+    windows, subjects = cohort()
+    stats = pd.concat([evaluate(dict(line=interpolate_time), windows, subjects), evaluate(dict(m=noisy), windows, subjects, batch_size=3)], ignore_index=True)
+    assert len(paired_difference(stats, 'line'))==3 and score_table(stats, 'line').table.shape==(2, 6)
+    r = bootstrap(stats.assign(sum_p=0., sum_pp=0., sum_yp=0.), 50, by='parcel', metric='r')
+    assert r.r.isna().all() and r.low.isna().all()
