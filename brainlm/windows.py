@@ -84,10 +84,10 @@ def set_epoch(self:RandomWindows,
     self.item = rng.permutation(np.repeat(np.arange(len(self.rows)), -(-self.lengths//self.n_time)))
     self.start = rng.integers(0, np.maximum(self.lengths[self.item]-self.n_time, 0), endpoint=True)
 
-# %% ../nbs/06_windows.ipynb #eac9d33d
+# %% ../nbs/06_windows.ipynb #bcea6304
 def window_dls(
     train:RandomWindows, # what to learn from
-    valid:TiledWindows, # what to watch
+    valid:TiledWindows|None=None, # what to watch; None: nothing
     batch_size:int=8, # windows in a batch; a last batch that is not full is left out in training
     num_workers:int=0, # processes that read; 0 reads in this one
     device=None # where batches go; None: fastai's default
@@ -95,4 +95,4 @@ def window_dls(
     "Training and validation batches. ValueError if training has less than one batch."
     if len(train) < batch_size: raise ValueError(f"batch_size: found {batch_size}, expected at most the {len(train)} windows of a training epoch")
     make = lambda ds,drop: DataLoader(ds, bs=batch_size, shuffle=False, drop_last=drop, num_workers=num_workers, device=device)
-    return DataLoaders(make(train, True), make(valid, False), device=device)
+    return DataLoaders(make(train, True), make([] if valid is None else valid, False), device=device)
