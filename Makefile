@@ -20,8 +20,8 @@ test: $(VENV)/.dev  ## every check, notebook and test, and the site
 docs: $(VENV)/.dev  ## render the site into _docs
 	$(BIN)/python tools/docs.py --strict
 
-bench: $(VENV)/.run  ## speed and memory on this machine
-	$(BIN)/python tools/bench.py
+bench: $(VENV)/.run  ## speed and memory on this machine; ARGS='--only step' chooses
+	$(BIN)/python tools/bench.py $(ARGS)
 
 readme: $(VENV)/.dev  ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
