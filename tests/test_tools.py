@@ -1,0 +1,26 @@
+"The measuring scripts run, at sizes that measure nothing"
+import json, subprocess, sys
+from pathlib import Path
+
+tools = Path(__file__).resolve().parents[1]/'tools'
+
+def run(script, *args):
+    r = subprocess.run([sys.executable, str(tools/script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode==0, f'{script} failed\n{r.stdout[-3000:]}{r.stderr[-3000:]}'
+    return r.stdout
+
+def test_bench(tmp_path):
+    size = dict(n_parcels=6, width=8, decoder_width=8, mlp=8, decoder_mlp=8, layers=1, decoder_layers=1, heads=2, decoder_heads=2)
+    out = run('bench.py', '--only', 'step', 'store', '--size', json.dumps(size), '--batch', 2, '--steps', 1, '--threads', 1, '--recordings', 50, '--ingest', 4, '--dir', tmp_path, '--json', tmp_path/'out.json')
+    results = json.loads((tmp_path/'out.json').read_text())
+    assert [o['case'] for o in results['step']]==['joint','axial'] and all(o['peak_gb']>0 and len(o['seconds'])==1 for o in results['step'])
+    assert results['store']['recordings']==50 and results['store']['read_per_s']>0
+    assert '| joint | 2 x 1 |' in out and 'published figure' not in out     # which is only of use beside the published sizes
+    assert {o.name for o in tmp_path.iterdir()}=={'out.json'}, 'temporary folders were left'
+
+def test_hcp_gpu_without_a_gpu(tmp_path):
+    out = run('hcp_gpu.py', '--cpu', '--data', 'simulated', '--subjects', 4, '--json', tmp_path/'out.json')
+    results = json.loads((tmp_path/'out.json').read_text())
+    assert 'check of the script on the CPU' in out and results['data']=='simulated'
+    assert set(results['r2'])=={f'{m} {r}' for m in ('gaussian','axial','joint') for r in (0.2,0.5,0.75)}
+    assert results['joint']['gflop_per_window']['0.75']>results['axial']['gflop_per_window']['0.75']>0
