@@ -37,7 +37,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'brainlm.cli._about_scores': ('cli.html#_about_scores', 'brainlm/cli.py'),
                              'brainlm.cli._about_training': ('cli.html#_about_training', 'brainlm/cli.py'),
                              'brainlm.cli._again': ('cli.html#_again', 'brainlm/cli.py'),
-                             'brainlm.cli._against_simple': ('cli.html#_against_simple', 'brainlm/cli.py'),
                              'brainlm.cli._claim': ('cli.html#_claim', 'brainlm/cli.py'),
                              'brainlm.cli._demo': ('cli.html#_demo', 'brainlm/cli.py'),
                              'brainlm.cli._demo_metrics': ('cli.html#_demo_metrics', 'brainlm/cli.py'),

@@ -50,9 +50,9 @@ class BrainLMConfig:
     @property
     def n_patches(self): return self.n_time//self.patch_size
 
-# %% ../nbs/11_model.ipynb #df800917
+# %% ../nbs/11_model.ipynb #fe93f172
 presets = {
-    'tiny':  dict(width=96,   layers=4,  heads=4,  mlp=288,  decoder_width=96,  decoder_layers=2, decoder_heads=4,  decoder_mlp=288),
+    'tiny':  dict(width=96,   layers=4,  heads=3,  mlp=288,  decoder_width=96,  decoder_layers=2, decoder_heads=3,  decoder_mlp=288),
     'small': dict(width=192,  layers=6,  heads=6,  mlp=576,  decoder_width=192, decoder_layers=2, decoder_heads=6,  decoder_mlp=576),
     '13m':   dict(width=512,  layers=4,  heads=4,  mlp=1024, decoder_width=512, decoder_layers=2, decoder_heads=4,  decoder_mlp=1024),
     '111m':  dict(width=768,  layers=12, heads=12, mlp=3072, decoder_width=512, decoder_layers=8, decoder_heads=16, decoder_mlp=2048),
@@ -245,7 +245,7 @@ class _Moments:
         w,v = np.linalg.eigh(cov)                                           # parcels missing here and there: pairs of different frames need not be positive definite
         return mean, (v*np.maximum(w, 1e-5*w[-1]))@v.T
 
-# %% ../nbs/11_model.ipynb #ce0756bc
+# %% ../nbs/11_model.ipynb #1466a27f
 @patch
 def set(self:GaussianPrior, 
     mean:np.ndarray, # [parcel]
@@ -258,7 +258,7 @@ def set(self:GaussianPrior,
 @patch
 def fit(self:GaussianPrior,
     recordings, # function that returns a fresh iterator of (subject, scaled series [time, parcel], NaN where missing)
-    shrinkages=(0.01,0.02,0.05,0.1,0.2), # candidates, 0 = sample covariance, 1 = diagonal
+    shrinkages=(0.02,0.05,0.1,0.2,0.3,0.5), # candidates, 0 = sample covariance, 1 = diagonal
     n_folds:int=4, # folds of subjects used to choose among them; one fold for each subject if there are fewer
     patch_size:int=20, # time points in a patch
     seed:int=0 # of the masks that the choice is made with
@@ -275,7 +275,7 @@ def fit(self:GaussianPrior,
     gen, error, count = torch.Generator().manual_seed(seed), dict.fromkeys(shrinkages, 0.), 0
     for subject,z in recordings():
         x = torch.from_numpy(z[:len(z)//patch_size*patch_size]).float().T[None]
-        x = patchify(x, patch_size)[:,:,:10]                                # the first ten patches of each recording are enough to choose among five numbers
+        x = patchify(x, patch_size)[:,:,:10]                                # the first ten patches of each recording are enough to choose among six numbers
         valid = ~x.isnan().any(-1); mask = random_mask(valid, 0.5, gen); x = x.nan_to_num()
         for s in shrinkages: error[s] += (fits[fold[subject],s](x, valid & ~mask) - x)[mask].square().sum().item()
         count += mask.sum().item()*patch_size

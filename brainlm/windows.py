@@ -13,20 +13,20 @@ from fastcore.basics import patch
 from .recordings import RecordingStore
 from .scaling import RobustScaler, parcel_mean
 
-# %% ../nbs/06_windows.ipynb #ca61567b
+# %% ../nbs/06_windows.ipynb #c23efe13
 class Windows:
     "Windows of `n_time` points from the recordings `rows` of a store, as (signal [parcel, time], valid [parcel, patch]). See `RandomWindows`, `TiledWindows`."
     def __init__(self,
         store:RecordingStore, # recordings
         scaler:RobustScaler, # fitted on training recordings
-        rows=None, # numbers of the recordings to use; None: all
+        rows=None, # the recordings to use, as numbers or as one bool for each; None: all
         n_time:int=200, # time points in a window
         patch_size:int=20 # time points in a patch
     ):
         if n_time % patch_size: raise ValueError(f"n_time: found {n_time}, expected a multiple of patch_size, {patch_size}")
         if scaler.n_parcels != store.n_parcels: raise ValueError(f"scaler: found {scaler.n_parcels} parcels, expected those of the store, {store.n_parcels}")
         self.store, self.scaler, self.n_time, self.patch_size, self._means = store, scaler, n_time, patch_size, {}
-        self.rows = np.arange(len(store)) if rows is None else np.asarray(rows, dtype=int)
+        self.rows = np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows, dtype=None if len(rows) else int)]
         if not len(self.rows): raise ValueError("rows: found no recordings, expected at least one")
         table = store.table.iloc[self.rows]
         self.lengths = table['n_time'].to_numpy()

@@ -5,8 +5,8 @@
 from brainlm.pretraining import *
 
 
-# %% ../nbs/21_pretraining.ipynb #8953cd8b
-import os, signal, subprocess, sys, time
+# %% ../nbs/21_pretraining.ipynb #2be2d3bc
+import os, signal, subprocess, sys
 import numpy as np, pandas as pd, pytest, torch, torch.nn as nn
 from pathlib import Path
 from fastai.callback.core import Callback
@@ -33,27 +33,37 @@ def learner(store, folder, split=sides, config=small_config, **kwargs): return p
 def same(a, b): return all(torch.equal(x, y) for x,y in zip(a.state_dict().values(), b.state_dict().values()))
 
 
-# %% ../nbs/21_pretraining.ipynb #25e22925
+# %% ../nbs/21_pretraining.ipynb #f06b1617
 RUN = """import sys, numpy as np, torch
 sys.path[:0] = [{here!r}]
 from test_pretraining import *
 torch.set_num_threads(1)
-learner(RecordingStore({store!r}), {folder!r}, batch_size=2, accumulate=2).pretrain(40, lr=1e-2, resume=True)
+kind, at = {kill!r}
+class Kill(Callback):
+    def after_batch(self):
+        if self.training and kind=='batch' and self.learn.opt.state_dict()['state'][0].get('step')==at: os.kill(os.getpid(), signal.SIGKILL)
+move, moved = os.replace, []
+def replace(*args):
+    moved.append(args)
+    if kind=='move' and len(moved)==at: os.kill(os.getpid(), signal.SIGKILL)
+    return move(*args)
+os.replace = replace
+learn = learner(RecordingStore({store!r}), {folder!r}, batch_size=2, accumulate=2)
+learn.add_cb(Kill()); learn.pretrain(8, lr=1e-2, resume=True)
 """
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    "SIGKILL in the middle of an epoch, twice; what the folder then resumes to has the weights of a run that nobody touched"
-    store = small_store(tmp_path/'s'); here = str(Path(__file__).parent)
-    def spawn(folder): return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN.format(here=here, store=str(tmp_path/'s'), folder=str(folder))], env={**os.environ, 'OMP_NUM_THREADS':'1'})
-    for wait in (4, 9):
-        p = spawn(tmp_path/'killed'); log = tmp_path/'killed/log.csv'
-        while p.poll() is None and not (log.exists() and len(pd.read_csv(log))>=wait): time.sleep(0.02)
-        time.sleep(0.05); assert p.poll() is None, 'finished before it could be killed'
-        os.kill(p.pid, signal.SIGKILL); p.wait()
-    done = len(torch.load(tmp_path/'killed/checkpoint.pt', weights_only=True)['log']); assert 9 <= done < 40
-    assert spawn(tmp_path/'killed').wait()==0 and spawn(tmp_path/'whole').wait()==0
+    "SIGKILL in the middle of an epoch, then in the middle of saving; what the folder resumes to has the weights of a run that nobody touched"
+    small_store(tmp_path/'s')
+    def run(folder, kill=('',0)):
+        code = RUN.format(here=str(Path(__file__).parent), store=str(tmp_path/'s'), folder=str(tmp_path/folder), kill=kill)
+        return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env={**os.environ, 'OMP_NUM_THREADS':'1'}).returncode
+    epochs = lambda: len(torch.load(tmp_path/'killed/checkpoint.pt', weights_only=True)['log'])
+    assert run('killed', ('batch',7))==-signal.SIGKILL and epochs()==3      # two steps in an epoch
+    assert run('killed', ('move',7))==-signal.SIGKILL and 3<=epochs()<8
+    assert run('killed')==0 and run('whole')==0
     for name in ('last','best'): assert same(BrainLM.from_pretrained(tmp_path/'killed'/name), BrainLM.from_pretrained(tmp_path/'whole'/name))
-    a, b = (pd.read_csv(tmp_path/k/'log.csv')[['epoch','train_loss','valid_loss','lr']] for k in ('killed','whole'))
-    assert len(a)==40 and a[['epoch','valid_loss','lr']].equals(b[['epoch','valid_loss','lr']])
+    a, b = (pd.read_csv(tmp_path/k/'log.csv')[['epoch','valid_loss','lr']] for k in ('killed','whole'))
+    assert len(a)==8 and a.equals(b)
 
 
 # %% ../nbs/21_pretraining.ipynb #941b3f25
