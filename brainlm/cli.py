@@ -6,8 +6,8 @@
 __all__ = ['figure_html', 'section', 'text', 'page', 'table_html', 'plot_fc', 'plot_log', 'typical_parcels',
            'plot_reconstruction', 'compare', 'verdict', 'demo', 'main']
 
-# %% ../nbs/51_cli.ipynb #e63abffb
-import argparse, base64, hashlib, io, json, os, platform, shlex, shutil, sys, time
+# %% ../nbs/51_cli.ipynb #0a918317
+import argparse, base64, fcntl, hashlib, io, json, os, platform, shlex, shutil, sys, time
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -26,12 +26,12 @@ def figure_html(
     data, caption = base64.b64encode(png.getvalue()).decode(), escape(caption)
     return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
-# %% ../nbs/51_cli.ipynb #76144050
+# %% ../nbs/51_cli.ipynb #69211bd9
 _css = """:root{color-scheme:light dark;--ink:#1c2733;--soft:#5b6876;--line:#d6dde4;--paper:#fff;--box:#f2f6fa}
 @media(prefers-color-scheme:dark){:root{--ink:#e3e9ef;--soft:#a3b0bd;--line:#3a4753;--paper:#151b21;--box:#1f2830}}
 body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:62rem;margin:0 auto;padding:2rem 1.2rem 4rem}
 h1{font-size:1.8rem;line-height:1.2;margin:0}h2{font-size:1.25rem;margin:2.6rem 0 .4rem;padding-top:.6rem;border-top:1px solid var(--line)}
-p{max-width:46rem;margin:.6rem 0}.sub,figcaption,caption,small{color:var(--soft)}.verdict{background:var(--box);padding:.9rem 1.1rem;border-radius:6px;max-width:none}
+p{max-width:46rem;margin:.6rem 0}.sub,figcaption,caption,small{color:var(--soft)}.verdict{background:var(--box);padding:.5rem 1.1rem;border-radius:6px;margin:1rem 0}.verdict p{max-width:none}.verdict p:first-child{font-weight:600}
 figure{margin:1rem 0;break-inside:avoid}figure img{max-width:100%;height:auto;background:#fff;border-radius:4px}figcaption,caption,small{font-size:.88rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:.8rem 0}
 th,td{padding:.28rem .8rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th:first-child,td:first-child{text-align:left;padding-left:0}
@@ -89,7 +89,7 @@ def plot_fc(
     fig.colorbar(im, ax=ax, label='correlation', shrink=.8)
     return fig
 
-# %% ../nbs/51_cli.ipynb #78413498
+# %% ../nbs/51_cli.ipynb #a9a33d8f
 def plot_log(
     log, # DataFrame, the `log.csv` of a run
     title:str='' # say here whether the data are real, semi-synthetic or simulated
@@ -100,7 +100,7 @@ def plot_log(
     for name,colour in zip(('train','valid'), sns.color_palette('colorblind')):
         if log[f'{name}_loss'].notna().any(): ax.plot(log['epoch']+1, log[f'{name}_loss'], '.-', ms=4, color=colour, label=name)
     ax.set(xlabel='epoch', ylabel='MSE on hidden samples\n(squared IQR)'); ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False); sns.despine(ax=ax)
+    ax.xaxis.get_major_locator().set_params(integer=True); ax.legend(frameon=False); sns.despine(ax=ax)
     return fig
 
 # %% ../nbs/51_cli.ipynb #031d49c8
@@ -113,7 +113,7 @@ def typical_parcels(
     order = [i for i in np.argsort(scores) if np.isfinite(scores[i])]
     return [int(order[round(q*(len(order)-1))]) for q in shares]
 
-# %% ../nbs/51_cli.ipynb #a0b2707b
+# %% ../nbs/51_cli.ipynb #7b9a12d7
 def plot_reconstruction(
     predictors:dict, # name → predict(signal, valid, mask), see `brainlm.metrics`
     windows, # `TiledWindows`
@@ -124,7 +124,7 @@ def plot_reconstruction(
     width:float=9.5 # inches
 ): # matplotlib figure
     "Recorded and reconstructed parcels of one window, hidden patches shaded"
-    import matplotlib.pyplot as plt, numpy as np, seaborn as sns
+    import matplotlib.pyplot as plt
     signal, valid = windows[index]; S, tr_s = windows.patch_size, windows.store.table['tr_s'].iloc[windows.recordings[index]]
     fig, axes = plt.subplots(len(parcels), len(ratios), figsize=(width, 1.45*len(parcels)+.7), sharex=True, sharey='row', squeeze=False, layout='constrained')
     for ratio,column in zip(ratios, axes.T):
@@ -137,7 +137,7 @@ def plot_reconstruction(
     fig.suptitle(title, fontsize=10, x=.01, ha='left'); fig.supylabel('BOLD (IQR)', fontsize=9)
     return fig
 
-# %% ../nbs/51_cli.ipynb #d191e173
+# %% ../nbs/51_cli.ipynb #1f8be31f
 def _fill(predictors, signal, valid, ratio, index, size):
     "The mask of `evaluate` for this window, and what each predictor puts there: [parcel, time], NaN where visible"
     from brainlm.metrics import window_mask
@@ -150,11 +150,11 @@ def _draw_filled(ax, truth, mask, filled, size, tr_s):
     import numpy as np, seaborn as sns
     t = np.arange(len(truth))*tr_s
     for k in mask.nonzero()[0]: ax.axvspan(k*size*tr_s, (k+1)*size*tr_s, color='.9', lw=0, zorder=0)
-    ax.plot(t, truth, color='.15', lw=.9, label='recorded')
-    for (name,y),colour,lw in zip(filled.items(), [sns.color_palette('colorblind')[i] for i in (3,0,2)], (1.5,1.1,1.1)): ax.plot(t, y, color=colour, lw=lw, label=name)
+    ax.plot(t, truth, color='.15', lw=.8, label='recorded')
+    for (name,y),colour,lw,ls in zip(filled.items(), [sns.color_palette('colorblind')[i] for i in (1,0,2)], (2.2,1.1,1.1), ('-','--',':')): ax.plot(t, y, ls, color=colour, lw=lw, label=name)
     ax.set_xlim(0, t[-1]); ax.tick_params(labelsize=7); sns.despine(ax=ax)
 
-# %% ../nbs/51_cli.ipynb #788a188a
+# %% ../nbs/51_cli.ipynb #47906b99
 def compare(
     stats, # from `evaluate`
     model:str='brainlm', reference:str='gaussian', # names of two predictors
@@ -174,11 +174,13 @@ def verdict(
     model:str='BrainLM', reference:str='the Gaussian imputer' # how to call them
 )->str: # a sentence or more
     "`compare` in words"
-    say = lambda r, o: f"{r:g} ({o.difference:+.3f} [{o.low:+.3f}, {o.high:+.3f}], better in {o.better:.0f} of {o.n_subjects:.0f} subjects)"
-    groups = [(v, [say(r, o) for r,o in d.iterrows() if o.verdict==v]) for v in ('beats','cannot be told apart from','is behind')]
-    return ' '.join(f"{model} {v} {reference} at mask ratio{'s' if len(g)>1 else ''} {', '.join(g)}." for v,g in groups if g)
+    def say(v, g):
+        numbers = ', '.join(f'{o:+.3f}' for o in g.difference.round(3)+0.), ', '.join(map(str, g.better if g.better.nunique()>1 else g.better[:1]))     # +0.: no minus before zero
+        return (f"{model} {v} {reference} at mask ratio{'s' if len(g)>1 else ''} {', '.join(f'{r:g}' for r in g.index)} "
+                f"(difference in R² {numbers[0]}; better in {numbers[1]} of {g.n_subjects.iloc[0]} subjects).")
+    return ' '.join(say(v, d[d.verdict==v]) for v in ('beats','cannot be told apart from','is behind') if (d.verdict==v).any())
 
-# %% ../nbs/51_cli.ipynb #b6924286
+# %% ../nbs/51_cli.ipynb #ee44d581
 _made = ('training', 'model', 'scores.parquet', 'metrics.json', 'report.html') # what follows from the recipe, beside `demo.json` and `store`
 
 def _write(path, content):
@@ -191,11 +193,15 @@ def _read(path):
     return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
 
 def _claim(out):
-    "Take the folder, or FileExistsError if it is not ours"
+    "Take the folder, and a lock on it for as long as the returned file is open. FileExistsError if it is not ours, RuntimeError if another demo is at work in it."
     out.mkdir(parents=True, exist_ok=True)
     found = sorted(o.name for o in out.iterdir() if not o.name.endswith('.part'))
     if found and 'demo.json' not in found: raise FileExistsError(f"{out}: found {', '.join(found[:3])}, expected an empty folder or one that brainlm demo has made; choose another with --out")
     if not found: _write(out/'demo.json', {})
+    lock = open(out/'demo.lock', 'w')
+    try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: lock.close(); raise RuntimeError(f"{out}: another brainlm demo is at work in it") from None
+    return lock
 
 def _forget(out):
     "Remove what was made with another recipe"
@@ -203,7 +209,7 @@ def _forget(out):
         if o.is_dir(): shutil.rmtree(o)
         else: o.unlink(missing_ok=True)
 
-# %% ../nbs/51_cli.ipynb #e6f55964
+# %% ../nbs/51_cli.ipynb #e575e4de
 def _fingerprint(store):
     h = hashlib.sha256(store.parcellation.table.to_csv().encode())
     for i in range(len(store)): r = store[i]; h.update(f'{r.key} {r.tr_s} {r.provenance} {r.bold.shape}'.encode()); h.update(r.bold.tobytes())
@@ -214,20 +220,21 @@ def _demo_store(out, recordings, name, say):
     from brainlm.atlas import load_parcellation
     from brainlm.recordings import RecordingStore
     was, path = _read(out/'demo.json').get('data'), out/'store'
-    try: store = RecordingStore(path); same = len(store)>0 and was==[name, _fingerprint(store)]
+    try: store = RecordingStore(path); same = len(store)>0 and was==dict(name=name, sha256=_fingerprint(store))
     except (OSError, ValueError): same = False
     if same: say('data', f'{path}, reused'); return store, was
     if path.exists(): say('data', f'{path} is not what it was, made again' if was else f'{path} was not finished, made again'); shutil.rmtree(path)
-    store = RecordingStore.create(path, load_parcellation('aal2')); store.extend(recordings())
+    recordings = list(recordings())                                         # before anything is written
+    store = RecordingStore.create(path, load_parcellation('aal2')); store.extend(recordings)
     say('data', f"{path}: {len(store)} recordings, {store.n_parcels} parcels, {'/'.join(store.attrs['provenance'])} data")
-    return store, [name, _fingerprint(store)]
+    return store, dict(name=name, sha256=_fingerprint(store))
 
-# %% ../nbs/51_cli.ipynb #8ca810c2
+# %% ../nbs/51_cli.ipynb #76198eb8
 _split = dict(valid=0, test=3/7, seed=8)
 
 def _demo_recipe(data, epochs, seed):
     "All that the result depends on: flat, JSON types"
-    return dict(data=data, split=_split, preset='tiny', attention='axial', prior='gaussian', epochs=epochs, lr=3e-3, batch_size=4, seed=seed, brainlm=__version__)
+    return dict(data=data, split=_split, preset='tiny', attention='axial', prior='gaussian', epochs=epochs, lr=3e-3, batch_size=2, seed=seed, brainlm=__version__)
 
 def _settle(out, recipe, say):
     "Note the recipe; what was made with another is removed, and the difference said"
@@ -269,29 +276,29 @@ def _demo_scores(out, windows, model, say):
     say('evaluation', f"{len(windows)} windows of {stats['subject'].nunique()} subjects never seen, 3 mask ratios, 4 predictors")
     return stats, weights, dict(zip(('wall','cpu'), (round(b-a, 2) for a,b in zip(clock, (time.perf_counter(), time.process_time())))))
 
-# %% ../nbs/51_cli.ipynb #44347296
+# %% ../nbs/51_cli.ipynb #d779cb29
 def _numbers(stats):
     "One dict for each model and mask ratio"
-    from brainlm.metrics import bootstrap, paired_difference, score
-    b, s, d = bootstrap(stats), score(stats), paired_difference(stats)
-    rows = []
-    for (model,ratio),o in b.iterrows():
-        row = dict(model=model, mask_ratio=ratio, r2=o.r2, r2_low=o.low, r2_high=o.high, mse=s.mse[model,ratio], r=s.r[model,ratio])
-        if model!='gaussian': c = compare(stats, model).loc[ratio]; row.update(minus_gaussian=c.difference, minus_gaussian_low=c.low, minus_gaussian_high=c.high, subjects_better=int(c.better))
-        rows.append({k: v if isinstance(v, (str,int)) else round(float(v), 5) for k,v in row.items()})
-    return rows
+    from brainlm.metrics import bootstrap, score
+    s, models = score(stats), stats['model'].unique()
+    d = {m: compare(stats, m) for m in models if m!='gaussian'}
+    def row(m, ratio, o):
+        r = dict(r2=o.r2, r2_low=o.low, r2_high=o.high, mse=s.mse[m,ratio], r=s.r[m,ratio])
+        if m in d: c = d[m].loc[ratio]; r.update(minus_gaussian=c.difference, minus_gaussian_low=c.low, minus_gaussian_high=c.high, subjects_better=c.better)
+        return dict(model=m, mask_ratio=ratio, **{k: int(v) if k=='subjects_better' else round(float(v), 5) for k,v in r.items()})
+    return [row(*k, o) for k,o in bootstrap(stats).iterrows()]
 
-def _demo_metrics(store, recipe, title, stats, windows, log, weights, seconds):
+def _demo_metrics(store, recipe, title, terms, stats, windows, log, weights, seconds):
     "What is written to `metrics.json`"
     subjects, split = store.table['subject'], store.split(**recipe['split'])
-    return dict(title=title, data=dict(name=recipe['data'][0], provenance=store.attrs['provenance'], sha256=recipe['data'][1], parcellation=store.parcellation.name),
+    return dict(title=title, data=dict(recipe['data'], provenance=store.attrs['provenance'], parcellation=store.parcellation.name, terms=terms),
         split=dict(recipe['split'], subjects={k: sorted(subjects[split==k]) for k in ('train','valid','test')}),
         n_test_subjects=stats['subject'].nunique(), n_test_windows=len(windows), interval='95 % percentile bootstrap over test subjects, 2000 resamples', scores=_numbers(stats),
         verdict=verdict(compare(stats)), recipe=recipe, weights_sha256=weights,
         seconds=dict(training=dict(wall=round(float(log['seconds'].sum()), 2), cpu=round(float(log['cpu_seconds'].sum()), 2)), evaluation=seconds),
         versions={'python':platform.python_version(), 'brainlm':__version__, **{p: version(p) for p in ('torch','fastai','numpy','pandas','zarr')}})
 
-# %% ../nbs/51_cli.ipynb #7797d129
+# %% ../nbs/51_cli.ipynb #c1601f1d
 def _about_data(store, recipe, title, terms):
     "The data section"
     n, tr_s = store.table['n_time'].sum(), store.table['tr_s'].iloc[0]
@@ -299,22 +306,21 @@ def _about_data(store, recipe, title, terms):
     who = {k: ', '.join(sorted(subjects[split==k])) for k in ('train','test')}
     i = int((split=='test').nonzero()[0][0])
     ax = store[i].show(store.parcellation); ax.set_title(f'{title}: subject {subjects[i]} (test)', fontsize=10)
-    nets = ', '.join(f'{n}' for n in store.parcellation.network_names('yeo7'))
-    return section('The data', text(f"{len(store)} recordings of {subjects.nunique()} subjects, {n*tr_s/60:.0f} minutes in all, {store.n_parcels} parcels ({store.parcellation.name}), TR {tr_s:g} s. "
+    return section('The data', text(f"{len(store)} recordings of {subjects.nunique()} subjects, {n*tr_s/60:.0f} minutes in all, {store.n_parcels} parcels ({store.parcellation.name.upper()}), TR {tr_s:g} s. "
             f"Training: {(split=='train').sum()} subjects ({who['train']}). Test: {(split=='test').sum()} subjects ({who['test']}), used for nothing but the scores below. "
-            f"The sides come from a hash of the subject and the split seed {recipe['split']['seed']}."),
-        figure_html(ax.figure, f'{title}. One test recording, each parcel z-scored over time and placed by Yeo-7 network.'),
-        figure_html(plot_fc(store, f'{title}: mean of {len(store)} recordings'), f'{title}. Functional connectivity: correlation of parcels over time, averaged over recordings, in the order of the Yeo-7 networks.'),
+            f"The sides come from a hash of the subject and the split seed {recipe['split']['seed']}" + (", the first from 0 on that leaves four to learn from." if len(store)==7 and recipe['data']['name']=='hcp_sample' else ".")),
+        figure_html(ax.figure, f'One test recording, each parcel z-scored over time and placed by Yeo-7 network ({title}).'),
+        figure_html(plot_fc(store, f'{title}: mean of {len(store)} recordings'), f'Functional connectivity: correlation of parcels over time, averaged over recordings, in the order of the Yeo-7 networks ({title}).'),
         *(text(o, 'sub') for o in terms))
 
-# %% ../nbs/51_cli.ipynb #c16570c4
+# %% ../nbs/51_cli.ipynb #b0d4acf2
 def _about_training(log, recipe, title, model):
     "The training section"
     n, r = sum(p.numel() for p in model.parameters()), recipe
     return section('Learning', text(f"A masked autoencoder of {n:,} weights ({r['preset']}, {r['attention']} attention) sees windows of 200 time points cut into patches of 20, "
             f"with 20, 50 or 75 % of the patches hidden in turn, and learns to fill them in. It starts from the conditional mean of a Gaussian fitted on the training subjects, and learns what that leaves over. "
-            f"{r['epochs']} epochs, one-cycle learning rate up to {r['lr']:g}, seed {r['seed']}; {log['seconds'].sum():.0f} s ({log['cpu_seconds'].sum():.0f} CPU s)."),
-        figure_html(plot_log(log, title), f'{title}. Learning curve: error on hidden samples of the training subjects, epoch by epoch.'))
+            f"The number of epochs was fixed beforehand and the last model is the one that is scored; nothing was chosen with a look at the test subjects. {r['epochs']} epochs, one-cycle learning rate up to {r['lr']:g}, seed {r['seed']}; {log['seconds'].sum():.0f} s ({log['cpu_seconds'].sum():.0f} CPU s)."),
+        figure_html(plot_log(log, title), f'Learning curve: error on hidden samples of the training subjects, epoch by epoch; the axis does not start at 0 ({title}).'))
 
 def _about_reconstruction(stats, windows, predictors, title):
     "The reconstruction section"
@@ -322,25 +328,24 @@ def _about_reconstruction(stats, windows, predictors, title):
     parcels = typical_parcels(parcel_scores(stats, 'brainlm', 0.5, windows.store.n_parcels))
     fig = plot_reconstruction({k: predictors[k] for k in ('brainlm','gaussian')}, windows, 0, parcels, title=f'{title}: subject {windows.subjects[0]} (test)')
     return section('Reconstruction', text("The first window of the first test subject. Grey stretches were hidden. Top to bottom, parcels that are reconstructed better than 90 %, 50 % and 10 % of all parcels (by R² at mask ratio 0.5)."),
-        figure_html(fig, f'{title}. Recorded signal and what was filled in where it was hidden, at three mask ratios.'))
+        figure_html(fig, f'Recorded signal and what was filled in where it was hidden, at three mask ratios ({title}).'))
 
-# %% ../nbs/51_cli.ipynb #b6aec911
+# %% ../nbs/51_cli.ipynb #ac3e212a
 def _about_scores(stats, title):
     "The section with the table that counts"
-    import matplotlib.pyplot as plt
     from brainlm.metrics import plot_scores, score, score_table
     t, n, d = score_table(stats, title=title), stats['subject'].nunique(), compare(stats)
     main = t.table.droplevel(0, axis=1).rename(columns='mask {}'.format).rename_axis('', axis=0)
-    diff = d.assign(cell=[f'{o.difference:+.3f} [{o.low:+.3f}, {o.high:+.3f}], {o.better} of {o.n_subjects}' for o in d.itertuples()])[['cell']].T
+    diff = d.assign(cell=[f'{o.difference:+.3f} [{o.low:+.3f}, {o.high:+.3f}], {o.better} of {o.n_subjects}' for o in d.assign(**(d[['difference','low','high']].round(3)+0.)).itertuples()])[['cell']].T
     diff.index, diff.columns = ['brainlm − gaussian'], [f'mask {r:g}' for r in diff.columns]
     each = score(stats, ('subject','model','mask_ratio'))['r2'].unstack(['mask_ratio']).map('{:.3f}'.format)
     each.index, each.columns = [f'{s}, {m}' for s,m in each.index], [f'mask {r:g}' for r in each.columns]
-    return section('Scores', table_html(main, t.caption), table_html(diff, f'{title}: paired difference in R² with its interval, and the number of test subjects in which brainlm is better.', ''),
+    return section('Scores', table_html(main, t.caption), table_html(diff, f'{title}: paired difference in R² with its 95% interval, and the number of test subjects in which brainlm is better.', ''),
         text(f"With {n} test subjects these intervals are too narrow: a bootstrap over {n} subjects cannot reach beyond the best and the worst of them. Read them as the spread of these {n} people, not as a statement on people in general."),
-        figure_html(plot_scores(stats, title=title).figure, f'{title}. R² on hidden samples of the test subjects. 1 is perfect, 0 is no better than the mean of the hidden samples.'),
+        figure_html(plot_scores(stats, title=title).figure, f'R² on hidden samples of the test subjects ({title}). 1 is perfect, 0 is no better than the mean of the hidden samples.'),
         f"<details><summary>Subject by subject</summary>{table_html(each, f'{title}: R² on hidden samples of each test subject.')}</details>")
 
-# %% ../nbs/51_cli.ipynb #af627ed8
+# %% ../nbs/51_cli.ipynb #f529bea6
 def _about_brain(stats, parcellation, title):
     "The section on where in the brain"
     import numpy as np
@@ -353,30 +358,28 @@ def _about_brain(stats, parcellation, title):
     d, strip = plot_parcel_scores(stats, parcellation, 'brainlm', 0.5, title=title); plt.close(d.frame_axes.figure)
     gain = v[0.5] - parcel_scores(stats, 'gaussian', 0.5, len(parcellation)); top = np.nanmax(abs(gain))
     gains = plot_glass_brain(gain, parcellation, f'{title}: brainlm − gaussian at mask ratio 0.5', 'difference in R²', 'PuOr_r', -top, top).frame_axes.figure
-    return section('Where in the brain', *(figure_html(f, f'{title}. R² of each parcel at mask ratio {r:g}, test subjects pooled.') for f,r in zip(brains, ratios)),
-        figure_html(gains, f'{title}. Where the network adds to the Gaussian it started from (orange) and where it takes away (purple): better in {np.nanmean(gain>0):.0%} of the parcels.'),
-        figure_html(strip.figure, f'{title}. The same R² at mask ratio 0.5 by network.'))
+    return section('Where in the brain', *(figure_html(f, f'R² of each parcel at mask ratio {r:g}, test subjects pooled ({title}).') for f,r in zip(brains, ratios)),
+        figure_html(gains, f'Where the network adds to the Gaussian it started from (orange) and where it takes away (purple): it is better in {np.nanmean(gain>0):.0%} of the parcels ({title}).'),
+        figure_html(strip.figure, f'The same R² at mask ratio 0.5 by network ({title}).'))
 
-# %% ../nbs/51_cli.ipynb #e2c1a723
-def _report(out, store, windows, model, stats, log, metrics, recipe, title, terms):
-    "Write `report.html`"
+# %% ../nbs/51_cli.ipynb #1934fb25
+def _report(store, windows, model, stats, log, metrics, recipe, title, terms):
+    "The page"
     plots = _rivals(model)
-    head = [text(f'{title} · {metrics["n_test_subjects"]} test subjects, {metrics["n_test_windows"]} windows · brainlm {__version__}', 'sub'), text(metrics['verdict'] + ' ' + _against_simple(stats), 'verdict')]
+    words = [metrics['verdict'], *(verdict(compare(stats, reference=k), reference=v) for k,v in (('interpolation','linear interpolation in time'), ('mean','the mean of each parcel'))),
+             f"{metrics['n_test_subjects']} test subjects allow a first look, no more: see the note below the scores."]
+    head = [text(f'{title} · {metrics["n_test_subjects"]} test subjects, {metrics["n_test_windows"]} windows · brainlm {__version__}', 'sub'),
+            '<div class="verdict">' + '\n'.join(text(o) for o in words) + '</div>']
     parts = [_about_data(store, recipe, title, terms), _about_training(log, recipe, title, model), _about_reconstruction(stats, windows, plots, title),
              _about_scores(stats, title), _about_brain(stats, store.parcellation, title)]
-    files = text(f"Beside this file: model/ (load it with BrainLM.from_pretrained), metrics.json (every number here, and the recipe), scores.parquet (sums by subject and parcel), training/ (log and checkpoint), store/ (the recordings).")
+    files = text("Beside this file: model/ (load it with BrainLM.from_pretrained), metrics.json (every number here, and the recipe), scores.parquet (sums by subject and parcel), training/ (log and checkpoint), store/ (the recordings).")
     versions = text(', '.join(f'{k} {v}' for k,v in metrics['versions'].items()), 'sub')
-    _write(out/'report.html', page(f'BrainLM demo: filling in hidden fMRI', *head, *parts, section('Files and versions', files, versions)))
-    return out/'report.html'
+    return page('BrainLM demo: filling in hidden fMRI', *head, *parts, section('Files and versions', files, versions))
 
-def _against_simple(stats):
-    "How BrainLM stands to mean and interpolation, in words"
-    return ' '.join(verdict(compare(stats, reference=k), reference=name) for k,name in (('mean','the mean of each parcel'), ('interpolation','linear interpolation in time')))
-
-# %% ../nbs/51_cli.ipynb #ca6c6bea
+# %% ../nbs/51_cli.ipynb #5e79a766
 def demo(
     out='runs/demo', # folder to write; made if missing
-    epochs:int=100, # passes over the training windows
+    epochs:int=80, # passes over the training windows
     seed:int=0, # of weights, windows and masks
     recordings=None, # function that gives `Recording`s in aal2 order; None: the real sample of 7 HCP subjects
     progress:bool|None=None, # bars while training; None: in a terminal only
@@ -385,18 +388,23 @@ def demo(
     from brainlm.datasets import DATASETS, fetch_hcp_sample
     from brainlm.windows import TiledWindows
     out, say = Path(out), lambda what, words: print(f'{what:11}{words}', flush=True)
-    _claim(out)
-    store, data = _demo_store(out, recordings or fetch_hcp_sample, 'given recordings' if recordings else 'hcp_sample', say)
-    title = f"{'/'.join(store.attrs['provenance'])} data" + ('' if recordings else ', HCP')
-    recipe = _demo_recipe(data, epochs, seed); _settle(out, recipe, say)
-    model, log = _demo_train(out, store, recipe, progress, say)
-    windows = TiledWindows(store, model.scaler, (store.split(**_split)=='test').nonzero()[0])
-    stats, weights, seconds = _demo_scores(out, windows, model, say)
-    metrics = _demo_metrics(store, recipe, title, stats, windows, log, weights, seconds); _write(out/'metrics.json', metrics)
-    model.save_pretrained(out/'model', metrics=metrics['scores'], verdict=metrics['verdict'])
-    ds = DATASETS['hcp_sample']; terms = [] if recordings else [f'{ds.title}, from {ds.home}.', f'Terms: {ds.licence}', f'Cite: {ds.citation}']
-    report = _report(out, store, windows, model, stats, log, metrics, recipe, title, terms)
-    print(f"\n{_headline(metrics)}\nReport: {report}")
+    with _claim(out):
+        store, data = _demo_store(out, recordings or fetch_hcp_sample, 'recordings of your own' if recordings else 'hcp_sample', say)
+        recipe = _demo_recipe(data, epochs, seed); _settle(out, recipe, say)
+        model, log = _demo_train(out, store, recipe, progress, say)
+        windows = TiledWindows(store, model.scaler, (store.split(**_split)=='test').nonzero()[0])
+        stats, weights, seconds = _demo_scores(out, windows, model, say)
+        ds = DATASETS['hcp_sample']; terms = [] if recordings else [f'{ds.title}, from {ds.home}.', f'Terms: {ds.licence}.', f'Cite: {ds.citation}.']
+        title = f"{'/'.join(store.attrs['provenance'])} data" + ('' if recordings else ', HCP')
+        metrics, report = _demo_metrics(store, recipe, title, terms, stats, windows, log, weights, seconds), out/'report.html'
+        if report.exists() and metrics==_read(out/'metrics.json'): say('report', f'{report}, reused')
+        else:
+            report.unlink(missing_ok=True)                                  # it is the last to be written: if it is there, all is
+            _write(out/'metrics.json', metrics)
+            model.save_pretrained(out/'model', metrics=metrics['scores'], verdict=metrics['verdict'])
+            _write(report, _report(store, windows, model, stats, log, metrics, recipe, title, terms))
+            say('report', f'{report}')
+    print(f"\n{_headline(metrics)}\n\nOpen {report} in a browser.")
     return metrics
 
 def _headline(m):
@@ -405,7 +413,7 @@ def _headline(m):
     return (f"{m['title']}: test R² on {m['n_test_subjects']} subjects never seen, {' / '.join(format(o['mask_ratio'], 'g') for o in m['scores'] if o['model']=='brainlm')} of the patches hidden:\n"
             + '\n'.join(f'  {k:14}{line(k)}' for k in dict.fromkeys(o['model'] for o in m['scores'])) + f"\n{m['verdict']}")
 
-# %% ../nbs/51_cli.ipynb #2864699a
+# %% ../nbs/51_cli.ipynb #db4c4181
 def _pretrain(a):
     "`pretrain_learner` from a shell: `a` holds the options"
     from brainlm.model import preset
@@ -422,9 +430,11 @@ def _pretrain(a):
 
 def _demo(a):
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
+    import torch
+    torch.set_num_threads(1)                                                # sums in the same order everywhere; and threads that wait for each other take ages on a busy machine
     demo(a.out, a.epochs, a.seed)
 
-# %% ../nbs/51_cli.ipynb #43215309
+# %% ../nbs/51_cli.ipynb #12662d3e
 def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
@@ -441,7 +451,7 @@ def _parser():
     n, x, name = dict(type=_whole, metavar='N'), dict(type=float, metavar='X'), lambda *o: dict(choices=o)
     d = sub.add_parser('demo', help='7 real HCP subjects to a trained model and a report, in a few minutes on a CPU',
         description='Get a small real sample, pretrain a small model on four of its seven subjects, score it on the other three, write a report. Run it again to go on, or to reuse what is there.')
-    _options(d, ('--out', 'runs/demo', 'folder to write', {}), ('--epochs', 100, 'passes over the training subjects', n), ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')))
+    _options(d, ('--out', 'runs/demo', 'folder to write', {}), ('--epochs', 80, 'passes over the training subjects', n), ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')))
     d.set_defaults(run=_demo)
     t = sub.add_parser('pretrain', help='pretrain a masked autoencoder on a store of recordings', description='Pretrain a masked autoencoder on a store of recordings.')
     t.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
