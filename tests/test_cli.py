@@ -5,14 +5,14 @@
 from brainlm.cli import *
 
 
-# %% ../nbs/51_cli.ipynb #d380d581
+# %% ../nbs/51_cli.ipynb #845488e5
 import json, os, re, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 from html.parser import HTMLParser
 from pathlib import Path
 import brainlm.model, brainlm.pretraining
 from brainlm.atlas import load_parcellation
-from brainlm.cli import _parser, _split
+from brainlm.cli import _split
 from brainlm.recordings import Recording, RecordingStore, subject_split
 
 
@@ -47,22 +47,23 @@ def test_presets_are_those_of_the_model():
     assert '{'+','.join(brainlm.model.presets)+'}' in text
 
 
-# %% ../nbs/51_cli.ipynb #c0fbe3c5
+# %% ../nbs/51_cli.ipynb #61960236
 @pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0')])
 def test_wrong_usage(words, says):
     r = shell(*words)
     assert r.returncode==2 and says in r.stderr and 'Traceback' not in r.stderr
 
-def test_errors_are_one_line(small, tmp_path):
-    r = shell('pretrain', tmp_path/'nowhere', '--out', tmp_path/'x')
-    assert (r.returncode, r.stdout, r.stderr.count('\n'))==(1, '', 1) and r.stderr.startswith('brainlm: ') and 'nowhere is not a RecordingStore' in r.stderr
-    assert 'Traceback' in shell('pretrain', tmp_path/'nowhere', '--out', tmp_path/'x', BRAINLM_DEBUG='1').stderr
-    r = shell('pretrain', small, '--out', tmp_path/'x', '--valid', '0.9', '--test', '0.9')
-    assert r.returncode==1 and 'valid and test must be shares' in r.stderr
-    assert not (tmp_path/'x').exists()
+def test_errors_are_one_line(small, tmp_path, capsys, monkeypatch):
+    words = ['pretrain', str(tmp_path/'nowhere'), '--out', str(tmp_path/'x')]
+    code, (out, err) = main(words), capsys.readouterr()
+    assert (code, out, err.count('\n'))==(1, '', 1) and err.startswith('brainlm: ') and 'nowhere is not a RecordingStore' in err
+    assert main(['pretrain', str(small), '--out', str(tmp_path/'x'), '--valid', '0.9', '--test', '0.9'])==1
+    assert 'valid and test must be shares' in capsys.readouterr().err and not (tmp_path/'x').exists()
+    monkeypatch.setenv('BRAINLM_DEBUG', '1')
+    with pytest.raises(FileNotFoundError): main(words)
 
 
-# %% ../nbs/51_cli.ipynb #8a4bee04
+# %% ../nbs/51_cli.ipynb #d038b961
 def stopped(words, folder, epochs, sig):
     "Start a run, send it a signal once it has done so many epochs; its standard error"
     p = subprocess.Popen([sys.executable, '-m', 'brainlm.cli', *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -73,16 +74,16 @@ def stopped(words, folder, epochs, sig):
     err = p.communicate()[1]
     return err, p.returncode
 
-def test_stopped_and_resumed_is_the_same(small, tmp_path):
-    words = lambda name, *more: ['pretrain', small, '--out', tmp_path/name, '--epochs', 16, '--prior', 'gaussian', '--batch-size', 2, '--valid', 0.2, '--test', 0.2, '--split-seed', 1, *more]
-    r = shell(*words('whole')); assert r.returncode==0, r.stderr
-    assert r.stderr=='' and 'epoch' in r.stdout and '\r' not in r.stdout, 'silence in a pipe'
-    err, code = stopped(words('broken'), tmp_path/'broken', 3, signal.SIGINT)
+def test_stopped_and_resumed_is_the_same(small, tmp_path, capsys):
+    words = lambda name, *more: ['pretrain', str(small), '--out', str(tmp_path/name), *'--epochs 12 --prior gaussian --batch-size 2 --valid 0.2 --test 0.2 --split-seed 0'.split(), *more]
+    assert main(words('whole'))==0
+    out, err = capsys.readouterr(); assert err=='' and '\r' not in out and '12 epochs' in out, 'no bars in a pipe'
+    err, code = stopped(words('broken'), tmp_path/'broken', 2, signal.SIGINT)
     assert code==130 and f'--out {tmp_path}/broken' in err and err.rstrip().endswith('--resume') and 'Traceback' not in err
-    _, code = stopped(words('broken', '--resume'), tmp_path/'broken', 6, signal.SIGKILL); assert code==-9
-    n = (tmp_path/'broken/log.csv').read_text().count('\n')-1; assert 6<=n<16
-    assert shell(*words('broken')).returncode==1 and not (tmp_path/'broken/last').exists()
-    r = shell(*words('broken', '--resume')); assert r.returncode==0, r.stderr
+    _, code = stopped(words('broken', '--resume'), tmp_path/'broken', 5, signal.SIGKILL); assert code==-9
+    n = (tmp_path/'broken/log.csv').read_text().count('\n')-1; assert 5<=n<12
+    assert main(words('broken'))==1 and not (tmp_path/'broken/last').exists()
+    assert main(words('broken', '--resume'))==0
     for name in ('last','best'): assert (tmp_path/'broken'/name/'model.safetensors').read_bytes()==(tmp_path/'whole'/name/'model.safetensors').read_bytes()
 
 
