@@ -112,7 +112,7 @@ def step(a):
           f"mask 0.75, {a.batch} windows, fp32, {a.threads} threads, simulated noise")
     table(rows)
     print(f"Windows a x b: a micro-batches of b windows, one optimiser step. {a.steps} steps in each of {a.turns} processes, after a warm-up with one window; on a busy machine CPU s (all threads) tell more than seconds. Peak memory: of the whole process.")
-    if size==shape: print(f"¹ {published['rate']} windows/s and {published['peak_gb']} GB: published figure on a like machine (2 threads, batch 8 at once), not measured here. "
+    if size==shape and a.batch==8: print(f"¹ {published['rate']} windows/s and {published['peak_gb']} GB: published figure on a like machine (2 threads, batch 8 at once), not measured here. "
                           f"Aims: joint {targets['joint']}; axial {targets['axial']}.")
     if base: print(f"² Measured in turn with ours; reference with torch {base['torch']}, batch {a.batch} at once.")
     print()
