@@ -133,12 +133,13 @@ def start(self:RunFolder,
     self.log, self.best = s['log'], s['best']
     return len(self.log)
 
-# %% ../nbs/21_pretraining.ipynb #cf66109a
+# %% ../nbs/21_pretraining.ipynb #29e3493d
 def _sides(store, split):
     "Rows of each side, and the card's account of the data; ValueError for a split that does not fit or mixes a subject"
     split, subjects, table = np.asarray(split), store.table['subject'], store.table
     if len(split)!=len(store): raise ValueError(f"split: found {len(split)} words, expected one for each of the store's {len(store)} recordings")
-    if (mixed := subjects.groupby(subjects).agg(lambda s: len(set(split[s.index]))>1)).any(): raise ValueError(f"split: subject {mixed.idxmax()!r} is on two sides")
+    pairs = pd.DataFrame(dict(subject=subjects, side=split)).drop_duplicates()
+    if (twice := pairs.subject.duplicated()).any(): raise ValueError(f"split: subject {pairs.subject[twice].iloc[0]!r} is on two sides")
     rows = {side: np.flatnonzero(split==side) for side in ('train','valid','test')}
     if not len(rows['train']): raise ValueError("split: found no 'train' recordings, expected at least one")
     card = dict(store=store.name, provenance=sorted(set(table['provenance'])), tr_s=sorted(set(table['tr_s'])), recordings={k: len(v) for k,v in rows.items()},
