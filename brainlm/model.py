@@ -114,7 +114,7 @@ class _Place(nn.Module):
         if self.parcel is not None: space = space + self.parcel
         return (space[:,None] + self.time[:n_patches]).flatten(0, 1)        # [token, width]
 
-# %% ../nbs/11_model.ipynb #4f2516d1
+# %% ../nbs/11_model.ipynb #c915d8d6
 def _choose(chosen, n):
     "Indices [batch, n] of the chosen tokens of `chosen` [batch, token], in order, and which of them are really chosen"
     idx = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
@@ -125,24 +125,28 @@ def _flat(idx, n, present=None):
     rows = idx + torch.arange(len(idx), device=idx.device)[:,None]*n
     return (rows if present is None else torch.where(present, rows, len(idx)*n)).flatten()
 
-def _take(x, idx):
-    "Rows `idx` [batch, m] of `x` [batch, n, ...]"
-    return x.flatten(0,1).index_select(0, _flat(idx, x.shape[1])).view(*idx.shape, *x.shape[2:])
-
-# %% ../nbs/11_model.ipynb #4895a2ec
+# %% ../nbs/11_model.ipynb #adf7a4a1
 class _Write(torch.autograd.Function):
-    "Write `rows` [m, width] at unique places `at` of n zero rows; the place n is a bin for rows that nobody needs"
+    "Write `rows` [m, width] at unique places `at` of n zero rows; with `bin`, the place n takes rows that nobody needs"
     @staticmethod
-    def forward(ctx, rows, at, n): ctx.save_for_backward(at); return rows.new_zeros(n+1, rows.shape[1]).index_copy_(0, at, rows)[:n]
+    def forward(ctx, rows, at, n, bin):
+        ctx.save_for_backward(at); ctx.bin = bin
+        return rows.new_zeros(n+bin, rows.shape[1]).index_copy_(0, at, rows)[:n]
     @staticmethod
-    def backward(ctx, g): return F.pad(g, (0,0,0,1)).index_select(0, ctx.saved_tensors[0]), None, None
+    def backward(ctx, g): return (F.pad(g, (0,0,0,1)) if ctx.bin else g).index_select(0, ctx.saved_tensors[0]), None, None, None
 
 class _Read(torch.autograd.Function):
-    "Read unique places `at` of `rows` [n, width]; the place n reads zeros"
+    "Read unique places `at` of `rows` [n, width]; with `bin`, the place n reads zeros"
     @staticmethod
-    def forward(ctx, rows, at): ctx.save_for_backward(at); ctx.n = len(rows); return F.pad(rows, (0,0,0,1)).index_select(0, at)
+    def forward(ctx, rows, at, bin):
+        ctx.save_for_backward(at); ctx.n, ctx.bin = len(rows), bin
+        return (F.pad(rows, (0,0,0,1)) if bin else rows).index_select(0, at)
     @staticmethod
-    def backward(ctx, g): return g.new_zeros(ctx.n+1, g.shape[1]).index_copy_(0, ctx.saved_tensors[0], g)[:ctx.n], None
+    def backward(ctx, g): return g.new_zeros(ctx.n+ctx.bin, g.shape[1]).index_copy_(0, ctx.saved_tensors[0], g)[:ctx.n], None, None
+
+def _take(x, idx):
+    "Rows `idx` [batch, m], each at most once, of `x` [batch, n, width]"
+    return _Read.apply(x.flatten(0,1), _flat(idx, x.shape[1]), False).view(*idx.shape, -1)
 
 # %% ../nbs/11_model.ipynb #a442b6a2
 def _sdpa(q, k, v, mask): return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -156,11 +160,11 @@ class _Joint:
         k,v = kv.unflatten(-1, (2,heads,-1)).permute(2,0,3,1,4)
         return _sdpa(q, k, v, self.mask).transpose(1,2).flatten(2)
 
-# %% ../nbs/11_model.ipynb #aa4f3e28
+# %% ../nbs/11_model.ipynb #9d2170ca
 class _Axial:
     "A grid [batch, 1 + parcel, patch]. `cells` [batch, token] says where the tokens stand (None: everywhere, in order), `present` which exist."
     def __init__(self, n_parcels, n_patches, cells=None, present=None):
-        self.P, self.K, self.at = n_parcels+1, n_patches, None
+        self.P, self.K, self.at, self.bin = n_parcels+1, n_patches, None, present is not None
         if cells is not None:
             self.at = _flat(cells, self.P*self.K, present)
             present = torch.zeros(len(cells)*self.P*self.K+1, dtype=torch.bool, device=cells.device).index_fill_(0, self.at, True)[:-1]
@@ -171,11 +175,11 @@ class _Axial:
 
     def put(self, x):
         if self.at is None: return x.unflatten(1, (self.P, self.K))
-        return _Write.apply(x.flatten(0,1), self.at, len(x)*self.P*self.K).view(len(x), self.P, self.K, -1)
+        return _Write.apply(x.flatten(0,1), self.at, len(x)*self.P*self.K, self.bin).view(len(x), self.P, self.K, -1)
 
     def read(self, y):
         if self.at is None: return y.flatten(1, 2)
-        return _Read.apply(y.flatten(0,2), self.at).view(len(y), -1, y.shape[-1])
+        return _Read.apply(y.flatten(0,2), self.at, self.bin).view(len(y), -1, y.shape[-1])
 
     def attend(self, q, kv, heads, axis, asking=None):
         asking = asking or self
@@ -345,13 +349,13 @@ def _one_cls(self:BrainLM, cls, valid=None):
     there = valid.any(1)[...,None]
     return torch.where(there, cls, 0).sum(1)/there.sum(1).clamp(min=1)
 
-# %% ../nbs/11_model.ipynb #079a798d
+# %% ../nbs/11_model.ipynb #3e6d0680
 @patch
 def _guess_hidden(self:BrainLM, cls, x, visible, idx, hidden_idx, hidden_present, shape, xyz_mm, valid, prior):
     "Decode → guesses [batch, hidden, size] for the tokens `hidden_idx`"
     B,P,K = shape
     x, cls, n_cls = self.to_decoder(x), self.to_decoder(cls), cls.shape[1]
-    seen = _Write.apply(x.flatten(0,1), _flat(idx, P*K, visible.gather(1, idx)), B*P*K).view(B, P*K, -1)
+    seen = _Write.apply(x.flatten(0,1), _flat(idx, P*K, visible.gather(1, idx)), B*P*K, True).view(B, P*K, -1)
     unseen = self.mask_token if prior is None else self.mask_token + self.embed_prior(prior.flatten(1,2))
     x = torch.where(visible[...,None], seen, unseen.to(seen.dtype)) + self.decoder_place(xyz_mm, K)
     x, layout = torch.cat([cls, x], 1), self._layout(shape, valid=valid)
@@ -380,7 +384,7 @@ def _count(mask, valid, ratio, n):
     lo_v, hi_v, hi_h = torch.stack([*visible.aminmax(), hidden.max()]).tolist()
     return hi_v, hi_h, valid is None and lo_v==hi_v
 
-# %% ../nbs/11_model.ipynb #f705d98a
+# %% ../nbs/11_model.ipynb #09aec0d6
 @patch
 def forward(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled; what stands at tokens that are not valid is ignored
@@ -412,7 +416,7 @@ def forward(self:BrainLM,
         error = error.square() if self.config.loss=='mse' else error.abs()
         loss = error.mean() if full else (error*hid_present[...,None]).sum()/(hid_present.sum()*S).clamp(min=1)
         at = _flat(hid_idx, P*K, hid_present)
-        prediction = torch.where(mask[...,None], _Write.apply(guess.flatten(0,1), at, B*P*K).view(B,P,K,S), patches)
+        prediction = torch.where(mask[...,None], _Write.apply(guess.flatten(0,1), at, B*P*K, True).view(B,P,K,S), patches)
     return BrainLMOutput(loss, prediction, mask, x, idx, self._one_cls(cls, valid))
 
 # %% ../nbs/11_model.ipynb #e83da0cf
