@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'mirror_dir', 'fetch_hcp_rest',
-           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_a424', 'fetch_ukb_normalization']
+           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_a424', 'fetch_ukb_normalization', 'fetch_atlas']
 
 # %% ../nbs/04_datasets.ipynb #549585d8
 import io, os, re, subprocess, sys, tempfile, zipfile
@@ -16,6 +16,8 @@ import pandas as pd
 import pooch
 from fastcore.basics import AttrDict
 from scipy.io import loadmat
+from .atlas import load_parcellation
+from .preprocessing import Atlas
 from .recordings import Recording
 
 # %% ../nbs/04_datasets.ipynb #9cd31338
@@ -258,3 +260,12 @@ def fetch_ukb_normalization(
 )->Path: # a pickle of NumPy vectors, for `brainlm.scaling.ukb_1000`, which unpickles arrays alone
     "The published UK Biobank scaling statistics; raises ValueError for a wrong hash, FileNotFoundError without a network"
     return _fetch(DATASETS['ukb_normalization'], base=_base)[0]
+
+# %% ../nbs/04_datasets.ipynb #ec28c265
+def fetch_atlas(
+    name:str='a424' # 'a424' or 'glasser360'
+)->Atlas: # with label volume (2 mm, MNI152) and CIFTI labels (91,282 grayordinates)
+    "A parcellation with its label images; raises ValueError for another name or a wrong hash, FileNotFoundError without a network"
+    if name not in ('a424', 'glasser360'): raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an Atlas of your own files")
+    f = fetch_a424()
+    return Atlas(load_parcellation(name), f.volume, f.dlabel)
