@@ -108,9 +108,10 @@ def _is_number(w):
     try: float(w.replace('n/a', 'nan')); return True
     except ValueError: return False
 
-# %% ../nbs/03_preprocessing.ipynb #618f8f92
+# %% ../nbs/03_preprocessing.ipynb #49beb8c5
 _ukb = re.compile(r'(\d{7})_(20227|20249|25747|25748)_(\d)_(\d)')
 _extra = ('acq','ce','rec','dir','echo','part')
+_ends = re.compile(r'(\.(dtseries|ptseries|dat|tsv|csv|txt|npy|npz|h5|hdf5|nii|gz))+$')
 
 def entities(
     name:str # of a file
@@ -118,11 +119,12 @@ def entities(
     "What a file name says: BIDS entities or a UK Biobank name; else the stem is the subject"
     name = Path(name).name
     e = {k:v for part in name.split('.')[0].split('_') if '-' in part for k,v in [part.split('-', 1)]}
-    if 'sub' not in e:
-        if m := _ukb.match(name): return dict(subject=m[1], session=m[3], task='rest' if m[2] in ('20227','25747') else 'task', run=m[4] if m[4]!='0' else '')
-        return dict(subject=re.sub(r'\.(nii|gz|dat|tsv|csv|txt|npy|npz|h5|hdf5|mat|dtseries|ptseries|dat_rs|dat_tf)\b', '', name), session='', task='', run='')
-    run = ' '.join([e[k] for k in ('run',) if k in e] + [f'{k}-{e[k]}' for k in _extra if k in e])
-    return dict(subject=e['sub'], session=e.get('ses',''), task=e.get('task',''), run=run, **{k:e[k] for k in ('space','desc','seg') if k in e})
+    more = {k:e[k] for k in ('space','desc','seg') if k in e}
+    if 'sub' in e:
+        run = ' '.join([e[k] for k in ('run',) if k in e] + [f'{k}-{e[k]}' for k in _extra if k in e])
+        return dict(subject=e['sub'], session=e.get('ses',''), task=e.get('task',''), run=run, **more)
+    if m := _ukb.match(name): return dict(subject=m[1], session=m[3], task='rest' if m[2] in ('20227','25747') else 'task', run='' if m[4]=='0' else m[4], **more)
+    return dict(subject=_ends.sub('', name), session='', task='', run='', **more)
 
 # %% ../nbs/03_preprocessing.ipynb #1e4b2642
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class _Means:
         share = reach*count/np.maximum(total, 1)
         return np.where((share>=min_coverage) & (count>0), sums/np.maximum(count, 1), np.nan).astype('float32'), share.astype('float32')
 
-# %% ../nbs/03_preprocessing.ipynb #3d62bca8
+# %% ../nbs/03_preprocessing.ipynb #62a12b25
 def _check_geometry(img, path):
     "Refuse an image that does not say where it lies, or says two things"
     h = img.header; codes = int(h['sform_code']),int(h['qform_code'])
@@ -273,8 +275,8 @@ def _check_geometry(img, path):
         far = np.linalg.norm(((s-q)@ends)[:3], axis=0).max()
         side = ', also about left and right' if np.sign(np.linalg.det(s[:3,:3]))!=np.sign(np.linalg.det(q[:3,:3])) else ''
         if far>1: raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}', 'find out which is right, and set both to it')
-    space = entities(path).get('space', 'MNI152')
-    if not space.startswith('MNI'): raise BadInput(path, f'is in space {space}', 'give the series in MNI space, in which the atlas lies')
+    named = entities(path).get('space', {1:'of the scanner', 3:'Talairach'}.get(max(codes), 'MNI'))
+    if not named.startswith('MNI'): raise BadInput(path, f'is in the space {named}', 'give it in MNI space, in which the atlas lies; if it is, its name may say so (space-MNI152)')
 
 # %% ../nbs/03_preprocessing.ipynb #d2590c44
 def _index_of(lab, ids):
