@@ -70,7 +70,7 @@ def _open_image(path):
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, EOFError, OSError, zlib.error, ValueError) as e:
         raise BadInput(path, f'is not a NIfTI that can be opened ({e})', 'export it again') from None
 
-# %% ../nbs/03_preprocessing.ipynb #37ce9ab5
+# %% ../nbs/03_preprocessing.ipynb #5f0203fb
 kinds = {'nifti':'4-D NIfTI', 'dtseries':'dense CIFTI series', 'ptseries':'parcellated CIFTI series', 'table':'text with a header', 'text':'text without a header',
          'npy':'NumPy array', 'npz':'NumPy archive', 'hdf5':'HDF5', 'arrow':'Arrow data set'}
 
@@ -97,7 +97,8 @@ def _kind_of_text(path):
     try: line = _first_line(path)
     except UnicodeDecodeError: line = '\0'
     if '\0' in line: raise BadInput(path, 'is of no kind known here', f"expected one of: {', '.join(kinds.values())}")
-    return 'text' if all(map(_is_number, _words(line))) else 'table'
+    words = _words(line); counted = len(words)>2 and words in ([str(i+k) for i in range(len(words))] for k in (0, 1)) # 0, 1, 2, ...: a header, as pandas writes it
+    return 'text' if all(map(_is_number, words)) and not counted else 'table'
 
 def _first_line(path):
     with open(path, encoding='utf-8-sig') as f: return f.readline(2**20)
@@ -374,7 +375,7 @@ def _read_dtseries(path, atlas, min_coverage, block=8192):
     bold,share = means.result(total, 1, min_coverage)
     return AttrDict(bold=bold, coverage=share, tr=dict(header=_series_tr(time, path)))
 
-# %% ../nbs/03_preprocessing.ipynb #ba544801
+# %% ../nbs/03_preprocessing.ipynb #85537f46
 _side = re.compile(r'^(left|right|lh|rh|l|r)[_\-. ]+|[_\-. ]+(left|right|lh|rh|l|r)$', re.I)
 
 def _plain(name):
@@ -385,14 +386,14 @@ def _plain(name):
 
 def _by_name(x, names, atlas, path):
     "Columns of `x` in the order of the atlas; NaN where it has none"
-    ids,p = [str(i) for i in atlas.parcellation.ids],atlas.parcellation
-    own = [_plain(n) for n in names] if set(map(str, names))-set(ids) else list(map(str, names))
-    want = ids if own and isinstance(own[0], str) else [_plain(n) for n in p.names]
+    p,names = atlas.parcellation,[str(n) for n in names]; ids = [str(i) for i in p.ids]
+    if names==[str(i) for i in range(len(p))]: return x # counted from 0: in the order of the atlas
+    own,want = (names,ids) if set(names)<=set(ids) else ([_plain(n) for n in names],[_plain(n) for n in p.names])
     if len(set(own))!=len(own): raise BadInput(path, f'names a column twice: {next(n for n,o in zip(names, own) if own.count(o)>1)}', 'mend the header')
     if odd := [n for n,o in zip(names, own) if o not in set(want)]:
-        raise BadInput(path, f"has {len(odd)} columns that are no parcels of {p.name}, for example {', '.join(map(str, odd[:3]))}", f"expected names such as {', '.join(p.names[:2])}, or ids")
-    at = {o:j for j,o in enumerate(own)}
-    res = np.full((len(x), len(want)), np.nan, 'float64')
+        raise BadInput(path, f"has {len(odd)} columns that are no parcels of {p.name}, for example {', '.join(odd[:3])}", f"expected names such as {', '.join(p.names[:2])}, or ids")
+    if 2*len(own) < len(p): raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}', 'is it the right parcellation?')
+    res = np.full((len(x), len(p)), np.nan); at = {o:j for j,o in enumerate(own)}
     have = [i for i,w in enumerate(want) if w in at]
     res[:,have] = x[:,[at[want[i]] for i in have]]
     return res

@@ -93,7 +93,7 @@ def test_equals_nilearn_on_another_grid(atlas, tmp_path, noise):
     assert np.abs(read_recording(tmp_path/'b.nii.gz', atlas).bold-want).max()<1e-3
 
 
-# %% ../nbs/03_preprocessing.ipynb #ab8375ab
+# %% ../nbs/03_preprocessing.ipynb #56433531
 def test_a_mirrored_file_gives_the_same_parcels(atlas, tmp_path):
     x = series(); img = nib.as_closest_canonical(nib.load(paint(x, atlas, tmp_path/'a.nii.gz')))
     assert img.affine[0,0]>0; nib.save(img, tmp_path/'b.nii.gz')
@@ -121,8 +121,11 @@ def test_parcels_that_a_table_lacks_are_missing_and_others_refused(atlas, tmp_pa
     p,x = atlas.parcellation,series()
     pd.DataFrame(x[:,2:], columns=p.names[2:]).to_csv(tmp_path/'a.tsv', sep='\t', index_label='time'); r = read_recording(tmp_path/'a.tsv', atlas, tr_s=1)
     assert r.missing.nonzero()[0].tolist()==[0,1] and np.allclose(r.bold[:,2:], x[:,2:])
-    pd.DataFrame(x, columns=[f'{i}' for i in p.ids[::-1]]).to_csv(tmp_path/'b.csv', index=False)
-    assert detect(tmp_path/'b.csv')=='text'
+    for i,names in enumerate((p.ids, range(12))): # headers of numbers are headers, and no first frame
+        pd.DataFrame(x, columns=names).to_csv(tmp_path/f'b{i}.csv', index=False); r = read_recording(tmp_path/f'b{i}.csv', atlas, tr_s=1)
+        assert detect(tmp_path/f'b{i}.csv')=='table' and r.n_time==len(x) and np.allclose(r.bold, x)
+    pd.DataFrame(x[:,:5], columns=p.names[:5]).to_csv(tmp_path/'d.tsv', sep='\t', index=False)
+    with pytest.raises(BadInput, match='has 5 of the 12 parcels'): read_recording(tmp_path/'d.tsv', atlas, tr_s=1)
     pd.DataFrame(x, columns=[*p.names[:11], 'L_a']).to_csv(tmp_path/'c.tsv', sep='\t', index=False)
     with pytest.raises(BadInput, match='twice'): read_recording(tmp_path/'c.tsv', atlas, tr_s=1)
 
