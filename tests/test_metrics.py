@@ -222,3 +222,40 @@ def test_a_model_added_later_is_compared_on_the_same_samples():
     assert len(paired_difference(stats, 'line'))==3 and score_table(stats, 'line').table.shape==(2, 6)
     r = bootstrap(stats.assign(sum_p=0., sum_pp=0., sum_yp=0.), 50, by='parcel', metric='r')
     assert r.r.isna().all() and r.low.isna().all()
+
+
+# %% ../nbs/20_metrics.ipynb #587a10fe
+def people(n=80, seed=0, noise=(.5, 2.)):
+    "Predictions of two models and the mean for `n` people"
+    rng = np.random.default_rng(seed); y = rng.normal(size=n)
+    p = {**{f'm{i}':y+s*rng.normal(size=n) for i,s in enumerate(noise)}, 'mean':np.zeros(n)}
+    return pd.concat([pd.DataFrame(dict(model=m, target='t', fold=0, subject=[f's{i}' for i in range(n)], y=y, prediction=v)) for m,v in p.items()], ignore_index=True)
+
+def test_prediction_scores_are_those_of_sklearn():
+    from sklearn import metrics as m
+    preds = people(); s = prediction_scores(preds).set_index(['model','metric'])['value']; g = preds[preds.model=='m1']
+    for name,want in dict(mse=m.mean_squared_error, mae=m.mean_absolute_error, r2=m.r2_score).items(): assert np.isclose(s['m1',name], want(g.y, g.prediction))
+    assert np.isclose(s['m1','r'], pearsonr(g.y, g.prediction)[0]) and np.isnan(s['mean','r'])
+    p = 1/(1+np.exp(-np.round(g.prediction, 1))); g = g.assign(y=(g.y>0).astype(int), prediction=p); s = prediction_scores(g, 'classification').set_index('metric')['value']
+    for name,want in dict(auc=m.roc_auc_score(g.y, p), balanced_accuracy=m.balanced_accuracy_score(g.y, p>=.5), accuracy=m.accuracy_score(g.y, p>=.5), f1=m.f1_score(g.y, p>=.5), brier=m.brier_score_loss(g.y, p)).items(): assert np.isclose(s[name], want), name
+
+def test_prediction_intervals_cover():
+    "Of 100 simulated cohorts the 95 % interval of r holds the true r in about 95"
+    true = 1/np.sqrt(1.25); hits = 0
+    for k in range(100):
+        s = prediction_scores(people(60, k, (.5,)), n_boot=300).set_index(['model','metric']).loc[('m0','r')]; hits += s.low<=true<=s.high
+    assert 85<=hits<=100
+
+def test_paired_tests_find_a_difference_and_only_one():
+    t = paired_tests(people()).set_index('model'); assert t.high['m0']<0<t.low['m1'] and t.p_holm['m0']<.001
+    same = pd.concat([people(noise=()), people(noise=()).assign(model='twin')]); t = paired_tests(same); assert t.difference[0]==0 and t.p[0]==1
+    wrong = [paired_tests(pd.concat([(q := people(60, k, (1.,))), q[q.model=='m0'].assign(model='other', prediction=q[q.model=='m0'].y.to_numpy()+np.random.default_rng(1000+k).normal(size=60))]), 'm0', n_boot=50).set_index('model').p['other']<.05 for k in range(100)]
+    assert sum(wrong)<=12
+
+def test_prediction_refusals():
+    p = people()
+    for words,bad in {'lack the columns': p.drop(columns='fold'), 'not finite': p.assign(prediction=np.nan), 'there twice': pd.concat([p, p.head(1)]), 'disagree': p.assign(y=np.arange(len(p)))}.items():
+        with pytest.raises(ValueError, match=words): prediction_scores(bad)
+    with pytest.raises(ValueError, match='must be 0 or 1'): prediction_scores(p, 'classification')
+    with pytest.raises(ValueError, match="lacks 1 subjects"): paired_tests(p.drop(index=3))
+    with pytest.raises(ValueError, match="reference: found 'gauss'"): paired_tests(p, 'gauss')
