@@ -25,7 +25,7 @@ from scipy.stats import beta, betabinom, gamma, norm
 from .atlas import Parcellation, load_parcellation, network_atlases
 from .recordings import Recording, RecordingStore
 
-# %% ../nbs/05_simulation.ipynb #96687edc
+# %% ../nbs/05_simulation.ipynb #06b75ed9
 @dataclass(frozen=True)
 class Dynamics:
     "Constants of the whole-brain model, fitted to HCP rest"
@@ -41,7 +41,7 @@ class Dynamics:
     rank:int=4 # ... number of patterns that these deviations are made of
     amplitude_sd:float=.1 # Neural activity, log amplitude relative to the rest: sd over parcels, the same in all people
     amplitude_person_sd:float=.8 # ... and of one person's deviations from that
-    hrf_delay_s:float=5.5 # Haemodynamic response: delay of its peak
+    hrf_delay_s:float=5.5 # Haemodynamic response: delay; it peaks one second earlier
     hrf_delay_sd:float=.5 # ... its sd between subjects
     neural:float=.35 # Shares of a parcel's variance: neural activity
     vascular:float=.06 # ... slow vascular signal, shared by all parcels
@@ -51,7 +51,7 @@ class Dynamics:
     smooth:float=.55 # ... noise that neighbours share; white noise is the rest
     smooth_mm:float=27. # Reach of that noise
     smooth_ar:float=.09 # ... and its correlation from one time point to the next
-    motion_sd_mm:float=2. # Motion: signal, in parcel sd, per mm that a parcel moves
+    motion_sd_mm:float=1.5 # Motion: signal, in parcel sd, per mm that a parcel moves
     motion_drop_mm:float=.6 # ... and lost in all parcels per mm of framewise displacement
     bold_sd:float=34. # Median standard deviation of a parcel, raw scanner units
 
@@ -155,10 +155,11 @@ def link_pattern(
     np.fill_diagonal(m, 0)
     return m
 
-# %% ../nbs/05_simulation.ipynb #f2627504
+# %% ../nbs/05_simulation.ipynb #75e519ce
 def _sizes(effects, p):
     "Size of every effect, 0 where it is off; ValueError names the effect"
     if effects is None: effects = {n:e.size for n,e in EFFECTS.items()}
+    if not isinstance(effects, dict): raise TypeError(f"effects: found {type(effects).__name__}, expected a dict of name → size, or None for all")
     for n,s in effects.items():
         if n not in EFFECTS: raise ValueError(f"effects: unknown effect {n!r}, expected some of {list(EFFECTS)}")
         if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<=1: raise ValueError(f"effects: size of {n!r} is {s!r}, expected a number from 0 to 1")
@@ -285,10 +286,10 @@ def _ar1(rng, n, tau, tr_s, columns=1):
     a = np.exp(-tr_s/tau)
     return np.sqrt(1-a*a)*_advance(rng.standard_normal((n, columns)), np.full(columns, a))
 
-# %% ../nbs/05_simulation.ipynb #8e2ea2d0
+# %% ../nbs/05_simulation.ipynb #50d911a6
 def haemodynamic_response(
     tr_s:float, # Sampling interval in seconds
-    delay_s:float=6., # Delay of the peak
+    delay_s:float=6., # It peaks one second earlier
     length_s:float=32.,
 )->np.ndarray: # [time], sum 1
     "Double gamma response: a peak, and an undershoot ten seconds later"
@@ -467,12 +468,13 @@ def simulate_cohort(
             w.extend(r for k in batch for r in _subject(brain, k, tr_s, n_time, seed, sizes, n_sites))
     return store
 
-# %% ../nbs/05_simulation.ipynb #12632d06
+# %% ../nbs/05_simulation.ipynb #f50418e7
 def _load_labels(labels_img, p):
     "The label image and its integer volume; ValueError names the parcels without voxels"
     img = labels_img if hasattr(labels_img, 'affine') else nibabel.load(labels_img)
     lab = np.asarray(img.dataobj)
     if lab.ndim!=3: raise ValueError(f"labels_img: found {lab.ndim} dimensions, expected a label volume of 3")
+    if (lab<0).any() or (lab!=np.rint(lab)).any(): raise ValueError("labels_img: found values that are not whole numbers of at least 0")
     lab = lab.astype(int)
     if (gone := [n for n,i in zip(p.names, p.ids) if not (lab==i).any()]): raise ValueError(f"labels_img: no voxel for {len(gone)} parcels of {p.name}, first {gone[0]}")
     return img, lab

@@ -122,7 +122,7 @@ def test_own_connectome(tmp_path):
     assert np.array_equal(planted_truth(s)['coupling'], w.astype('float32')) and np.isfinite(s.read(0)).all()
 
 
-# %% ../nbs/05_simulation.ipynb #41f3d7b3
+# %% ../nbs/05_simulation.ipynb #94c829e1
 @pytest.mark.parametrize('kw,text', [
     (dict(effects={'iq':.2}), "unknown effect 'iq'"), (dict(effects={'age':-.1}), "size of 'age' is -0.1"), (dict(effects={'age':1.5}), "expected a number from 0 to 1"),
     (dict(effects={'age':float('nan')}), "size of 'age' is nan"), (dict(effects={'age':True}), "size of 'age' is True"), (dict(effects={'age':'big'}), "size of 'age' is 'big'"),
@@ -134,6 +134,9 @@ def test_own_connectome(tmp_path):
 def test_errors(tmp_path, kw, text):
     with pytest.raises(ValueError, match=text): cohort(tmp_path, 'a', **kw)
     assert not (tmp_path/'a').exists()
+
+def test_effects_must_be_a_dict(tmp_path):
+    with pytest.raises(TypeError, match='found list, expected a dict'): cohort(tmp_path, 'a', effects=['age'])
 
 @pytest.mark.parametrize('kw', [dict(coupling=1.), dict(coupling=-.1), dict(neural=.9, smooth=.9), dict(tau_s=0.)])
 def test_dynamics_that_cannot_be(kw):
@@ -165,7 +168,7 @@ def test_nilearn_takes_the_folder(tmp_path, boxes, strategy):
     if strategy=='compcor': assert sum('comp_cor' in o for o in c)==2
 
 
-# %% ../nbs/05_simulation.ipynb #431dd582
+# %% ../nbs/05_simulation.ipynb #eb14fa63
 def test_images_hold_the_series(tmp_path, boxes):
     s,bids = painted(tmp_path, boxes, voxel_noise=.2)
     f = next(bids.glob('sub-*/func/*preproc_bold.nii.gz'))
@@ -199,5 +202,6 @@ def test_bids_errors(tmp_path, boxes):
     with pytest.raises(ValueError, match='share of'): simulate_bids_derivatives(tmp_path/'c', s, boxes[0], uncovered={'parcel_1':2})
     with pytest.raises(ValueError, match='confounds'): simulate_bids_derivatives(tmp_path/'c', s, boxes[0], confounds=-1)
     with pytest.raises(ValueError, match='parcellation: not given'): simulate_bids_derivatives(tmp_path/'c', [s[0]], boxes[0])
+    with pytest.raises(ValueError, match='not whole numbers'): simulate_bids_derivatives(tmp_path/'c', s, nibabel.Nifti1Image(boxes[0].get_fdata()+.5, boxes[0].affine))
     with pytest.raises(ValueError, match='no voxel for 1 parcels'): simulate_bids_derivatives(tmp_path/'c', s, nibabel.Nifti1Image(np.where(boxes[0].get_fdata()==5, 0, boxes[0].get_fdata()), boxes[0].affine))
     assert not (tmp_path/'c').exists()
