@@ -224,7 +224,7 @@ def test_a_model_added_later_is_compared_on_the_same_samples():
     assert r.r.isna().all() and r.low.isna().all()
 
 
-# %% ../nbs/20_metrics.ipynb #587a10fe
+# %% ../nbs/20_metrics.ipynb #ce8a235c
 def people(n=80, seed=0, noise=(.5, 2.)):
     "Predictions of two models and the mean for `n` people"
     rng = np.random.default_rng(seed); y = rng.normal(size=n)
@@ -249,8 +249,8 @@ def test_prediction_intervals_cover():
 def test_paired_tests_find_a_difference_and_only_one():
     t = paired_tests(people()).set_index('model'); assert t.high['m0']<0<t.low['m1'] and t.p_holm['m0']<.001
     same = pd.concat([people(noise=()), people(noise=()).assign(model='twin')]); t = paired_tests(same); assert t.difference[0]==0 and t.p[0]==1
-    wrong = [paired_tests(pd.concat([(q := people(60, k, (1.,))), q[q.model=='m0'].assign(model='other', prediction=q[q.model=='m0'].y.to_numpy()+np.random.default_rng(1000+k).normal(size=60))]), 'm0', n_boot=50).set_index('model').p['other']<.05 for k in range(100)]
-    assert sum(wrong)<=12
+    wrong = [paired_tests(pd.concat([(q := people(60, k, (1.,))), q[q.model=='m0'].assign(model='other', prediction=q[q.model=='m0'].y.to_numpy()+np.random.default_rng(1000+k).normal(size=60))]), 'm0', n_boot=50).set_index('model').p['other']<.05 for k in range(30)]
+    assert sum(wrong)<=5 # a true 5 % exceeds 5 of 30 in 0.3 %
 
 def test_prediction_refusals():
     p = people()
