@@ -5,12 +5,13 @@
 from brainlm.cli import *
 
 
-# %% ../nbs/51_cli.ipynb #845488e5
-import json, os, re, signal, subprocess, sys, time
+# %% ../nbs/51_cli.ipynb #f8db36d3
+import json, os, re, resource, shlex, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-import brainlm.model, brainlm.pretraining
+import brainlm.datasets, brainlm.model, brainlm.preprocessing, brainlm.pretraining
 from brainlm.atlas import load_parcellation
 from brainlm.cli import _split
 from brainlm.recordings import Recording, RecordingStore, subject_split
@@ -33,12 +34,15 @@ def small(tmp_path_factory):
     return path
 
 
-# %% ../nbs/51_cli.ipynb #d1549cf0
+# %% ../nbs/51_cli.ipynb #e33a0b9a
 def test_help_imports_nothing_heavy():
     code = "import sys\nfrom brainlm.cli import main\ntry: main(['pretrain','--help'])\nexcept SystemExit: pass\nassert not {'torch','fastai','pandas','numpy','matplotlib'} & set(sys.modules)"
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert r.returncode==0, r.stderr
     assert '--mask-ratios' in r.stdout
+
+def test_help_lists_all_commands():
+    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain'))
 
 def test_version(): assert shell('--version').stdout==f'brainlm {brainlm.__version__}\n'
 
@@ -47,8 +51,9 @@ def test_presets_are_those_of_the_model():
     assert '{'+','.join(brainlm.model.presets)+'}' in text
 
 
-# %% ../nbs/51_cli.ipynb #61960236
-@pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0')])
+# %% ../nbs/51_cli.ipynb #5cabb58a
+@pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
+    (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0')])
 def test_wrong_usage(words, says):
     r = shell(*words)
     assert r.returncode==2 and says in r.stderr and 'Traceback' not in r.stderr
@@ -161,3 +166,102 @@ def test_verdict_says_no_more_than_the_numbers():
     assert verdict(table((.01,.005,.02,3,3,'beats'), (-.0001,-.01,.01,3,1,'cannot be told apart from'))) == \
         ('BrainLM beats the Gaussian imputer at mask ratio 0.2 (difference in R² +0.010; better in 3 of 3 subjects). '
          'BrainLM cannot be told apart from the Gaussian imputer at mask ratio 0.5 (difference in R² +0.000; better in 1 of 3 subjects).')
+
+
+# %% ../nbs/51_cli.ipynb #d8450dcc
+def text_files(folder, n=6, n_time=120, parcels=94):
+    "Simulated series as text; the fourth jumps, the fifth lacks a parcel"
+    folder.mkdir(); rng = np.random.default_rng(1)
+    for i in range(n):
+        x = 1000 + 5*rng.standard_normal((n_time,1)) + rng.standard_normal((n_time,parcels))
+        if i==3: x[60:63] += 90
+        if i==4: x[:,7] = 0
+        np.savetxt(folder/f'sub-{i}.dat', x, fmt='%.3f')
+    return folder
+
+def words_for(*paths, **more): return ['preprocess', *map(str, paths), *f'--parcellation aal2 --tr 0.72 --provenance simulated'.split(), *(o for k,v in more.items() for o in (f"--{k.replace('_','-')}", str(v)))]
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "Six files of which one is bad, through two processes of a shell: the folder, and what was printed"
+    top = tmp_path_factory.mktemp('made'); np.savetxt(text_files(top/'in')/'sub-2.dat', np.random.default_rng(0).standard_normal((120,93)))
+    return top, shell(*words_for('in', 'store', jobs=2), cwd=top)
+
+
+# %% ../nbs/51_cli.ipynb #eba120a3
+def test_preprocess_from_a_shell(made, capsys, monkeypatch):
+    top, r = made
+    assert r.returncode==1 and r.stdout.splitlines()[0]=='store: 5 added, 0 skipped (there already), 1 failed' and 'parcels 94 (aal2); provenance 5 simulated' in r.stdout
+    assert [o.split(':')[0].strip() for o in r.stderr.splitlines()]==['in/sub-2.dat','brainlm'] and r.stderr.rstrip().endswith('store/failures.tsv'), 'no bar in a pipe'
+    t = pd.read_csv(top/'store/failures.tsv', sep='\t')
+    assert t.columns.tolist()==['file','reason','remedy'] and t.file.tolist()==['in/sub-2.dat'] and '93' in t.reason[0]
+    np.savetxt(top/'in/sub-2.dat', np.random.default_rng(2).standard_normal((120,94)), fmt='%.3f')
+    monkeypatch.chdir(top); assert main(words_for('in', 'store'))==0
+    out, err = capsys.readouterr(); assert '1 added, 5 skipped (there already), 0 failed' in out and err==''
+    assert len(pd.read_csv(top/'store/failures.tsv', sep='\t'))==0 and RecordingStore(top/'store').table['subject'].tolist()==['0','1','3','4','5','2']
+
+def test_preprocess_stopped(made, tmp_path, capsys, monkeypatch):
+    def stop(*args, **kw): raise KeyboardInterrupt
+    monkeypatch.setattr(brainlm.preprocessing, 'preprocess', stop); words = words_for(made[0]/'in', tmp_path/'a store', jobs=2)
+    assert main(words)==130
+    assert capsys.readouterr().err==f"\nbrainlm: interrupted. To go on: {shlex.join(['brainlm', *words])}\n"
+
+def test_full_disk(tmp_path, capsys):
+    words = words_for(text_files(tmp_path/'in'), tmp_path/'store')
+    was = resource.getrlimit(resource.RLIMIT_FSIZE); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, was[1]))
+    try: assert main(words)==1
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    err = capsys.readouterr().err; assert err.count('\n')==1 and 'safe: make room, and the same command goes on' in err
+    assert main(words)==0 and len(RecordingStore(tmp_path/'store'))==6
+
+
+# %% ../nbs/51_cli.ipynb #d60fb9d3
+@pytest.mark.parametrize('more,says', [(dict(tr=0), 'tr_s: found 0.0'), (dict(min_coverage=2), 'min_coverage: found 2.0'), (dict(parcellation='a425'), "no built-in parcellation 'a425'"),
+    (dict(parcellation='none.tsv'), 'none.tsv'), (dict(volume='none.nii.gz'), 'no file none.nii.gz'), (dict(space='fsLR'), 'no fMRI found in space fsLR')])
+def test_settings_that_cannot_be(made, tmp_path, capsys, more, says):
+    assert main(words_for(made[0]/'in', tmp_path/'store', **more))==1
+    err = capsys.readouterr().err; assert says in err and err.count('\n')==1 and not (tmp_path/'store').exists()
+
+def test_no_input(tmp_path, capsys):
+    assert main(words_for(tmp_path/'nowhere', tmp_path/'store'))==1
+    err = capsys.readouterr().err; assert 'nowhere: no such file or folder' in err and err.count('\n')==1 and not (tmp_path/'store').exists()
+
+def test_choices_are_those_of_the_module():
+    text = ' '.join(shell('preprocess', '--help', COLUMNS='200').stdout.split())
+    for o in (brainlm.preprocessing.strategies, brainlm.recordings.provenances): assert '{'+','.join(o)+'}' in text
+
+@pytest.mark.parametrize('name,fetched', [('a.dat',0), ('a.npy',0), ('a.ptseries.nii',0), ('a_bold.nii.gz',1), ('a.dtseries.nii',1)])
+def test_label_images_are_fetched_where_needed(tmp_path, monkeypatch, capsys, name, fetched):
+    asked = []; monkeypatch.setattr(brainlm.datasets, 'fetch_atlas', lambda n: asked.append(n) or brainlm.preprocessing.Atlas(load_parcellation(n)))
+    (tmp_path/name).write_text('no data'); words = ['preprocess', str(tmp_path), str(tmp_path/'store')]
+    assert main(words)==1 and asked==['a424']*fetched and len(pd.read_csv(tmp_path/'store/failures.tsv', sep='\t'))==1
+    assert main([*words[:2], str(tmp_path/'other'), '--parcellation', 'aal2'])==1 and len(asked)==fetched
+
+
+# %% ../nbs/51_cli.ipynb #d2c57ecb
+def test_qc_page_puts_the_worst_first(made, tmp_path, capsys):
+    store = RecordingStore.create(tmp_path/'s', (old := RecordingStore(made[0]/'store')).parcellation)
+    store.extend(replace(old[i], subject=f'{k}{i}', covariates={**old[i].covariates, 'mean_fd_mm':.1}, bold=old[i].bold+k) for k in range(3) for i in range(5) if (k,i) in [(0,2),(0,3)] or i in (0,1,4))
+    html = qc_page(store, 3); page = Loads(html)
+    assert len(page.loads)==len(page.alts)==7 and all(o.startswith('data:image/png;base64,') for o in page.loads) and not {'script','link'} & page.tags
+    worst = [o.split(',')[0] for o in page.alts if 'stand out' in o or 'stands out by' in o]
+    assert {'sub-02','sub-03'}==set(worst[:2]) and len(worst)==5 and '2 of 11 recordings stand out' in html and 'stands out by mean DVARS' in html
+    for words in ('simulated data','ICA denoising','Missing parcels','Two usual ones','9.1%'): assert words in html, words
+    assert 'real data' not in html and len(html)<3e6
+    import matplotlib.pyplot as plt; assert not plt.get_fignums()
+
+def test_qc_of_stores_that_know_less(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['qc', str(small), '--show', '2'])==0
+    out, html = capsys.readouterr().out, (tmp_path/'store_qc.html').read_text(encoding='utf-8')
+    assert 'Open store_qc.html' in out and 'of the 7 recordings' in out and 'Not known of any recording: mean FD (mm), temporal SNR, scrubbed frames.' in html
+    assert 'None: every recording has every parcel.' in html and 'missing parcels 0' in html
+    one = RecordingStore.create('memory://one', load_parcellation('aal2')); one.extend(waves(n_subjects=1))
+    assert main(['qc', 'memory://one', '--out', 'new/page.html'])==0
+    html = (tmp_path/'new/page.html').read_text(encoding='utf-8'); assert '1 recording is too few' in html and len(Loads(html).alts)==1
+
+def test_qc_of_nothing(tmp_path, capsys):
+    RecordingStore.create(tmp_path/'empty', load_parcellation('aal2'))
+    for store,says in (('empty','holds no recordings'), ('nowhere','is not a RecordingStore')):
+        assert main(['qc', str(tmp_path/store), '--out', str(tmp_path/'x.html')])==1
+        err = capsys.readouterr().err; assert says in err and err.count('\n')==1 and not (tmp_path/'x.html').exists()
