@@ -105,19 +105,20 @@ def structural_connectome(
     w[i,j] += d.homotopic*w.sum(1).mean()
     return w
 
-# %% ../nbs/05_simulation.ipynb #17ef3866
+# %% ../nbs/05_simulation.ipynb #b31f0dfd
 def _check_connectome(w, p):
     "A float copy with zero diagonal; ValueError says what is wrong"
     w = np.array(w, dtype=float)
     if w.shape!=(len(p), len(p)): raise ValueError(f"connectome: found shape {w.shape}, expected ({len(p)}, {len(p)}) for parcellation {p.name}")
-    if not np.isfinite(w).all(): raise ValueError(f"connectome: found {int((~np.isfinite(w)).sum())} values that are NaN or infinite, expected finite weights")
+    bad = int((~np.isfinite(w)).sum())
+    if bad: raise ValueError(f"connectome: found {bad} values that are NaN or infinite, expected finite weights")
     if (w<0).any(): raise ValueError(f"connectome: found {int((w<0).sum())} negative weights, expected weights of at least 0")
     if not np.allclose(w, w.T): raise ValueError("connectome: it is not symmetric, expected the same weight in both directions")
     np.fill_diagonal(w, 0)
     if (alone := (w.sum(1)==0).nonzero()[0]).size: raise ValueError(f"connectome: parcel {p.names[alone[0]]} has no link to any other")
     return w
 
-# %% ../nbs/05_simulation.ipynb #3efe6fc9
+# %% ../nbs/05_simulation.ipynb #f5791eac
 @dataclass(frozen=True)
 class Effect:
     "One planted effect"
@@ -131,14 +132,16 @@ _copula = 'correlation of label and mechanism'
 _segregation = tuple((a, b, -1 if a==b else 1) for a,b in combinations_with_replacement(network_atlases['yeo7'], 2))
 EFFECTS = {
     'age': Effect(.7, _copula, 'networks lose segregation: weaker links within, stronger links between them', _segregation, .07),
-    'sex': Effect(.7, _copula, 'women: stronger links in Default, weaker in Somatomotor', (('Default','Default',1),('Somatomotor','Somatomotor',-1)), .1),
-    'neuroticism': Effect(.7, _copula, 'stronger links within Limbic', (('Limbic','Limbic',1),), .7),
+    'sex': Effect(.7, _copula, 'women: stronger links in Default, weaker in Somatomotor',
+                  (('Default','Default',1),('Somatomotor','Somatomotor',-1)), .1),
+    'neuroticism': Effect(.7, _copula, 'stronger links within Limbic', (('Limbic','Limbic',1),), .35),
     'pcl5': Effect(.7, _copula, 'weaker links of Limbic and frontal Frontoparietal', (('Limbic','frontal Frontoparietal',-1),), 1.2),
     'gad7': Effect(.7, _copula, 'stronger links of Limbic and frontal Ventral Attention', (('Limbic','frontal Ventral Attention',1),), 1.6),
     'phq9': Effect(.7, _copula, 'stronger links of Limbic and frontal Default', (('Limbic','frontal Default',1),), 1.2),
     'motion': Effect(.4, 'correlation of age and mean framewise displacement', 'older people move more; movement leaves artefacts'),
     'site': Effect(.2, 'sd between sites of log noise, log gain and offset (in parcel sd)', 'scanners differ in noise, gain and offset'),
-    'visual_task': Effect(.8, 'height of the response in sd of the parcel', 'a second run with blocks of visual stimulation', (('Visual','Visual',1),)),
+    'visual_task': Effect(.8, 'height of the response in sd of the parcel',
+                          'a second run with blocks of visual stimulation', (('Visual','Visual',1),)),
 }
 _traits = tuple(n for n,e in EFFECTS.items() if e.gain)
 
@@ -155,14 +158,15 @@ def link_pattern(
     np.fill_diagonal(m, 0)
     return m
 
-# %% ../nbs/05_simulation.ipynb #75e519ce
+# %% ../nbs/05_simulation.ipynb #7318c644
 def _sizes(effects, p):
     "Size of every effect, 0 where it is off; ValueError names the effect"
     if effects is None: effects = {n:e.size for n,e in EFFECTS.items()}
     if not isinstance(effects, dict): raise TypeError(f"effects: found {type(effects).__name__}, expected a dict of name → size, or None for all")
     for n,s in effects.items():
         if n not in EFFECTS: raise ValueError(f"effects: unknown effect {n!r}, expected some of {list(EFFECTS)}")
-        if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<=1: raise ValueError(f"effects: size of {n!r} is {s!r}, expected a number from 0 to 1")
+        if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<=1:
+            raise ValueError(f"effects: size of {n!r} is {s!r}, expected a number from 0 to 1")
         if s and EFFECTS[n].links and not link_pattern(p, n).any():
             need = sorted({o for a,b,_ in EFFECTS[n].links for o in (a, b)})
             raise ValueError(f"effects: {n!r} acts on {', '.join(need)} (yeo7), but parcellation {p.name} has no such parcels; name the other effects instead")
@@ -373,7 +377,7 @@ def run(self:Brain,
         x[:,self.visual] += task*seen*(1+.2*rng.standard_normal(int(self.visual.sum())))
     return (x*self.sd).astype('float32')
 
-# %% ../nbs/05_simulation.ipynb #43511f35
+# %% ../nbs/05_simulation.ipynb #1139d6e8
 def _scanner(site, size, n_sites):
     "Noise, gain and offset of a scanner; sites are spread evenly on a normal curve"
     q = norm.ppf((np.arange(n_sites)+.5)/n_sites)
@@ -390,15 +394,17 @@ def _subject(brain, k, tr_s, n_time, seed, sizes, n_sites):
         fd = who['mean_fd']*np.exp(.2*rng(4).standard_normal()*i)
         x = brain.run(rng(2+i), net, tr_s, n_time, fd, i*sizes['visual_task'], noise)
         x = np.float32(gain)*x + np.float32(offset*brain.sd)
-        yield Recording(x, tr_s, _name(k), task=task, covariates={**who, 'mean_fd':float(fd)}, source=f'simulated, seed {seed}', provenance='simulated')
+        yield Recording(x, tr_s, _name(k), task=task, covariates={**who, 'mean_fd':float(fd)},
+                        source=f'simulated, seed {seed}', provenance='simulated')
 
-# %% ../nbs/05_simulation.ipynb #69506c9e
+# %% ../nbs/05_simulation.ipynb #54a9aa38
 _truth,_coupling = 'truth.json','coupling.npy'
 
 def _planted(name, size, p):
     e = EFFECTS[name]
     touched = link_pattern(p, name).any(0) if e.links else np.ones(len(p), bool)
-    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links], gain=e.gain, parcels=[n for n,t in zip(p.names, touched) if t])
+    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links], gain=e.gain,
+                parcels=[n for n,t in zip(p.names, touched) if t])
 
 def _describe(brain, tr_s, n_time, seed, sizes, n_sites):
     "The truth about a cohort, as JSON can hold it"
@@ -422,25 +428,31 @@ def planted_truth(
     people = simulate_people(max(k, default=-1)+1, sizes, truth['n_sites'], truth['seed'])
     return {**truth, 'coupling':w, 'people':people.iloc[k]}
 
-# %% ../nbs/05_simulation.ipynb #bd3d4192
+# %% ../nbs/05_simulation.ipynb #0315bb96
 def _open_cohort(url, brain, truth):
     "The store of this cohort, new or begun; ValueError if it holds something else"
     store = RecordingStore.create(url, brain.parcellation, exist_ok=True)
     try: old = planted_truth(store)
     except ValueError:
-        if len(store): raise ValueError(f"{store.url} holds {len(store)} recordings and no {_truth}: it is not a simulated cohort, choose another place") from None
+        if len(store):
+            raise ValueError(f"{store.url} holds {len(store)} recordings and no {_truth}: it is not a simulated cohort, choose another place") from None
         store.put_file(_coupling, _npy(brain.links)); store.put_file(_truth, json.dumps(truth, indent=1).encode())
         return store
-    bad = [k for k,v in json.loads(json.dumps(truth)).items() if old.get(k)!=v] + ['connectome']*(not np.array_equal(old['coupling'], np.float32(brain.links)))
-    if bad: raise ValueError(f"{store.url} holds a cohort with another {' and '.join(bad)}; call with the same arguments to go on, or choose another place")
+    bad = [k for k,v in json.loads(json.dumps(truth)).items() if old.get(k)!=v]
+    if not np.array_equal(old['coupling'], np.float32(brain.links)): bad.append('connectome')
+    if bad:
+        raise ValueError(f"{store.url} holds a cohort with another {' and '.join(bad)}; call with the same arguments to go on, or choose another place")
     return store
 
-# %% ../nbs/05_simulation.ipynb #54de7418
+# %% ../nbs/05_simulation.ipynb #b27a38d3
 def _check_run(n_subjects, tr_s, n_time, seed, n_sites):
     for name,v,least in (('n_subjects', n_subjects, 1), ('n_time', n_time, 2), ('seed', seed, 0), ('n_sites', n_sites, 1)):
-        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v<least: raise ValueError(f"{name}: found {v!r}, expected a whole number of at least {least}")
-    if isinstance(tr_s, bool) or not isinstance(tr_s, (int, float)) or not .1<=tr_s<=5: raise ValueError(f"tr_s: found {tr_s!r}, expected seconds from 0.1 to 5")
-    if n_time*tr_s<60: raise ValueError(f"n_time: {n_time} time points at {tr_s:g} s last {n_time*tr_s:.0f} s, expected at least 60 s (one task block and its response)")
+        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v<least:
+            raise ValueError(f"{name}: found {v!r}, expected a whole number of at least {least}")
+    if isinstance(tr_s, bool) or not isinstance(tr_s, (int, float)) or not .1<=tr_s<=5:
+        raise ValueError(f"tr_s: found {tr_s!r}, expected seconds from 0.1 to 5")
+    if n_time*tr_s<60:
+        raise ValueError(f"n_time: {n_time} time points at {tr_s:g} s last {n_time*tr_s:.0f} s, expected at least 60 s (one task block and its response)")
 
 # %% ../nbs/05_simulation.ipynb #e58544c2
 def simulate_cohort(
@@ -468,7 +480,7 @@ def simulate_cohort(
             w.extend(r for k in batch for r in _subject(brain, k, tr_s, n_time, seed, sizes, n_sites))
     return store
 
-# %% ../nbs/05_simulation.ipynb #f50418e7
+# %% ../nbs/05_simulation.ipynb #7d9bed59
 def _load_labels(labels_img, p):
     "The label image and its integer volume; ValueError names the parcels without voxels"
     img = labels_img if hasattr(labels_img, 'affine') else nibabel.load(labels_img)
@@ -476,7 +488,8 @@ def _load_labels(labels_img, p):
     if lab.ndim!=3: raise ValueError(f"labels_img: found {lab.ndim} dimensions, expected a label volume of 3")
     if (lab<0).any() or (lab!=np.rint(lab)).any(): raise ValueError("labels_img: found values that are not whole numbers of at least 0")
     lab = lab.astype(int)
-    if (gone := [n for n,i in zip(p.names, p.ids) if not (lab==i).any()]): raise ValueError(f"labels_img: no voxel for {len(gone)} parcels of {p.name}, first {gone[0]}")
+    if (gone := [n for n,i in zip(p.names, p.ids) if not (lab==i).any()]):
+        raise ValueError(f"labels_img: no voxel for {len(gone)} parcels of {p.name}, first {gone[0]}")
     return img, lab
 
 def _brain_mask(lab, lost):
@@ -497,7 +510,7 @@ def _paint(rng, series, lab, mask, ids, baseline, noise):
     vol[mask] = v.T
     return vol
 
-# %% ../nbs/05_simulation.ipynb #b9385c0c
+# %% ../nbs/05_simulation.ipynb #9504c003
 _motion = ['trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z']
 
 def _expand(t):
@@ -518,7 +531,8 @@ def _components(rng, t):
     masks = ['combined']*2+['CSF','WM']
     names = [f'a_comp_cor_{i:02d}' for i in range(len(masks))]
     x = np.c_[mixed(['csf','white_matter'], 2), t['csf'], t['white_matter']]
-    meta = {n:dict(Method='aCompCor', Mask=m, Retained=True, SingularValue=10.-i, VarianceExplained=.1, CumulativeVarianceExplained=.1*(i+1)) for i,(n,m) in enumerate(zip(names, masks))}
+    fact = lambda i,m: dict(Method='aCompCor', Mask=m, Retained=True, SingularValue=10.-i, VarianceExplained=.1, CumulativeVarianceExplained=.1*(i+1))
+    meta = {n:fact(i, m) for i,(n,m) in enumerate(zip(names, masks))}
     return pd.DataFrame(np.c_[x, mixed(_motion, 2)], columns=[*names, 'aroma_motion_01', 'aroma_motion_02']), meta
 
 def _confounds(rng, t, voxels):
@@ -547,7 +561,7 @@ def _save_image(path, vol, img, tr_s=None):
 
 def _write_json(path, d): path.write_text(json.dumps(d, indent=1)+'\n')
 
-# %% ../nbs/05_simulation.ipynb #1c147d4f
+# %% ../nbs/05_simulation.ipynb #be40f49c
 _space = 'space-MNI152NLin2009cAsym'
 
 def _write_run(folder, rec, img, lab, ids, lost, confounds, voxel_noise, baseline, aroma, rng):
@@ -562,17 +576,19 @@ def _write_run(folder, rec, img, lab, ids, lost, confounds, voxel_noise, baselin
     for desc,series in {'preproc': x+added, **({'smoothAROMAnonaggr': x+added-moved} if aroma else {})}.items():
         vol = _paint(np.random.default_rng(key), series, lab, mask, ids, baseline, voxel_noise)
         _save_image(at(f'{_space}_desc-{desc}_bold.nii.gz'), vol, img, rec.tr_s)
-        _write_json(at(f'{_space}_desc-{desc}_bold.json'), dict(RepetitionTime=rec.tr_s, TaskName=rec.task or 'rest', SkullStripped=False, SpatialReference='MNI152NLin2009cAsym'))
+        _write_json(at(f'{_space}_desc-{desc}_bold.json'), dict(RepetitionTime=rec.tr_s, TaskName=rec.task or 'rest', SkullStripped=False,
+                                                                SpatialReference='MNI152NLin2009cAsym'))
         if desc=='preproc': table,meta = _confounds(rng, t, vol[mask])
     _save_image(at(f'{_space}_desc-brain_mask.nii.gz'), mask.astype('uint8'), img)
     table.to_csv(at('desc-confounds_timeseries.tsv'), sep='\t', index=False, na_rep='n/a', float_format='%.6f')
     _write_json(at('desc-confounds_timeseries.json'), meta)
 
-# %% ../nbs/05_simulation.ipynb #c7403b9e
+# %% ../nbs/05_simulation.ipynb #923bdb50
 def _check_paint(p, uncovered, **sizes):
     "Label → lost share; ValueError names what is wrong"
     for n,s in sizes.items():
-        if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<np.inf: raise ValueError(f"{n}: found {s!r}, expected a number of at least 0")
+        if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<np.inf:
+            raise ValueError(f"{n}: found {s!r}, expected a number of at least 0")
     for n,s in uncovered.items():
         if n not in p.names: raise ValueError(f"uncovered: {p.name} has no parcel {n!r}, its first is {p.names[0]!r}")
         if not 0<=s<=1: raise ValueError(f"uncovered: share of {n!r} is {s!r}, expected 0 to 1")

@@ -94,7 +94,7 @@ def test_scores_look_like_scores():
     assert t[['pcl5','gad7','phq9','neuroticism']].corr('spearman').min().min()>.2
 
 
-# %% ../nbs/05_simulation.ipynb #8bae9604
+# %% ../nbs/05_simulation.ipynb #fe8f1a63
 def test_task_lands_in_visual_parcels(tmp_path):
     s = cohort(tmp_path, 'a', 3, 'glasser360', n_time=240, effects={'visual_task':1.})
     design = task_design(.735, 240)[2]
@@ -104,6 +104,15 @@ def test_task_lands_in_visual_parcels(tmp_path):
     assert r[visual].mean()>.25 and np.abs(r[~visual]).mean()<.12 and r[visual].min()>r[~visual].mean()
     truth = planted_truth(s)['visual_task']
     assert truth['onsets_s'][0]==20 and truth['duration_s']==20 and truth['onsets_s'][-1]<240*.735
+
+@pytest.mark.parametrize('i', range(6))
+def test_mechanisms_move_fc_as_they_say(i):
+    p = load_parcellation('glasser360'); brain,name = Brain(p),['age','sex','neuroticism','pcl5','gad7','phq9'][i]
+    sign = link_pattern(p, name)
+    def contrast(m):
+        fc = np.mean([np.corrcoef(brain.run(np.random.default_rng(k), brain.couple(np.random.default_rng(k), m*np.eye(6)[i]), .735, 400).T) for k in range(3)], 0)
+        return (fc*sign).sum()/np.abs(sign).sum()
+    assert contrast(1.5)>contrast(-1.5)+.01
 
 def test_motion_has_its_mean_fd():
     x = head_motion(np.random.default_rng(0), 100, 2., .3)
