@@ -467,8 +467,8 @@ def _preprocess(a):
     if len(bad): print(f"brainlm: {len(bad)} failed; file, reason and remedy of each: {a.store.rstrip('/')}/failures.tsv", file=sys.stderr)
     return int(len(bad)>0)
 
-# %% ../nbs/51_cli.ipynb #1fe210ce
-_measures = dict(mean_fd_mm='mean FD (mm)', dvars='mean DVARS (robust SD)', tsnr='temporal SNR', n_scrubbed='scrubbed frames', n_missing='missing parcels')
+# %% ../nbs/51_cli.ipynb #c30a2a62
+_measures = dict(mean_fd_mm='mean FD (mm)', dvars_max='highest DVARS (robust SD)', dvars='mean DVARS (robust SD)', tsnr='temporal SNR', n_scrubbed='scrubbed frames', n_missing='missing parcels')
 
 def plot_quality(
     qc, # DataFrame from `qc_table`

@@ -632,7 +632,7 @@ def _without_flat(x, path):
     x[:,flat] = np.nan
     return x
 
-# %% ../nbs/03_preprocessing.ipynb #476edd3f
+# %% ../nbs/03_preprocessing.ipynb #3ffb9db5
 def read_recording(
     source, # path of a file, or a `Source`
     atlas:Atlas, # where the parcels lie
@@ -646,8 +646,8 @@ def read_recording(
     notes = dict(tsnr=tsnr(bold), **steps(src.path, files.made_by, which, bool(st.high_pass_hz or st.low_pass_hz)), strategy=which)
     bold,more = _cleaned(src.path, bold, tr_s, table, which, st)
     if st.target_tr_s and abs(st.target_tr_s-tr_s)>1e-6: bold,tr_s,notes['tr_original_s'] = resample_time(bold, tr_s, st.target_tr_s),st.target_tr_s,tr_s
-    bold = bold.astype('float32'); gone = [n for n,m in zip(atlas.parcellation.names, np.isnan(bold).all(0)) if m]
-    rec = Recording(bold, tr_s, covariates={**src.covariates, **notes, **more, 'dvars':float(dvars(bold).mean()), 'missing_parcels':', '.join(gone)}, source=src.name, provenance=st.provenance,
+    bold = bold.astype('float32'); jumps = dvars(bold); gone = [n for n,m in zip(atlas.parcellation.names, np.isnan(bold).all(0)) if m]
+    rec = Recording(bold, tr_s, covariates={**src.covariates, **notes, **more, 'dvars':float(jumps.mean()), 'dvars_max':float(jumps.max()), 'missing_parcels':', '.join(gone)}, source=src.name, provenance=st.provenance,
                     **{k:src.names[k] for k in ('subject','session','task','run')})
     try: rec.check(atlas.parcellation)
     except (ValueError, TypeError) as e: raise BadInput(src.path, str(e).removeprefix(f'{src.name} ({rec.name}): '), 'mend the file') from None
@@ -667,7 +667,7 @@ def _cleaned(path, bold, tr_s, table, which, st):
     if conf is None and not (st.high_pass_hz or st.low_pass_hz): return bold,notes
     return clean(bold, tr_s, conf, keep, st.high_pass_hz, st.low_pass_hz),notes
 
-# %% ../nbs/03_preprocessing.ipynb #ae1d2472
+# %% ../nbs/03_preprocessing.ipynb #2c784c4b
 @lru_cache(maxsize=8)
 def _file_hash(path, size, mtime): # size and mtime only tell the cache that the file is another
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
@@ -683,7 +683,7 @@ def content_hash(
     "A hash of all that the recording depends on"
     h = hashlib.sha256(json.dumps([asdict(settings), source.label, source.covariates], default=str).encode())
     h.update(atlas.parcellation.table.to_csv().encode())
-    for f in (atlas.volume, atlas.dlabel): h.update(_hash(f).encode() if f else b'-')
+    if (labels := {'nifti':atlas.volume, 'dtseries':atlas.dlabel}.get(detect(source.path))): h.update(_hash(labels).encode())
     if source.row is None:
         for f in (source.path, *(v for k,v in sorted(companions(source.path).items()) if k!='made_by' and v)): h.update(_hash(f).encode())
     else: h.update(_arrow_value(source.path, source.row, settings.key).flatten().to_numpy(zero_copy_only=False).tobytes())
@@ -771,22 +771,23 @@ def preprocess(
         intake.flush()
     return AttrDict(store=store, added=intake.added, skipped=intake.skipped, failures=intake.failures)
 
-# %% ../nbs/03_preprocessing.ipynb #0489b31a
-qc_columns = dict(mean_fd_mm=1, dvars=1, tsnr=-1, n_scrubbed=1, n_missing=1) # column: the side that is bad
+# %% ../nbs/03_preprocessing.ipynb #b645b176
+qc_columns = dict(mean_fd_mm=1, dvars_max=1, dvars=1, tsnr=-1, n_scrubbed=1, n_missing=1) # column: the side that is bad
+_small = dict(mean_fd_mm=.02, dvars_max=.2, dvars=.02, tsnr=2, n_scrubbed=3, n_missing=3) # spread that counts as none: where most recordings are alike, a trifle is no outlier
 
 def qc_table(
     store # `RecordingStore`
 )->pd.DataFrame: # one row a recording, outliers first: recording (its number), name, the columns of `qc_columns`, outlier (largest robust z), why
     "Quality of every recording; computes dvars where a store has none"
     t = store.table.reindex(columns=[*store.table.columns, *(c for c in qc_columns if c not in store.table)])
-    t['dvars'] = [dvars(store.read(i)).mean() if pd.isna(d) else d for i,d in enumerate(t['dvars'])]
-    x = t[list(qc_columns)].astype(float); z = pd.DataFrame({c:side*_robust_z(x[c]) for c,side in qc_columns.items()})
+    for i in t.index[t['dvars'].isna() | t['dvars_max'].isna()]: d = dvars(store.read(i)); t.loc[i, ['dvars','dvars_max']] = d.mean(),d.max()
+    x = t[list(qc_columns)].astype(float); z = pd.DataFrame({c:side*_robust_z(x[c], _small[c]) for c,side in qc_columns.items()})
     res = pd.DataFrame(dict(recording=np.arange(len(t)), name=[_name(r) for r in t.itertuples()], n_time=t['n_time'], **x, outlier=z.max(axis=1).fillna(0).clip(lower=0)))
     res['why'] = [', '.join(f'{c} {x[c][i]:.3g}' for c in z if z[c][i]>3) for i in z.index]
     return res.sort_values('outlier', ascending=False, kind='stable').reset_index(drop=True)
 
-def _robust_z(v):
-    "Distance from the median in units of 1.48 times the median absolute deviation, which is at least 2 % of the median's size"
-    m = v.median(); return (v-m)/max(1.4826*(v-m).abs().median(), .02*abs(m), 1e-9)
+def _robust_z(v, small):
+    "Distance from the median in units of 1.48 times the median absolute deviation, or of `small` if that is more"
+    return (v-v.median())/max(1.4826*(v-v.median()).abs().median(), small)
 
 def _name(row): return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), (row.subject,row.session,row.task,row.run)) if v)

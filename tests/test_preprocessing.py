@@ -191,7 +191,7 @@ def test_resampling_keeps_duration_and_missing(tr):
     assert abs(len(y)*.735-200*tr)<2*max(tr,.735) and np.isnan(y).all(0).tolist()==[False,True,False] and abs(np.nanmean(y)-np.nanmean(x))<.5
 
 
-# %% ../nbs/03_preprocessing.ipynb #7fa20909
+# %% ../nbs/03_preprocessing.ipynb #41306269
 def folder_of(n, folder, n_time=40):
     folder.mkdir()
     for i in range(n): np.savetxt(folder/f'sub-{i:03d}_task-rest.dat', series(n_time, i))
@@ -211,6 +211,11 @@ def test_workers_stop_and_go_on(atlas, tmp_path):
     assert len(RecordingStore(tmp_path/'three'))==16
     three = preprocess(d, tmp_path/'three', atlas, tr_s=2)
     assert (three.skipped,three.added)==(16,23) and content(three.store)==content(one.store) and three.store.table.start.tolist()==one.store.table.start.tolist()
+
+def test_label_images_that_a_file_does_not_use_change_nothing(atlas, tmp_path):
+    d = folder_of(2, tmp_path/'in'); preprocess(d, tmp_path/'s', Atlas(atlas.parcellation), tr_s=2)
+    paint(series(), atlas, d/'sub-9_bold.nii.gz', tr_s=2.); got = preprocess(d, tmp_path/'s', atlas, tr_s=2)
+    assert (got.added,got.skipped,len(got.failures))==(1,2,0)
 
 def test_a_changed_file_or_setting_is_not_skipped(atlas, tmp_path):
     d = folder_of(2, tmp_path/'in'); preprocess(d, tmp_path/'s', atlas, tr_s=2)
@@ -247,8 +252,9 @@ def test_memory_stays_below_two_images(tmp_path, atlas):
     assert used < 23*28*24*n*4
 
 
-# %% ../nbs/03_preprocessing.ipynb #63f8f84c
+# %% ../nbs/03_preprocessing.ipynb #9bb40c1a
 def test_qc_puts_the_shaken_one_first(atlas, tmp_path):
     d = folder_of(8, tmp_path/'in', 100); x = series(100, 5); x[50] += 500; np.savetxt(d/'sub-005_task-rest.dat', x)
     t = qc_table(preprocess(d, tmp_path/'s', atlas, tr_s=2).store)
-    assert t['name'][0]=='sub-005 task-rest' and t.outlier.is_monotonic_decreasing and 'dvars' in t.why[0] and len(t)==8
+    assert t['name'][0]=='sub-005 task-rest' and t.outlier.is_monotonic_decreasing and 'dvars_max' in t.why[0] and len(t)==8
+    assert t.why[1:].eq('').all()
