@@ -260,7 +260,7 @@ def _groups(tuned):
     "Parameters that learn, by group, for fastai's optimiser"
     return [g for part in _parts(tuned) if (g := [p for p in _parameters(part) if p.requires_grad])]
 
-# %% ../nbs/22_finetuning.ipynb #b148f0ed
+# %% ../nbs/22_finetuning.ipynb #65c9f1af
 def _peft():
     "peft, imported without torchvision; ImportError says how to get it"
     hide = 'torchvision' not in sys.modules
@@ -279,7 +279,7 @@ def _add_lora(model, rank):
 def _without_lora(model):
     "The model as it was before `_add_lora`"
     if not any('lora_' in k for k in model.state_dict()): return model
-    plain = BrainLM(model.config, model.parcellation, model.scaler); plain.card = model.card
+    plain = BrainLM(model.config); plain.parcellation, plain.scaler, plain.card = model.parcellation, model.scaler, model.card
     plain.load_state_dict({k.replace('.base_layer', ''): v for k,v in model.state_dict().items() if 'lora_' not in k})
     return plain
 
@@ -378,7 +378,15 @@ class _WithTarget:
     def __getitem__(self, i): return (*self.windows[i], torch.as_tensor(self.y[self.windows.recordings[i]]))
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
-# %% ../nbs/22_finetuning.ipynb #54be34fa
+# %% ../nbs/22_finetuning.ipynb #c6e14495
+@torch.no_grad()
+def _begin(tuned, y):
+    "Let the first guess be that of the training targets `y` [recording, 1], or class numbers [recording]"
+    last = tuned.head if isinstance(tuned.head, nn.Linear) else tuned.head[-1]
+    guess = y.mean(0) if tuned.classes is None else np.log(np.bincount(y, minlength=len(tuned.classes))/len(y))
+    last.weight.zero_(); last.bias.copy_(torch.as_tensor(guess))
+
+# %% ../nbs/22_finetuning.ipynb #2e13582a
 def finetune_learner(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # with its scaler; a copy is trained
@@ -411,7 +419,7 @@ def finetune_learner(
     torch.manual_seed(seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0).to(device).eval(); _thaw(tuned, unfreeze)
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
-    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(train)
+    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(train); _begin(tuned, y[rows['train']])
     valid = _WithTarget(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
     recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
