@@ -292,16 +292,16 @@ class Residual(Forecaster):
         self.first.fit(X, Y, groups); self.second.fit(X, left, groups)
     def _predict(self, X): return self.first.predict(X) + self.second.predict(X)
 
-# %% ../nbs/30_baselines.ipynb #2bb7a499
+# %% ../nbs/30_baselines.ipynb #55607bd4
 def forecasters(
     stride:int=None, # frames by which the training windows advance; None: they do not overlap
     epochs:int=15, # of each network
-    widths=(64,128), # of each network
+    widths=(16,64), # of each network
     seed:int=0, # of the networks
     device=None # of the networks
 )->dict: # name → `Forecaster`, not fitted
     "Every rival of BrainLM in forecasting"
-    net = lambda make: NeuralForecaster(make, widths, epochs, seed=seed, device=device)
+    net = lambda make: NeuralForecaster(make, widths, epochs, lr=1e-3, seed=seed, device=device)
     drift = lambda: VARRidge(1, (10,40,160), stride)
     return {'mean': Mean(), 'persistence': Persistence(), 'AR ridge': ARRidge(20, stride), 'VAR(1) ridge': VARRidge(1, stride=stride), 'VAR(3) ridge': VARRidge(3, stride=stride),
             'VAR + means ridge': drift(), 'LSTM': net(LSTMNet), 'neural ODE': net(NeuralODENet), 'latent ODE': net(LatentODENet), 'LSTM on VAR + means': Residual(drift(), net(LSTMNet))}

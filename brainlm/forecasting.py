@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ForecastWindows', 'forecast_windows', 'forecast_stats', 'forecast_table', 'plot_horizons', 'plot_forecast',
-           'predictability', 'roll']
+           'predictability', 'roll', 'blend_weights', 'blend']
 
-# %% ../nbs/31_forecasting.ipynb #dfe0f42b
+# %% ../nbs/31_forecasting.ipynb #895eab6c
 import warnings
 from collections import namedtuple
 import numpy as np, pandas as pd
+from scipy.optimize import nnls
 from .recordings import RecordingStore
 from .scaling import RobustScaler, parcel_mean
 from .metrics import bootstrap, paired_difference, score
@@ -157,3 +158,21 @@ def roll(
         parts.append(forecaster.predict(X)); n += parts[-1].shape[1]
         X = np.concatenate([X, parts[-1]], 1)[:,-X.shape[1]:]
     return np.concatenate(parts, 1)[:,:horizon]
+
+# %% ../nbs/31_forecasting.ipynb #f12d1006
+def blend_weights(
+    predictions:dict, # name → [window, horizon, parcel], of subjects that were not fitted
+    Y, # [window, horizon, parcel], NaN where a parcel is missing
+)->pd.DataFrame: # a row a step (from 1), a column a name
+    "Non-negative least squares weights of each step"
+    there = ~np.isnan(Y)
+    fit = lambda h: nnls(np.stack([p[:,h][there[:,h]] for p in predictions.values()], 1).astype(float), Y[:,h][there[:,h]].astype(float))[0]
+    return pd.DataFrame([fit(h) for h in range(Y.shape[1])], np.arange(Y.shape[1])+1, list(predictions))
+
+def blend(
+    predictions:dict, # name → [window, horizon, parcel]
+    weights:pd.DataFrame, # from `blend_weights`
+)->np.ndarray: # [window, horizon, parcel]
+    "The weighted sum. ValueError for other names than those of the weights."
+    if set(predictions)!=set(weights): raise ValueError(f"predictions: found {list(predictions)}, expected weights for the same names, found {list(weights)}")
+    return sum(p*weights[k].to_numpy()[:,None] for k,p in predictions.items())

@@ -66,10 +66,10 @@ def test_residual_learns_from_honest_leftovers():
         out = g%4==k; assert np.allclose(left[out], Y[out]-VARRidge(1).fit(X[~out], Y[~out], g[~out]).predict(X[out]), atol=1e-5)
 
 
-# %% ../nbs/30_baselines.ipynb #45d6ed69
+# %% ../nbs/30_baselines.ipynb #ade60b52
 def test_untrained_network_is_a_candidate_and_seeds_decide():
     X, Y, g = ar_data(); make = lambda **k: NeuralForecaster(LSTMNet, widths=(8,), device='cpu', **k).fit(X, Y, g)
-    wild = make(epochs=3, lr=50.); assert min(o['valid_mse'] for o in wild.log)==pytest.approx(wild._held_error(wild.net, X, Y), rel=1) 
+    assert np.array_equal(make(epochs=3, lr=50.).predict(X), make(epochs=0).predict(X))  # every epoch is worse
     assert np.array_equal(make(epochs=2).predict(X), make(epochs=2).predict(X)) and not np.array_equal(make(epochs=2).predict(X), make(epochs=2, seed=1).predict(X))
 
 

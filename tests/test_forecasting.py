@@ -62,3 +62,13 @@ def test_table_and_roll(tmp_path):
     assert list(t.index)==['mean','var'] and t.iloc[0,1]=='' and t.iloc[1,1].startswith('+')
     assert roll(models['var'], w.X, 3).shape[1]==3 and roll(models['var'], w.X, 12).shape[1]==12
     with pytest.raises(ValueError, match='horizon: found 0'): roll(models['var'], w.X, 0)
+
+
+# %% ../nbs/31_forecasting.ipynb #72d00481
+def test_blend_finds_what_is_in_the_mixture():
+    rng = np.random.default_rng(0); a, b, Y = (rng.standard_normal((50, 4, 6)) for _ in range(3))
+    share = np.array([1., .5, .2, 0])[:,None]; w = blend_weights(dict(a=a, b=b), a*share + b*(1-share))
+    assert np.allclose(w['a'], share[:,0], atol=1e-6) and np.allclose(blend(dict(a=a, b=b), w), a*share + b*(1-share))
+    assert np.allclose(blend_weights(dict(a=a, b=-b), b)['b'], 0)            # no weight is negative
+    Y[:,:,2] = np.nan; assert np.isfinite(blend_weights(dict(a=a), Y)).all().all()
+    with pytest.raises(ValueError, match="expected weights for"): blend(dict(a=a), w)
