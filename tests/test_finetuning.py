@@ -42,11 +42,12 @@ def has_peft():
 lora = pytest.param('lora', marks=pytest.mark.skipif(not has_peft(), reason='peft is not installed'))
 
 
-# %% ../nbs/22_finetuning.ipynb #59d96781
+# %% ../nbs/22_finetuning.ipynb #96973855
 @pytest.mark.parametrize('unfreeze', ['none','last','all',lora])
 def test_only_what_is_unfrozen_moves(tmp_path, unfreeze):
     store = small_store(tmp_path/'s'); model = small_model(store); before = {k: v.clone() for k,v in model.state_dict().items()}
     learn = learner(store, model, tmp_path/'r', pooling='mean', head='mlp', unfreeze=unfreeze, lora_rank=2); learn.finetune(3, lr=1e-2)
+    rates = np.array([h['lr'] for h in learn.opt.hypers]); assert np.allclose(rates[:-1]/rates[1:], 0.7) and len(rates)==dict(none=1, last=3, all=5, lora=4)[unfreeze]
     assert all(torch.equal(v, before[k]) for k,v in model.state_dict().items())                     # the model that was given
     after = BrainLM.from_pretrained(tmp_path/'r/best/encoder').state_dict(); moved = {k for k in before if not torch.equal(before[k], after[k])}
     last = {k for k in before if k.startswith(('encoder.1.','encoder.2.','norm.'))}
@@ -126,6 +127,16 @@ def test_stops_early_with_the_best(tmp_path):
     learn = learner(store, model, tmp_path/'r', patience=2)
     with learn.added_cbs(Pretend()): log = learn.finetune(6)
     assert log.valid_loss.tolist()==[3., 2., 1., 1.5, 1.2] and learn.model.card['training']['epoch']==2
+
+
+# %% ../nbs/22_finetuning.ipynb #dda10bd2
+def test_bfloat16_reaches_the_layers(tmp_path):
+    store = small_store(tmp_path/'s'); model = small_model(store); seen = set()
+    for target,task in (('size','regression'), ('kind','classification')):
+        learn = learner(store, model, tmp_path/task, target, task=task, bf16=True, pooling='attention', unfreeze='all')
+        learn.model.model.encoder[0].mlp[0].register_forward_hook(lambda m,i,o: seen.add(o.dtype) if m.training else None)
+        assert learn.finetune(2).train_loss.notna().all() and learn.model.head.weight.dtype==torch.float32
+    assert seen=={torch.bfloat16}
 
 
 # %% ../nbs/22_finetuning.ipynb #1ffa9fad
