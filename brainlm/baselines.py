@@ -292,28 +292,31 @@ class Residual(Forecaster):
         self.first.fit(X, Y, groups); self.second.fit(X, left, groups)
     def _predict(self, X): return self.first.predict(X) + self.second.predict(X)
 
-# %% ../nbs/30_baselines.ipynb #55607bd4
+# %% ../nbs/30_baselines.ipynb #4b42bb8a
 def forecasters(
     stride:int=None, # frames by which the training windows advance; None: they do not overlap
-    epochs:int=15, # of each network
-    widths=(16,64), # of each network
+    epochs:int=8, # of each network
+    widths=(64,128), # of each network
     seed:int=0, # of the networks
     device=None # of the networks
 )->dict: # name → `Forecaster`, not fitted
     "Every rival of BrainLM in forecasting"
-    net = lambda make: NeuralForecaster(make, widths, epochs, lr=1e-3, seed=seed, device=device)
+    net = lambda make: NeuralForecaster(make, widths, epochs, seed=seed, device=device)
     drift = lambda: VARRidge(1, (10,40,160), stride)
     return {'mean': Mean(), 'persistence': Persistence(), 'AR ridge': ARRidge(20, stride), 'VAR(1) ridge': VARRidge(1, stride=stride), 'VAR(3) ridge': VARRidge(3, stride=stride),
             'VAR + means ridge': drift(), 'LSTM': net(LSTMNet), 'neural ODE': net(NeuralODENet), 'latent ODE': net(LatentODENet), 'LSTM on VAR + means': Residual(drift(), net(LSTMNet))}
 
-# %% ../nbs/30_baselines.ipynb #92a31f6f
+# %% ../nbs/30_baselines.ipynb #15a1fb42
 class FC(TransformerMixin, BaseEstimator):
     "Functional connectivity of each recording [time, parcel] as a vector [parcel·(parcel-1)/2]"
     def __init__(self,
         kind:str='correlation' # 'correlation', 'partial correlation' or 'tangent', as in nilearn
     ): self.kind = kind
     def fit(self, X, y=None):
-        self.measure_ = ConnectivityMeasure(kind=self.kind, vectorize=True, discard_diagonal=True, standardize='zscore_sample').fit(list(X)); return self
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Maximum number of iterations')           # 30 steps to the geometric mean are near enough
+            self.measure_ = ConnectivityMeasure(kind=self.kind, vectorize=True, discard_diagonal=True, standardize='zscore_sample').fit(list(X))
+        return self
     def transform(self, X): return np.nan_to_num(self.measure_.transform(list(X)))  # a missing parcel is linked to nothing
 
 class Flat(TransformerMixin, BaseEstimator):
