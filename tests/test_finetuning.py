@@ -72,12 +72,12 @@ def test_saved_and_loaded_exactly(tmp_path, attention, pooling, head, unfreeze):
         assert all(torch.equal(a, b) for a,b in zip(moved.state_dict().values(), loaded.state_dict().values()))
 
 
-# %% ../nbs/22_finetuning.ipynb #6ee7f43e
+# %% ../nbs/22_finetuning.ipynb #2171cba8
 def test_a_planted_number_and_class_are_learnt(tmp_path):
-    store = small_store(tmp_path/'s', (200,)*24); split = np.array(['train']*14 + ['valid']*4 + ['test']*6); model = small_model(store, split); test = split=='test'
-    number = learner(store, model, tmp_path/'n', split=split, pooling='mean', unfreeze='last'); number.finetune(12, lr=1e-2)
+    store = small_store(tmp_path/'s', (200,)*18); split = np.array(['train']*12 + ['valid']*3 + ['test']*3); model = small_model(store, split); test = split=='test'
+    number = learner(store, model, tmp_path/'n', split=split, pooling='mean', unfreeze='last'); number.finetune(10, lr=1.5e-2)
     assert np.abs(number.model.predict(store, test).prediction - store.table['size'][test]).max() < 0.4
-    kind = learner(store, model, tmp_path/'k', 'kind', split=split, task='classification', pooling='mean', unfreeze='all'); kind.finetune(12, lr=1e-2)
+    kind = learner(store, model, tmp_path/'k', 'kind', split=split, task='classification', pooling='mean', unfreeze='all'); kind.finetune(10, lr=1.5e-2)
     assert (kind.model.predict(store, test).prediction==store.table['kind'][test]).all()
 
 
@@ -100,22 +100,22 @@ def test_prediction_is_the_mean_over_windows(tmp_path):
     assert len(words)==1 and words.prediction[3]==max('ab', key=lambda c: words[f'p({c})'][3])
 
 
-# %% ../nbs/22_finetuning.ipynb #5bf95ee8
+# %% ../nbs/22_finetuning.ipynb #1e739b87
 @pytest.mark.parametrize('unfreeze', ['all',lora])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze):
     store = small_store(tmp_path/'s'); model = small_model(store)
     class Kill(Callback):
         order = 99
         def after_epoch(self):
-            if self.epoch==1: raise KeyboardInterrupt
-    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=2, pooling='attention')
-    whole = make('whole'); log = whole.finetune(12, lr=3e-2)
+            if self.epoch==0: raise KeyboardInterrupt
+    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=1, pooling='attention')
+    whole = make('whole'); log = whole.finetune(8, lr=3e-2)
     cut = make('cut')
-    with pytest.raises(KeyboardInterrupt), cut.added_cbs(Kill()): cut.finetune(12, lr=3e-2)
-    again = make('cut'); assert again.finetune(12, lr=3e-2, resume=True).valid_loss.tolist()==log.valid_loss.tolist()
+    with pytest.raises(KeyboardInterrupt), cut.added_cbs(Kill()): cut.finetune(8, lr=3e-2)
+    again = make('cut'); assert again.finetune(8, lr=3e-2, resume=True).valid_loss.tolist()==log.valid_loss.tolist()
     assert all(torch.equal(a, b) for a,b in zip(whole.model.state_dict().values(), again.model.state_dict().values()))
-    assert len(log)<12 and make('cut').finetune(12, lr=3e-2, resume=True).equals(pd.DataFrame(again.run_folder.log))      # stopped early, and stays so
-    with pytest.raises(FileExistsError): make('cut').finetune(12, lr=3e-2)
+    assert len(log)<8 and make('cut').finetune(8, lr=3e-2, resume=True).equals(pd.DataFrame(again.run_folder.log))      # stopped early, and stays so
+    with pytest.raises(FileExistsError): make('cut').finetune(8, lr=3e-2)
 
 
 # %% ../nbs/22_finetuning.ipynb #488d516b
