@@ -169,13 +169,13 @@ def _loss(net, x, y):
     "Mean squared error where `y` is there; a network may bring a loss of its own"
     return net.loss(x, y) if hasattr(net, 'loss') else (net(x)-y)[~y.isnan()].square().mean()
 
-# %% ../nbs/30_baselines.ipynb #22b11605
+# %% ../nbs/30_baselines.ipynb #9fb16e58
 @patch
 def _fit(self:NeuralForecaster, X, Y, groups):
-    names = np.unique(groups)
+    self.log, best, names = [], math.inf, np.unique(groups)
+    if not self.epochs: torch.manual_seed(self.seed); self.net = self.make(X.shape[1], self.horizon, self.n_parcels, self.widths[0]).to(self.device).eval(); return
     if len(names)<2: raise ValueError("groups: found 1 subject, expected at least 2 to choose the epoch on subjects left out")
     held = np.isin(groups, np.random.default_rng(self.seed).permutation(names)[:max(1, round(self.valid*len(names)))])
-    self.log, best = [], math.inf
     for width in self.widths:
         torch.manual_seed(self.seed); net = self.make(X.shape[1], self.horizon, self.n_parcels, width).to(self.device)
         error, state = self._train(net, X, Y, held, width)
@@ -186,7 +186,6 @@ def _train(self:NeuralForecaster, net, X, Y, held, width):
     "Error on the held-out windows and weights of the best epoch"
     rows, rng, best = np.flatnonzero(~held), np.random.default_rng(self.seed), (self._held_error(net, X[held], Y[held]), copy.deepcopy(net.state_dict()))
     self.log.append(dict(width=width, epoch=0, valid_mse=best[0]))
-    if not self.epochs: return best
     opt = torch.optim.AdamW(net.parameters(), weight_decay=self.weight_decay, betas=(.9, .95))
     steps = -(-len(rows)//self.batch_size); cycle = torch.optim.lr_scheduler.OneCycleLR(opt, self.lr, self.epochs*steps, pct_start=.15)
     for epoch in range(1, self.epochs+1):

@@ -108,7 +108,7 @@ def plot_horizons(
     ax.legend(frameon=False, fontsize=7.5, loc='center left', bbox_to_anchor=(1, .5))
     return ax
 
-# %% ../nbs/31_forecasting.ipynb #0f3fc0d7
+# %% ../nbs/31_forecasting.ipynb #431d07b9
 def plot_forecast(
     X, Y, # [context, parcel] and [horizon, parcel] of one window
     predictions:dict, # name → [horizon, parcel]
@@ -128,7 +128,7 @@ def plot_forecast(
         for (k,p),c in zip(predictions.items(), sns.color_palette('colorblind')): ax.plot(np.r_[0, future]*unit, np.r_[X[-1,q], p[:,q]], color=c, lw=1.4, label=k)
         ax.axvspan(0, future[-1]*unit, color='.93', zorder=0); ax.set_title(f'{n}: {parcellation.names[q]}', fontsize=9); ax.set_ylabel('BOLD (IQR)', fontsize=8)
     for ax in axs.flat[len(names):]: ax.axis('off')
-    for ax in axs[-1]: ax.set_xlabel('time (s)' if tr_s else 'frames')
+    for ax in axs.flat[max(0, len(names)-2):len(names)]: ax.tick_params(labelbottom=True); ax.set_xlabel('time (s)' if tr_s else 'frames')
     axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc='center'); fig.suptitle(title, fontsize=10)
     return fig
 
