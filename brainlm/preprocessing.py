@@ -142,7 +142,7 @@ class Source:
     @property
     def name(self): return self.path if self.row is None else f'{self.path}, row {self.row}'
 
-# %% ../nbs/03_preprocessing.ipynb #b5ead914
+# %% ../nbs/03_preprocessing.ipynb #e38502b8
 _spaces = ('MNI152NLin6Asym', 'MNI152NLin2009cAsym', 'MNI152', 'fsLR') # best first, then all others
 
 def _holds_fmri(path):
@@ -158,7 +158,7 @@ def _walk(top, space):
         names = Source(str(f)).names; own = names.get('space')
         if space and own!=space: continue
         rank = _spaces.index(own) if own in _spaces else len(_spaces)
-        k = Source(str(f)).key if own else f
+        k = (*Source(str(f)).key, names.get('seg')) if own else f
         if k not in best or rank < best[k][0]: best[k] = rank,f
     people = _participants(top)
     return [Source(str(f), covariates=people.get(entities(f.name)['subject'], {})) for _,f in best.values()] + [s for d in arrow for s in _arrow_rows(d)]

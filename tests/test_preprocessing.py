@@ -134,7 +134,7 @@ def test_header_units(atlas, tmp_path):
     assert read_recording(tmp_path/'b.nii.gz', atlas).tr_s==.72
 
 
-# %% ../nbs/03_preprocessing.ipynb #e6993534
+# %% ../nbs/03_preprocessing.ipynb #b16dc0cb
 nilearn_data = Path(fmriprep.__file__).parent/'data'
 
 def derivatives(atlas, folder, n_time=300, table='test_desc-confounds_regressors', desc='preproc'):
@@ -176,6 +176,17 @@ def test_one_space_of_several(atlas, tmp_path):
     shutil.copy(f, str(f).replace('desc-preproc_bold','boldref'))
     assert [Path(s.path).name for s in find_sources(tmp_path/'d')]==[Path(f).name]
     assert [s.names['space'] for s in find_sources(tmp_path/'d', space='T1w')]==['T1w']
+
+def test_tables_of_xcpd(atlas, tmp_path):
+    "A table for each of several atlases, in BIDS names, with sidecars: ours is read, the other is refused, nothing is hidden"
+    func = tmp_path/'xcp_d'/'sub-01'/'func'; func.mkdir(parents=True); x = series()
+    (tmp_path/'xcp_d'/'dataset_description.json').write_text('{"GeneratedBy": [{"Name": "xcp_d"}]}')
+    for seg,names in (('Cubes', atlas.parcellation.names), ('4S156Parcels', [f'LH_Vis_{i}' for i in range(12)])):
+        f = func/f'sub-01_task-rest_space-MNI152NLin2009cAsym_seg-{seg}_stat-mean_timeseries.tsv'
+        pd.DataFrame(x, columns=names).to_csv(f, sep='\t', index=False, na_rep='n/a'); f.with_suffix('.json').write_text('{"RepetitionTime": 0.8}')
+    got = preprocess(tmp_path/'xcp_d', tmp_path/'s', atlas)
+    assert got.added==1 and 'no parcels of cubes' in got.failures.reason[0] and np.allclose(got.store.read(0), x, atol=1e-3)
+    assert got.store.table.loc[0, ['motion_correction','filtering','tr_s']].tolist()==['found','found',.8]
 
 def test_clean_takes_out_what_was_put_in():
     rng = np.random.default_rng(0); t = np.arange(300)*.72; x = rng.normal(size=(300,5)); conf = rng.normal(size=(300,4)); gone = np.full((300,1), np.nan)
