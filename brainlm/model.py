@@ -160,7 +160,7 @@ class _Joint:
         k,v = kv.unflatten(-1, (2,heads,-1)).permute(2,0,3,1,4)
         return _sdpa(q, k, v, self.mask).transpose(1,2).flatten(2)
 
-# %% ../nbs/11_model.ipynb #9d2170ca
+# %% ../nbs/11_model.ipynb #83909dae
 class _Axial:
     "A grid [batch, 1 + parcel, patch]. `cells` [batch, token] says where the tokens stand (None: everywhere, in order), `present` which exist."
     def __init__(self, n_parcels, n_patches, cells=None, present=None):
@@ -169,7 +169,7 @@ class _Axial:
             self.at = _flat(cells, self.P*self.K, present)
             present = torch.zeros(len(cells)*self.P*self.K+1, dtype=torch.bool, device=cells.device).index_fill_(0, self.at, True)[:-1]
         if present is None: self.masks = dict(parcel=None, time=None); return
-        there = present.view(-1, self.P, self.K)
+        there = self.there = present.view(-1, self.P, self.K)
         lines = dict(parcel=there.transpose(1,2).reshape(-1, 1, 1, self.P), time=there.reshape(-1, 1, 1, self.K))
         self.masks = {k: m | ~m.any(-1, keepdim=True) for k,m in lines.items()}  # nobody reads a line without tokens, but it must not make NaN
 
@@ -446,6 +446,55 @@ def encode(self:BrainLM,
     cls, x = self._read_visible(patches, xyz_mm, valid=valid)
     x = x.view(*patches.shape[:3], -1)
     return x if valid is None else x.masked_fill(~valid[...,None], float('nan')), self._one_cls(cls, valid)
+
+# %% ../nbs/11_model.ipynb #902fb09f
+def _probabilities(q, k, mask):
+    a = q@k.mT/q.shape[-1]**.5
+    return (a if mask is None else a.masked_fill(~mask, -math.inf)).softmax(-1)
+
+@patch
+def maps(self:_Joint, q, k, heads, n_patches, block=32):
+    "From row to row [batch, head, 1 + parcel, 1 + parcel], NaN from a row without tokens; `block` parcels at a time"
+    q, k = (o.unflatten(-1, (heads,-1)).transpose(1,2) for o in (q,k))
+    there = torch.ones_like(q[:,:1,:,:1]) if self.mask is None else self.mask.mT.to(q.dtype)
+    def rows(q, there, size):
+        a = _probabilities(q, k, self.mask)
+        a = torch.cat([a[...,:1], a[...,1:].unflatten(-1, (-1,n_patches)).sum(-1)], -1)*there
+        return a.unflatten(2, (-1,size)).sum(3)/there.unflatten(2, (-1,size)).sum(3)
+    parts = zip(*(o[:,:,1:].split(block*n_patches, 2) for o in (q,there)))
+    return torch.cat([rows(q[:,:,:1], there[:,:,:1], 1)] + [rows(*o, n_patches) for o in parts], 2)
+
+@patch
+def maps(self:_Axial, q, k, heads, n_patches):
+    "From row to row, as of `_Joint`; one patch of time at a time"
+    q, k = (o.unflatten(1, (self.P,self.K)).unflatten(-1, (heads,-1)).permute(2,0,3,1,4) for o in (q,k))        # [patch, batch, head, row, feature]
+    if (mask := self.masks['parcel']) is None: return sum(_probabilities(*o, None) for o in zip(q, k))/self.K
+    mask = mask.unflatten(0, (-1,self.K)).transpose(0,1); there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
+    return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there))/there.sum(0)
+
+# %% ../nbs/11_model.ipynb #cfbe5355
+@patch(as_prop=True)
+def parcel_layers(self:BrainLM): # numbers of the encoder layers that attend across parcels, those of `attention_maps`
+    return [i for i,b in enumerate(self.encoder) if self.config.attention=='joint' or b.axis=='parcel']
+
+@patch
+@torch.no_grad()
+def attention_maps(self:BrainLM,
+    signal:Tensor, # [batch, parcel, time], robust-scaled
+    valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
+    xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
+)->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row) and to (column), CLS first; NaN from and to missing parcels
+    "Self-attention of the encoder on a whole window, summed over patches, for each of `parcel_layers`. ValueError for shapes that do not fit."
+    patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
+    found, K = [], patches.shape[2]
+    def watch(block, args):
+        x, layout = args; z = block.norm1(x)
+        found.append(layout.maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
+    hooks = [self.encoder[i].register_forward_pre_hook(watch) for i in self.parcel_layers]
+    try: self._read_visible(patches, xyz_mm, valid=valid)
+    finally: [h.remove() for h in hooks]
+    a = torch.stack(found, 1)
+    return a if valid is None else a.masked_fill(~F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None], float('nan'))
 
 # %% ../nbs/11_model.ipynb #62eb0e62
 def _card_text(config, card):

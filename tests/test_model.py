@@ -5,8 +5,9 @@
 from brainlm.model import *
 
 
-# %% ../nbs/11_model.ipynb #e3a0392d
+# %% ../nbs/11_model.ipynb #a2dc2502
 import json, numpy as np, pytest, torch, torch.nn as nn
+from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import random_mask
 from brainlm.model import _Axial, _Joint
@@ -86,6 +87,42 @@ def test_every_weight_learns_and_nothing_leaks(attention):
     for name,p in model.named_parameters(): assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum()>0, name
     other = torch.where((mask|~valid).repeat_interleave(20, 2), torch.randn_like(x), x)
     assert torch.equal(model(other, valid=valid, mask=mask).prediction[mask], out.prediction[mask])
+
+
+# %% ../nbs/11_model.ipynb #c9dd43b7
+@pytest.mark.parametrize('attention', ['joint','axial'])
+def test_attention_maps_are_those_of_the_whole_matrix(attention, monkeypatch):
+    "Against softmax(q k' / sqrt(d)) of all tokens at once, with short recordings and a missing parcel; never more than a block at a time"
+    model = small(attention); block = model.encoder[0]; sizes = []
+    x, valid = torch.randn(2, 12, 200).double(), torch.ones(2, 12, 10, dtype=torch.bool); valid[0,:,6:] = False; valid[:,7] = False
+    softmax = model_module._probabilities
+    monkeypatch.setattr(model_module, '_probabilities', lambda *o: sizes.append((a := softmax(*o)).shape[-2:]) or a)
+    with torch.no_grad():
+        got = model.attention_maps(x, valid); seen = []
+        handle = block.register_forward_pre_hook(lambda _, args: seen.append(args[0])); model.encode(x, valid); handle.remove()
+        z = block.norm1(seen[0]); q, k = block.query(z), block.key_value(z)[...,:16]
+    n = 1 if attention=='joint' else 10
+    row = torch.cat([torch.zeros(n), torch.arange(120)//10+1]).long(); col = torch.cat([torch.arange(n), torch.arange(120)%10]) if n>1 else None
+    there = torch.cat([torch.ones(2, 1, dtype=torch.bool) if n==1 else valid.any(1), valid.flatten(1)], 1)
+    allowed = there[:,None] & (torch.ones(1, dtype=torch.bool) if n==1 else col[:,None]==col)
+    for h in range(2):
+        a = (q[...,8*h:8*h+8]@k[...,8*h:8*h+8].mT/8**.5).masked_fill(~allowed, -torch.inf).softmax(-1)
+        for i,j in [(0,0),(0,3),(5,0),(5,6),(12,12)]:
+            want = torch.stack([a[b][(row==i) & there[b]][:,row==j].sum(1).mean() for b in range(2)])
+            assert torch.allclose(got[:,0,h,i,j], want)
+    assert got[:,:,:,8].isnan().all() and got[...,8].isnan().all() and not got[...,:8,:8].isnan().any()
+    assert max(a*b for a,b in sizes) <= (120*121 if attention=='joint' else 13*13)
+    assert not any(o._forward_pre_hooks for o in model.encoder)
+
+@pytest.mark.parametrize('attention', ['joint','axial'])
+def test_attention_maps_without_gaps(attention):
+    "Nothing missing: the same as with everything marked as there, in blocks or at once; rows add up to 1"
+    model = small(attention); x = torch.randn(2, 12, 200).double()
+    a = model.attention_maps(x)
+    assert torch.allclose(a, model.attention_maps(x, torch.ones(2, 12, 10, dtype=torch.bool))) and torch.allclose(a.sum(-1), torch.ones_like(a[...,0]))
+    if attention=='joint':
+        q, k = torch.randn(2, 121, 16).double(), torch.randn(2, 121, 16).double()
+        assert torch.allclose(_Joint().maps(q, k, 2, 10, block=5), _Joint().maps(q, k, 2, 10, block=12))
 
 
 # %% ../nbs/11_model.ipynb #b7b92946
