@@ -5,16 +5,16 @@
 from brainlm.cli import *
 
 
-# %% ../nbs/51_cli.ipynb #f8db36d3
+# %% ../nbs/51_cli.ipynb #f370e8fc
 import json, os, re, resource, shlex, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-import brainlm.datasets, brainlm.model, brainlm.preprocessing, brainlm.pretraining
+import brainlm.datasets, brainlm.model, brainlm.preprocessing, brainlm.recordings
 from brainlm.atlas import load_parcellation
-from brainlm.cli import _split
-from brainlm.recordings import Recording, RecordingStore, subject_split
+
+from brainlm.recordings import Recording, RecordingStore
 
 
 # %% ../nbs/51_cli.ipynb #71053e9d
@@ -92,80 +92,13 @@ def test_stopped_and_resumed_is_the_same(small, tmp_path, capsys):
     for name in ('last','best'): assert (tmp_path/'broken'/name/'model.safetensors').read_bytes()==(tmp_path/'whole'/name/'model.safetensors').read_bytes()
 
 
-# %% ../nbs/51_cli.ipynb #7169e30b
-@pytest.fixture(scope='module')
-def demos(tmp_path_factory):
-    "The words of a demo that is interrupted, resumed, repeated, and repeated with another recipe and a damaged store; its folder"
-    out, said, stop = tmp_path_factory.mktemp('demo')/'out', [], brainlm.pretraining.RunFolder.after_epoch
-    def after_epoch(self):
-        stop(self)
-        if self.epoch==0: raise KeyboardInterrupt
-    def run(epochs):
-        import io
-        from contextlib import redirect_stdout
-        words = io.StringIO()
-        with redirect_stdout(words):
-            try: demo(out, epochs, recordings=waves, progress=False)
-            except KeyboardInterrupt: print('interrupted')
-        said.append(words.getvalue())
-    with pytest.MonkeyPatch.context() as m: m.setattr(brainlm.pretraining.RunFolder, 'after_epoch', after_epoch); run(2)
-    run(2); run(2); report = (out/'report.html').read_text(encoding='utf-8'), json.loads((out/'metrics.json').read_text())
-    chunk = next((out/'store'/'bold').glob('c.*')); chunk.write_bytes(bytes(1)+chunk.read_bytes()[1:]); run(1)
-    return out, said, *report
-
-
-# %% ../nbs/51_cli.ipynb #3645022d
-def test_demo_reuses_what_is_valid(demos):
-    out, said, *_ = demos
-    assert 'interrupted' in said[0] and '7 recordings' in said[0]
-    assert 'store, reused' in said[1] and 'goes on after epoch 1 of 2' in said[1] and 'evaluation' in said[1]
-    assert said[2].count(', reused')==4 and 'epoch' not in said[2].split('\n\n')[0]
-    assert 'store is not what it was' in said[3] and 'epochs was 2, now 1' in said[3] and '1 epochs' in said[3]
-    assert (out/'training/log.csv').read_text().count('\n')==2
-
-def test_demo_leaves_other_folders_alone(tmp_path):
-    (tmp_path/'thesis.txt').write_text('mine')
-    with pytest.raises(FileExistsError, match='thesis.txt'): demo(tmp_path)
-    assert [o.name for o in tmp_path.iterdir()]==['thesis.txt']
-
-
-# %% ../nbs/51_cli.ipynb #15f90921
-def test_metrics_say_what_they_are(demos):
-    m = demos[3]
-    assert m['title']=='simulated data' and m['data']['provenance']=={'simulated':7} and m['recipe']['epochs']==2
-    side = subject_split([f'sim{i}' for i in range(7)], **_split)
-    assert m['split']['subjects']=={k: sorted(side.index[side==k]) for k in ('train','valid','test')}
-    assert {(o['model'],o['mask_ratio']) for o in m['scores']}=={(a,b) for a in ('mean','interpolation','gaussian','brainlm') for b in (.2,.5,.75)}
-    assert all(o['r2_low']<=o['r2']<=o['r2_high'] for o in m['scores']) and {'torch','python'} <= set(m['versions']) and m['seconds']['training']['wall']>0
-
-def test_model_of_the_demo_loads(demos):
-    model = brainlm.model.BrainLM.from_pretrained(demos[0]/'model')
-    assert model.card['metrics'] and model.card['data']['provenance']==['simulated'] and model.config.attention=='axial' and model.scaler.rows=='train'
-
-
-# %% ../nbs/51_cli.ipynb #0ce283b8
+# %% ../nbs/51_cli.ipynb #ab54761c
 class Loads(HTMLParser):
     "What a page loads, and the words in it"
     def __init__(self, html): super().__init__(); self.loads, self.alts, self.tags = [], [], set(); self.feed(html)
     def handle_starttag(self, tag, attrs):
         a = dict(attrs); self.tags.add(tag)
         self.loads += [a[k] for k in ('src','srcset','href','poster','data') if a.get(k)]; self.alts += [a.get('alt')]*(tag=='img')
-
-def test_report_needs_nothing_else(demos):
-    html = demos[2]; page = Loads(html)
-    assert len(page.loads)==len(page.alts)>=9 and all(o.startswith('data:image/png;base64,') for o in page.loads) and all(page.alts)
-    assert not {'script','link','iframe','object'} & page.tags and 'url(' not in html and '@import' not in html
-    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Where in the brain'): assert words in html, words
-    assert 'real data' not in html
-
-
-# %% ../nbs/51_cli.ipynb #300ff933
-def table(*rows): return pd.DataFrame(rows, columns=['difference','low','high','n_subjects','better','verdict'], index=[.2,.5,.75][:len(rows)])
-
-def test_verdict_says_no_more_than_the_numbers():
-    assert verdict(table((.01,.005,.02,3,3,'beats'), (-.0001,-.01,.01,3,1,'cannot be told apart from'))) == \
-        ('BrainLM beats the Gaussian imputer at mask ratio 0.2 (difference in R² +0.010; better in 3 of 3 subjects). '
-         'BrainLM cannot be told apart from the Gaussian imputer at mask ratio 0.5 (difference in R² +0.000; better in 1 of 3 subjects).')
 
 
 # %% ../nbs/51_cli.ipynb #d8450dcc
@@ -238,18 +171,7 @@ def test_label_images_are_fetched_where_needed(tmp_path, monkeypatch, capsys, na
     assert main([*words[:2], str(tmp_path/'other'), '--parcellation', 'aal2'])==1 and len(asked)==fetched
 
 
-# %% ../nbs/51_cli.ipynb #089d2552
-def test_qc_page_puts_the_worst_first(made, tmp_path, capsys):
-    store = RecordingStore.create(tmp_path/'s', (old := RecordingStore(made[0]/'store')).parcellation)
-    store.extend(replace(old[i], subject=f'{k}{i}', covariates={**old[i].covariates, 'mean_fd_mm':.1}, bold=old[i].bold+k) for k in range(3) for i in range(5) if (k,i) in [(0,2),(0,3)] or i in (0,1,4))
-    html = qc_page(store, 3); page = Loads(html)
-    assert len(page.loads)==len(page.alts)==7 and all(o.startswith('data:image/png;base64,') for o in page.loads) and not {'script','link'} & page.tags
-    worst = [o.split(',')[0] for o in page.alts if 'stand out' in o or 'stands out by' in o]
-    assert 'sub-02' in worst[0] and len(worst)==5 and '1 of 11 recordings stands out' in html and 'stands out by highest DVARS' in html
-    for words in ('simulated data','ICA denoising','Missing parcels','Two usual ones','9.1%'): assert words in html, words
-    assert 'real data' not in html and len(html)<3e6
-    import matplotlib.pyplot as plt; assert not plt.get_fignums()
-
+# %% ../nbs/51_cli.ipynb #1d005643
 def test_qc_of_stores_that_know_less(small, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(['qc', str(small), '--show', '2'])==0
