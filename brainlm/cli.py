@@ -71,7 +71,55 @@ def _pretrain(a):
     print(f"{a.out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}" + (f", best validation loss {log['valid_loss'].min():.4f} in epoch {log['valid_loss'].idxmin()}" if log['valid_loss'].notna().any() else '')
           + f"\nload it with BrainLM.from_pretrained('{Path(a.out)/('best' if log['valid_loss'].notna().any() else 'last')}')")
 
-# %% ../nbs/51_cli.ipynb #579ae04d
+# %% ../nbs/51_cli.ipynb #72d82480
+def _store_and_model(a, split):
+    "The store, and the model of --model, or an untrained one of --preset, scaled by the training subjects"
+    from brainlm.model import BrainLM, preset
+    from brainlm.recordings import RecordingStore
+    from brainlm.scaling import RobustScaler
+    store = RecordingStore(a.store)
+    if a.model: return store, BrainLM.from_pretrained(a.model)
+    import torch
+    torch.manual_seed(a.seed)
+    return store, BrainLM(preset(a.preset, n_parcels=store.n_parcels), store.parcellation, RobustScaler().fit(store, split(store)))
+
+def _report(a, function, **kw):
+    "Call a function that writes a folder with a page; `a` holds the options"
+    os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
+    split = lambda store: store.split(a.valid, a.test, a.split_seed)
+    store, model = _store_and_model(a, split)
+    print(store, flush=True)
+    file = function(store, model, out=a.out, split=split(store), epochs=a.epochs, lr=a.lr, resume=a.resume, batch_size=a.batch_size, seed=a.seed, device=a.device, **kw)
+    _say(file)
+
+def _say(file):
+    "What a page says first"
+    import re
+    from html import unescape
+    words = re.search('class="verdict"><p>(.*?)</p>', file.read_text(encoding='utf-8'))[1]
+    print(f'{unescape(words)}\nOpen {file} in a browser.')
+
+def _finetune(a):
+    from brainlm.results import finetune_report
+    _report(a, finetune_report, target=a.target, table=a.table, on=a.on, task=a.task, threshold=a.threshold, transform=a.transform, pooling=a.pooling, head=a.head, unfreeze=a.unfreeze, confounds=a.confounds)
+
+def _forecast(a):
+    from brainlm.results import forecast_report
+    _report(a, forecast_report, context=a.context, horizon=a.horizon, **(dict(rivals='all') if a.all_rivals else {}))
+
+def _compare(a):
+    "`compare_results` from a shell: two tables and a page"
+    os.environ['MPLBACKEND'] = 'Agg'
+    from brainlm.report import write_whole
+    from brainlm.results import compare_page, compare_results
+    results, differences = compare_results(a.results, a.reference)
+    main = results[results['metric'].isin(('r2','auc')) & ~results['target'].str.match(r'step \d')]
+    print(main.assign(value=[f'{v:.3f} [{l:.3f}, {h:.3f}]' for v,l,h in zip(main['value'], main['low'], main['high'])])[['source','model','target','metric','value','n_subjects']].to_string(index=False))
+    if len(differences): print('\nsubject by subject:\n' + differences.round(4).to_string(index=False))
+    Path(a.out).parent.mkdir(parents=True, exist_ok=True); write_whole(a.out, compare_page(results, differences))
+    print(f'Open {a.out} in a browser.')
+
+# %% ../nbs/51_cli.ipynb #27c1169d
 def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
@@ -79,6 +127,18 @@ def _whole(s):
 def _options(p, *rows):
     "Add options given as (name, default, help, further settings)"
     for name,default,words,kw in rows: p.add_argument(name, default=default, help=words + ('' if default in (None, False) else ' (%(default)s)'), **kw)
+
+def _with_model(p):
+    "Options of every command that trains from a store and a model"
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    begin = p.add_mutually_exclusive_group(required=True)
+    begin.add_argument('--model', metavar='FOLDER', help='model to begin from')
+    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'), help='begin from a model of this size that has learned nothing')
+    p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
+    _options(p, ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')), ('--lr', 1e-3, 'highest learning rate', dict(type=float, metavar='X')),
+        ('--batch-size', 4, 'windows in a batch', dict(type=_whole, metavar='N')), ('--valid', 0.15, 'share of subjects to stop on', dict(type=float, metavar='X')), ('--test', 0.25, 'share of subjects to be judged on', dict(type=float, metavar='X')),
+        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')), ('--seed', 0, 'of weights and windows', dict(type=int, metavar='N')), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
+    return p
 
 def _parser():
     "The parser of the command line"
@@ -119,12 +179,28 @@ def _parser():
         ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')), ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
         ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
     t.set_defaults(run=_pretrain)
+    f = _with_model(sub.add_parser('finetune', help='a model for a variable of the person: age, sex, a score', description='Fine-tune a model on a variable of the person, predict the test subjects beside simple rivals, and write model, predictions, table and page.'))
+    f.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
+    _options(f, ('--table', None, 'covariates, a row for each subject; default: the columns of the store', dict(metavar='FILE.csv')), ('--on', ['subject'], 'columns that table and store share', dict(nargs='+', metavar='COLUMN')),
+        ('--confounds', [], 'columns whose own prediction is shown too', dict(nargs='+', metavar='COLUMN')), ('--task', None, 'default: from the values', name('regression','classification')),
+        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')), ('--transform', 'zscore', 'of a number', name('zscore','minmax','logminmax')),
+        ('--pooling', 'cls', 'what the head reads', name('cls','mean','attention')), ('--head', 'linear', 'on top of the encoder', name('linear','mlp')),
+        ('--unfreeze', 'none', 'what learns beside the head', name('none','last','all','lora')), ('--epochs', 20, 'passes over the training subjects, at most', n))
+    f.set_defaults(run=_finetune)
+    o = _with_model(sub.add_parser('forecast', help='the frames to come, beside simple rivals', description='Forecast the test subjects with a model and with simple rivals, and write model, predictions, table and page.'))
+    _options(o, ('--context', 180, 'frames given', n), ('--horizon', 20, 'frames to come', n), ('--epochs', 0, 'passes of fine-tuning, at most; 0: the model as it is', dict(type=int, metavar='N')),
+        ('--all-rivals', False, 'networks too, which takes long', dict(action='store_true')))
+    o.set_defaults(run=_forecast)
+    c = sub.add_parser('compare', help='results of several runs side by side', description='Compare folders of brainlm finetune and brainlm forecast, subject by subject where they share subjects.')
+    c.add_argument('results', nargs='+', metavar='RESULTS', help='folders, or tables results.parquet')
+    _options(c, ('--reference', None, 'model to compare with; default: the first', dict(metavar='MODEL')), ('--out', 'comparison.html', 'page to write', dict(metavar='FILE.html')))
+    c.set_defaults(run=_compare)
     return p
 
-# %% ../nbs/51_cli.ipynb #da7cb4c0
+# %% ../nbs/51_cli.ipynb #114314f8
 def _again(argv, a):
     "The command that goes on where this one stopped"
-    return shlex.join(['brainlm', *argv] + (['--resume'] if a.command=='pretrain' and not a.resume else []))
+    return shlex.join(['brainlm', *argv] + (['--resume'] if not getattr(a, 'resume', True) else []))
 
 def main(
     argv:list=None # words after `brainlm`; None: those of the shell

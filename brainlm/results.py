@@ -79,7 +79,7 @@ def _numeric(y, tuned):
     if tuned.classes is None: return y.astype(float).to_numpy()
     return y.map({c:float(i) for i,c in enumerate(tuned.classes)}).to_numpy(float)
 
-# %% ../nbs/33_results.ipynb #f2087f2b
+# %% ../nbs/33_results.ipynb #9e51bad7
 def finetune_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # pretrained, or not; a copy is trained
@@ -95,7 +95,7 @@ def finetune_report(
     confounds=(), # columns of numbers or words: what do they alone predict?
     rivals=None, # names out of `clinical_rivals`; None: mean or majority, and ridge or logistic regression on FC
     resume:bool=False, # go on with training that was interrupted
-    seed:int=0, device=None, progress:bool=None # as in `finetune_learner`
+    batch_size:int=8, seed:int=0, device=None, progress:bool=None # as in `finetune_learner`
 )->Path: # the page
     "Fine-tune, predict the test subjects, and write the folder. Errors of `join_covariates` and `finetune_learner`; ValueError for more than two classes or fewer than two test subjects."
     out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split)
@@ -105,7 +105,7 @@ def finetune_report(
     y = covariates[target].rename(target)
     task = task or ('regression' if threshold is None and pd.api.types.is_numeric_dtype(y) else 'classification')
     if (n := store.table['subject'][(split=='test') & y.notna().to_numpy()].nunique())<2: raise ValueError(f"split: found {n} test subjects with a value of {target!r}, expected at least 2")
-    learn = finetune_learner(store, model, y, out/'run', split, task, transform, threshold, pooling, head, unfreeze, seed=seed, device=device, progress=progress)
+    learn = finetune_learner(store, model, y, out/'run', split, task, transform, threshold, pooling, head, unfreeze, batch_size=batch_size, seed=seed, device=device, progress=progress)
     if (classes := learn.model.classes) is not None and len(classes)!=2: raise ValueError(f"target {target!r}: found {len(classes)} classes, expected 2; `finetune_learner` trains more, the scores here are those of two")
     log = learn.finetune(epochs, lr, resume=resume); tuned = learn.model
     if threshold is not None: y = y.gt(threshold).map({False: classes[0], True: classes[1]}).where(y.notna())
@@ -166,7 +166,7 @@ def _forecast_results(stats, horizon):
     t = pd.concat([rows(f'steps 1-{horizon}', stats), *(rows(f'step {h}', stats[stats['step']==h]) for h in some)])
     return t.assign(fold=0).astype({'model':str})[list(result_columns)].reset_index(drop=True)
 
-# %% ../nbs/33_results.ipynb #a08f32b9
+# %% ../nbs/33_results.ipynb #ba0e8539
 def forecast_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # pretrained, or not
@@ -178,14 +178,14 @@ def forecast_report(
     rivals=quick_rivals, # names out of `forecasters`, or 'all' (networks take long)
     stride:int=20, # time points from one test window to the next
     resume:bool=False, # go on with training that was interrupted
-    seed:int=0, device=None, progress:bool=None # as in `forecast_learner`
+    batch_size:int=4, seed:int=0, device=None, progress:bool=None # as in `forecast_learner`
 )->Path: # the page
     "Forecast the test subjects beside the rivals, and write the folder. Errors of `forecast_windows` and `forecast_learner`; ValueError for fewer than two test subjects or an unknown rival."
     out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split); known = forecasters(stride=stride, device=device, seed=seed)
     names = list(known) if rivals=='all' else list(rivals)
     if lost := [k for k in names if k not in known]: raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(known)}")
     if (n := store.table['subject'][split=='test'].nunique())<2: raise ValueError(f"split: found {n} test subjects, expected at least 2")
-    learn = forecast_learner(store, model, out/'run', split, context, horizon, patience=3 if (split=='valid').any() else None, seed=seed, device=device, progress=progress) # checks that all fits
+    learn = forecast_learner(store, model, out/'run', split, context, horizon, batch_size, patience=3 if (split=='valid').any() else None, seed=seed, device=device, progress=progress) # checks that all fits
     train, test = (forecast_windows(store, model.scaler, s, context, horizon, stride) for s in (np.isin(split, ('train','valid')), split=='test'))
     predictions = {k: known[k].fit(train.X, train.Y, train.subjects).predict(test.X) for k in names} | {'BrainLM zero-shot': _brain_forecast(model, test.X, horizon)}
     best = model

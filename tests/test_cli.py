@@ -5,13 +5,14 @@
 from brainlm.cli import *
 
 
-# %% ../nbs/51_cli.ipynb #f370e8fc
+# %% ../nbs/51_cli.ipynb #df34e51d
 import json, os, re, resource, shlex, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 import brainlm.datasets, brainlm.model, brainlm.preprocessing, brainlm.recordings
+from contextlib import nullcontext as nothing
 from brainlm.atlas import load_parcellation
 
 from brainlm.recordings import Recording, RecordingStore
@@ -34,7 +35,7 @@ def small(tmp_path_factory):
     return path
 
 
-# %% ../nbs/51_cli.ipynb #e33a0b9a
+# %% ../nbs/51_cli.ipynb #9bdf81f8
 def test_help_imports_nothing_heavy():
     code = "import sys\nfrom brainlm.cli import main\ntry: main(['pretrain','--help'])\nexcept SystemExit: pass\nassert not {'torch','fastai','pandas','numpy','matplotlib'} & set(sys.modules)"
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -42,7 +43,7 @@ def test_help_imports_nothing_heavy():
     assert '--mask-ratios' in r.stdout
 
 def test_help_lists_all_commands():
-    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain'))
+    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain','finetune','forecast','compare'))
 
 def test_version(): assert shell('--version').stdout==f'brainlm {brainlm.__version__}\n'
 
@@ -51,9 +52,10 @@ def test_presets_are_those_of_the_model():
     assert '{'+','.join(brainlm.model.presets)+'}' in text
 
 
-# %% ../nbs/51_cli.ipynb #5cabb58a
+# %% ../nbs/51_cli.ipynb #ff4e3c75
 @pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
-    (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0')])
+    (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
+    (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS')])
 def test_wrong_usage(words, says):
     r = shell(*words)
     assert r.returncode==2 and says in r.stderr and 'Traceback' not in r.stderr
@@ -66,6 +68,20 @@ def test_errors_are_one_line(small, tmp_path, capsys, monkeypatch):
     assert 'valid and test must be shares' in capsys.readouterr().err and not (tmp_path/'x').exists()
     monkeypatch.setenv('BRAINLM_DEBUG', '1')
     with pytest.raises(FileNotFoundError): main(words)
+
+
+# %% ../nbs/51_cli.ipynb #b71e2595
+def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
+    "A table that lacks one subject; a page, a model that loads, and a comparison"
+    from brainlm.finetuning import load_finetuned
+    monkeypatch.chdir(tmp_path); store = RecordingStore(small); pd.DataFrame(dict(subject=[f'sim{i}' for i in range(6)], score=np.arange(6.)**2)).to_csv('people.csv', index=False)
+    words = lambda out, *more: ['finetune', str(small), '--target', 'score', '--table', 'people.csv', '--preset', 'tiny', '--out', out, '--epochs', '1', '--batch-size', '2', '--valid', '0.2', '--test', '0.4', '--split-seed', '3', *more]
+    with pytest.warns(UserWarning, match='left out') if 'sim6' in set(store.table.subject[store.split(.2, .4, 3)!='test']) else nothing(): assert main(words('one'))==0
+    out, err = capsys.readouterr(); assert 'BrainLM' in out and 'Open one/report.html' in out and '\r' not in out
+    assert load_finetuned('one/model').options['target']=='score' and '6 of 7 recordings matched' in Path('one/report.html').read_text(encoding='utf-8')
+    assert main(['compare', 'one', '--out', 'side.html'])==0 and 'ridge on FC' in capsys.readouterr().out and Path('side.html').exists()
+    assert main(words('two', '--target', 'height'))==1
+    err = capsys.readouterr().err; assert "'height'" in err and err.count('\n')==1
 
 
 # %% ../nbs/51_cli.ipynb #d038b961
