@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Forecaster', 'Mean', 'Persistence', 'ARRidge', 'VARRidge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet',
            'LatentODENet', 'FutureNet', 'future_net', 'Residual', 'forecasters', 'FC', 'Flat', 'Embedding',
-           'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'clinical_rivals']
+           'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader',
+           'clinical_rivals']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy, math, time, warnings
@@ -424,6 +425,31 @@ def cls_embedding(
         cls = torch.cat([model.encode(a.to(device), None if v.all() else v.to(device))[1].cpu() for a,v in zip(x.split(batch_size), valid.split(batch_size))])
         return cls.view(len(X), -1, cls.shape[1]).mean(1).numpy()
     return embed
+
+# %% ../nbs/30_baselines.ipynb #4a5ad5e3
+class BrainLMReader(nn.Module):
+    "A copy of a `BrainLM` that reads [batch, time, parcel] → [batch, output] from CLS; zeros at first. ValueError for recordings shorter than one patch."
+    def __init__(self,
+        model:BrainLM, # to begin with; left as it is
+        context:int, # time points of a recording; what goes beyond whole windows is left out
+        n_out:int # numbers or classes
+    ):
+        super().__init__()
+        c = model.config; self.n = min(context//c.patch_size*c.patch_size, c.n_time)
+        if not self.n: raise ValueError(f"X: found {context} time points, expected at least a patch of {c.patch_size}")
+        self.model, self.norm, self.head = copy.deepcopy(model), nn.LayerNorm(c.width, elementwise_affine=False), nn.Linear(c.width, n_out)
+        nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)
+    def forward(self, x):
+        w = x[:,:x.shape[1]//self.n*self.n].unflatten(1, (-1, self.n)).flatten(0, 1).mT
+        there = (w!=0).any(-1, keepdim=True).expand(-1, -1, self.n//self.model.config.patch_size)       # a parcel of nothing but zeros is missing
+        cls = self.model.encode(w, None if there.all() else there)[1]
+        return self.head(self.norm(cls).view(len(x), -1, cls.shape[1]).mean(1))
+
+def brain_reader(
+    model:BrainLM # to begin with
+): # function for `NeuralReader`
+    "What makes `BrainLMReader`s of this model"
+    return lambda context, n_out, n_parcels, width: BrainLMReader(model, context, n_out)
 
 # %% ../nbs/30_baselines.ipynb #795a1f84
 def clinical_rivals(

@@ -35,6 +35,17 @@ def test_every_forecaster(name):
     with pytest.raises(ValueError, match='groups: found 2'): f.fit(X, Y, g[:2])
 
 
+# %% ../nbs/30_baselines.ipynb #a0969a54
+def test_brain_reader_learns_what_is_there():
+    "Power of the first parcel, from one window and from two; what lies beyond whole windows is ignored, and so is a missing parcel"
+    torch.manual_seed(0); rng = np.random.default_rng(0); p = 4
+    model = BrainLM(BrainLMConfig(n_parcels=p, n_time=40, width=16, heads=2, layers=2, mlp=32, decoder_width=16, decoder_heads=2, decoder_layers=1, decoder_mlp=16))
+    y = rng.uniform(.5, 3, 60); X = rng.standard_normal((60, 90, p)).astype('float32'); X[:,:,0] *= y[:,None]; X[:,:,3] = 0
+    f = NeuralReader(brain_reader(model), epochs=12, lr=5e-3, device='cpu').fit(X[:45], y[:45])
+    assert np.corrcoef(f.predict(X[45:]), y[45:])[0,1]>.7
+    assert np.allclose(f.predict(X), f.predict(X[:,:80]), atol=1e-5) and f.core_.net.n==40
+
+
 # %% ../nbs/30_baselines.ipynb #d25f900c
 def test_ridge_is_the_regression_that_it_says():
     "Sums of products give what a design matrix of all frames gives, and the stride leaves no frame out and takes none twice"
