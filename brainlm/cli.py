@@ -119,7 +119,29 @@ def _compare(a):
     Path(a.out).parent.mkdir(parents=True, exist_ok=True); write_whole(a.out, compare_page(results, differences))
     print(f'Open {a.out} in a browser.')
 
-# %% ../nbs/51_cli.ipynb #27c1169d
+# %% ../nbs/51_cli.ipynb #d67b40e8
+def _read_only(a, function, **kw):
+    "Call a function that reads a store with a model and writes a folder with a page"
+    os.environ['MPLBACKEND'] = 'Agg'
+    from brainlm.published import load_model
+    from brainlm.recordings import RecordingStore
+    store, model = RecordingStore(a.store), load_model(a.model)
+    print(store, flush=True)
+    _say(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **kw))
+
+def _networks(a):
+    from brainlm.networks import networks_report
+    _read_only(a, networks_report, n_permutations=a.permutations)
+
+def _attention(a):
+    from brainlm.attention import attention_report
+    _read_only(a, attention_report, column=a.contrast, groups=a.groups, threshold=a.threshold, covariates=a.covariates, n_permutations=a.permutations)
+
+def _perturb(a):
+    from brainlm.perturbation import perturbation_report
+    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, steps=a.steps)
+
+# %% ../nbs/51_cli.ipynb #27d420c5
 def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
@@ -138,6 +160,13 @@ def _with_model(p):
     _options(p, ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')), ('--lr', 1e-3, 'highest learning rate', dict(type=float, metavar='X')),
         ('--batch-size', 4, 'windows in a batch', dict(type=_whole, metavar='N')), ('--valid', 0.15, 'share of subjects to stop on', dict(type=float, metavar='X')), ('--test', 0.25, 'share of subjects to be judged on', dict(type=float, metavar='X')),
         ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')), ('--seed', 0, 'of weights and windows', dict(type=int, metavar='N')), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
+    return p
+
+def _reads(p):
+    "Options of every command that reads a store with a model"
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    for k,words in (('--model','model folder'), ('--out','folder to write')): p.add_argument(k, required=True, metavar='FOLDER', help=words)
+    _options(p, ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')), ('--seed', 0, 'of what is random', dict(type=int, metavar='N')))
     return p
 
 def _parser():
@@ -195,6 +224,18 @@ def _parser():
     c.add_argument('results', nargs='+', metavar='RESULTS', help='folders, or tables results.parquet')
     _options(c, ('--reference', None, 'model to compare with; default: the first', dict(metavar='MODEL')), ('--out', 'comparison.html', 'page to write', dict(metavar='FILE.html')))
     c.set_defaults(run=_compare)
+    w = _reads(sub.add_parser('networks', help='functional networks from self-attention', description='Classify parcels into networks by self-attention, beside correlation, token embeddings and place.'))
+    _options(w, ('--permutations', 200, 'for p', n))
+    w.set_defaults(run=_networks)
+    e = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups', description='Contrast CLS attention between two groups or conditions, beside two maps that need no model.'))
+    e.add_argument('--contrast', required=True, metavar='COLUMN', help='of the store: who belongs to which group')
+    _options(e, ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')), ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
+        ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')), ('--permutations', 2000, 'for p', n))
+    e.set_defaults(run=_attention)
+    g = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another', description='Find the change of recordings of one condition that moves the latents toward another.'))
+    _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')), ('--target', 'task', 'its value to go to', dict(metavar='VALUE')),
+        ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')), ('--steps', 60, 'of the optimiser', n))
+    g.set_defaults(run=_perturb)
     return p
 
 # %% ../nbs/51_cli.ipynb #114314f8
