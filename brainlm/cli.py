@@ -141,7 +141,14 @@ def _perturb(a):
     from brainlm.perturbation import perturbation_report
     _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, steps=a.steps)
 
-# %% ../nbs/51_cli.ipynb #27d420c5
+# %% ../nbs/51_cli.ipynb #5ed47936
+def _embed(a):
+    from brainlm.embedding import embed_store
+    from brainlm.recordings import RecordingStore
+    store = RecordingStore(a.store); t = embed_store(store, a.model, a.out, pooling=a.pooling, window=a.window, batch_size=a.batch_size, device=a.device)
+    print(f"{store}\n{a.out}: {len(t)} rows, {t.shape[1]-4} features")
+
+# %% ../nbs/51_cli.ipynb #906f8137
 def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
@@ -236,6 +243,13 @@ def _parser():
     _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')), ('--target', 'task', 'its value to go to', dict(metavar='VALUE')),
         ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')), ('--steps', 60, 'of the optimiser', n))
     g.set_defaults(run=_perturb)
+    b = sub.add_parser('embed', help='a vector for each recording, in a Parquet file', description='Embed the recordings of a store, with a model of yours or a published one.')
+    b.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    b.add_argument('out', metavar='OUT.parquet', help='file to write')
+    b.add_argument('--model', required=True, metavar='MODEL', help='folder, or old_13M, vitmae_111M, vitmae_650M')
+    _options(b, ('--pooling', 'cls', 'of the tokens', name('cls','mean','parcel')), ('--window', 'tile', 'all windows, or the middle one', name('tile','center')), ('--batch-size', 8, 'windows at a time', n),
+        ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
+    b.set_defaults(run=_embed)
     return p
 
 # %% ../nbs/51_cli.ipynb #114314f8

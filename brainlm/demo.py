@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['plot_fc', 'plot_log', 'typical_parcels', 'plot_reconstruction', 'compare', 'verdict', 'demo']
 
-# %% ../nbs/45_demo.ipynb #0d115141
-import fcntl, hashlib, json, os, platform, shutil, time
+# %% ../nbs/45_demo.ipynb #66d3d748
+import fcntl, hashlib, json, os, platform, shutil, time, warnings
 from importlib.metadata import version
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns, torch
 from . import __version__
 from .atlas import load_parcellation, plot_glass_brain
 from .recordings import RecordingStore
@@ -20,6 +20,9 @@ from .metrics import (GaussianImputer, MeanImputer, bootstrap, evaluate, interpo
     plot_parcel_scores, plot_scores, score, score_table, window_mask)
 from .pretraining import pretrain_learner
 from .report import figure_html, section, text, page, table_html, write_whole
+from .networks import attention_matrix, attention_profiles, classify_parcels, fc_profiles, place_profiles, plot_attention, plot_methods
+from .attention import cls_attention
+from .perturbation import plot_response, stimulate
 
 # %% ../nbs/45_demo.ipynb #81836f2c
 def plot_fc(
@@ -287,7 +290,27 @@ def _about_brain(stats, parcellation, title):
         figure_html(gains, f'Where the network adds to the Gaussian it started from (orange) and where it takes away (purple): it is better in {np.nanmean(gain>0):.0%} of the parcels ({title}).'),
         figure_html(strip.figure, f'The same R² at mask ratio 0.5 by network ({title}).'))
 
-# %% ../nbs/45_demo.ipynb #1934fb25
+# %% ../nbs/45_demo.ipynb #2f2c14d9
+def _about_networks(store, model, rows, title):
+    "Networks from attention, beside FC and place"
+    p = store.parcellation; maps = attention_matrix(model, store, rows); given = {'attention': attention_profiles(maps), 'functional connectivity': fc_profiles(store, rows), 'place of the parcel': place_profiles(p)}
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); res = {k: classify_parcels(v, p, n_repeats=2) for k,v in given.items()}
+    words = ', '.join(f'{k} {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}]' for k,r in res.items())
+    return section('Networks from attention', text(f"Nearest neighbours put parcels into Yeo-7 networks, mirror parcels always on one side of the split: {words}; the largest network has {res['attention'].majority:.0%}. Networks with fewer than five pairs of parcels are left out."),
+        figure_html(plot_methods(res, title).figure, f'Accuracy over parcels with 95 % intervals ({title}).'), figure_html(plot_attention(maps.mean((0,1)), p, title=title).figure, f'Attention between parcels, mean of layers and heads, test subjects ({title}).'))
+
+def _about_attention(store, model, rows, title):
+    "What CLS looks at"
+    look = np.nanmean(cls_attention(model, store, rows), (0,1,2)); top = np.nanmax(abs(look))
+    return section('What CLS looks at', figure_html(plot_glass_brain(look, store.parcellation, f'{title}: attention of CLS', 'log2 of equal shares', 'PuOr_r', -top, top).frame_axes.figure, f'Attention from CLS to each parcel, mean of layers, heads and test subjects ({title}).'))
+
+def _about_stimulation(store, model, windows, title):
+    "The response to driving the visual network"
+    first = [int(np.flatnonzero(windows.item==i)[0]) for i in range(len(windows.rows))]; x = torch.stack([windows[i][0] for i in first]); r = stimulate(model, x, 'Visual').mean(0)
+    return section('An experiment in silico', text('All visual parcels are raised by one IQR for 20 frames; the others must be filled in by the model, and so must the 20 frames that follow. Shown is what it expects otherwise than without the stimulus.'),
+        figure_html(plot_response(r, store.parcellation, store.table['tr_s'].iloc[0], title).figure, f'Response of every parcel, mean of {len(x)} test subjects; the driven parcels are blank while they are driven ({title}).'))
+
+# %% ../nbs/45_demo.ipynb #6705d8da
 def _report(store, windows, model, stats, log, metrics, recipe, title, terms):
     "The page"
     plots = _rivals(model)
@@ -296,7 +319,8 @@ def _report(store, windows, model, stats, log, metrics, recipe, title, terms):
     head = [text(f'{title} · {metrics["n_test_subjects"]} test subjects, {metrics["n_test_windows"]} windows · brainlm {__version__}', 'sub'),
             '<div class="verdict">' + '\n'.join(text(o) for o in words) + '</div>']
     parts = [_about_data(store, recipe, title, terms), _about_training(log, recipe, title, model), _about_reconstruction(stats, windows, plots, title),
-             _about_scores(stats, title), _about_brain(stats, store.parcellation, title)]
+             _about_scores(stats, title), _about_brain(stats, store.parcellation, title), _about_networks(store, model, windows.rows, title),
+             _about_attention(store, model, windows.rows, title), _about_stimulation(store, model, windows, title)]
     files = text("Beside this file: model/ (load it with BrainLM.from_pretrained), metrics.json (every number here, and the recipe), scores.parquet (sums by subject and parcel), training/ (log and checkpoint), store/ (the recordings).")
     versions = text(', '.join(f'{k} {v}' for k,v in metrics['versions'].items()), 'sub')
     return page('BrainLM demo: filling in hidden fMRI', *head, *parts, section('Files and versions', files, versions))

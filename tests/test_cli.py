@@ -35,7 +35,7 @@ def small(tmp_path_factory):
     return path
 
 
-# %% ../nbs/51_cli.ipynb #9fcbf939
+# %% ../nbs/51_cli.ipynb #4945af9e
 def test_help_imports_nothing_heavy():
     code = "import sys\nfrom brainlm.cli import main\ntry: main(['pretrain','--help'])\nexcept SystemExit: pass\nassert not {'torch','fastai','pandas','numpy','matplotlib'} & set(sys.modules)"
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -43,7 +43,7 @@ def test_help_imports_nothing_heavy():
     assert '--mask-ratios' in r.stdout
 
 def test_help_lists_all_commands():
-    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain','finetune','forecast','compare','networks','attention','perturb'))
+    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain','finetune','forecast','compare','networks','attention','perturb','embed'))
 
 def test_version(): assert shell('--version').stdout==f'brainlm {brainlm.__version__}\n'
 

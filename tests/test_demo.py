@@ -71,7 +71,7 @@ def test_model_of_the_demo_loads(demos):
     assert model.card['metrics'] and model.card['data']['provenance']==['simulated'] and model.config.attention=='axial' and model.scaler.rows=='train'
 
 
-# %% ../nbs/45_demo.ipynb #0ce283b8
+# %% ../nbs/45_demo.ipynb #557e9a4d
 class Loads(HTMLParser):
     "What a page loads, and the words in it"
     def __init__(self, html): super().__init__(); self.loads, self.alts, self.tags = [], [], set(); self.feed(html)
@@ -83,7 +83,7 @@ def test_report_needs_nothing_else(demos):
     html = demos[2]; page = Loads(html)
     assert len(page.loads)==len(page.alts)>=9 and all(o.startswith('data:image/png;base64,') for o in page.loads) and all(page.alts)
     assert not {'script','link','iframe','object'} & page.tags and 'url(' not in html and '@import' not in html
-    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Where in the brain'): assert words in html, words
+    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Where in the brain','Networks from attention','What CLS looks at','An experiment in silico'): assert words in html, words
     assert 'real data' not in html
 
 
