@@ -7,6 +7,7 @@ from brainlm.attention import *
 
 # %% ../nbs/41_attention.ipynb #737c723a
 import numpy as np, pandas as pd, pytest, torch
+import statsmodels.api as sm
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
@@ -29,7 +30,6 @@ def test_unpaired_contrast_and_its_covariate():
     rng = np.random.default_rng(1); n = 60; g = np.repeat(['a','b'], n//2); age = rng.standard_normal(n)+(g=='b'); v = rng.standard_normal((n,20)); v[:,:5] += 1.5*age[:,None]; v[g=='b',5:8] += 1.5
     plain, clean = (contrast(v, g, range(n), names, covariates=c, n_permutations=500, n_boot=200) for c in (None, dict(age=age)))
     assert (plain.q[:8]<.05).sum()>=6 and (clean.q[5:8]<.05).all() and (clean.q[:5]<.05).sum()<=1 and not clean.attrs['paired']
-    import statsmodels.api as sm
     fit = sm.OLS(v[:,6], sm.add_constant(np.c_[(g=='b').astype(float), (age-age.mean())/age.std()])).fit(); assert np.isclose(fit.tvalues[1], clean.t.iloc[6])
 
 def test_null_p_is_uniform():

@@ -8,6 +8,8 @@ from brainlm.embedding import *
 # %% ../nbs/50_embedding.ipynb #136cddb0
 import numpy as np, pandas as pd, pickle, pytest, torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import check_estimator_repr, check_get_params_invariance, check_no_attributes_set_in_init, check_set_params
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
@@ -51,12 +53,10 @@ def test_refusals(made):
     with pytest.raises(FileNotFoundError): BrainLMEmbedder(top/'nothing').fit(store)
     other = RecordingStore.create('memory://other', Parcellation('less', few.table.iloc[:8])); other.extend([Recording(np.random.default_rng(0).standard_normal((200,8)).astype('float32'), 1., 'a', provenance='simulated')])
     with pytest.raises(ValueError, match=f'missing: {few.names[8]}, {few.names[9]}'): fit().transform(other)
-    from sklearn.exceptions import NotFittedError
     with pytest.raises(NotFittedError): BrainLMEmbedder(m).transform(store)
 
 def test_scikit_learn_takes_it_for_its_own():
     "Its checks that need no two-dimensional input: parameters, clone, repr, tags. Those that feed [sample, feature] do not apply to [recording, time, parcel]."
-    from sklearn.utils.estimator_checks import check_get_params_invariance, check_no_attributes_set_in_init, check_parameters_default_constructible, check_set_params, check_estimator_repr
     e = BrainLMEmbedder('model')
     for check in (check_get_params_invariance, check_set_params, check_no_attributes_set_in_init, check_estimator_repr): check('BrainLMEmbedder', e)
     assert e.__sklearn_tags__().input_tags.three_d_array
