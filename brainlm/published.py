@@ -291,15 +291,33 @@ class InputRecipe:
         if abs(tr_s-self.tr_s)>self.tr_tolerance_s: bold = resample_time(bold, tr_s, self.tr_s)
         return scaler.transform(bold-bold.mean(0)).astype('float32')
 
-# %% ../nbs/12_published.ipynb #c5d292a2
+# %% ../nbs/12_published.ipynb #a1689d80
+_lateral = np.array([o.split('-') for o in """
+24-327 254-256 136-336 254-312 254-255 69-330 68-330 254-329 254-267 254-260 49-336 149-330 24-147 68-328 254-311 310-311 81-317 69-312 248-254 68-240 24-263 254-310
+253-255 188-302 24-287 69-328 28-185 150-323 259-261 69-340 13-31 143-317 68-210 145-336 34-330 254-309 260-302 83-148 149-210 94-317 28-317 25-327 92-328 255-308 32-149
+69-334 255-302 32-210 252-254 68-214 245-256 117-171 32-330 245-261 271-272 136-317 75-312 25-268 205-254 254-328 70-328 66-328 254-308 24-217 149-208 144-317 28-295
+253-329 132-325 132-317 33-330 25-328 242-254 24-316 62-290 310-340 25-204 178-290 9-24 25-217 24-81 69-214 290-348 24-142 61-264 81-336 165-328 67-149 80-322 69-246
+69-210 25-206 68-340 91-316 121-171 308-312 119-187 251-330 69-329 205-255 255-310 204-302 246-254 75-328 191-255 145-317 67-330 248-255 75-276 253-302 116-336 249-254
+230-302 143-336 260-308 302-310 69-276 302-304 67-69 177-285 178-287 2-152 254-355 32-340 28-197 147-336 302-308 68-276 25-287 43-336 240-250 119-188 25-189 204-344
+80-142 91-323 91-288 75-323 244-330 175-348 308-311 28-336 14-165 32-209 204-255 149-323 85-97 76-268 254-266 247-287 8-266 68-194 287-288 143-197 24-224 68-241 253-309
+177-346 260-310 308-309 254-350 91-322 68-334 128-204 33-208 254-356 24-43 246-310 165-310 253-310 136-335 94-336 69-165 31-328 25-264 38-280 129-328 163-330 81-177
+302-340 13-32 302-351 75-256 241-254 251-276 32-310 91-327 68-321 302-311 25-290 116-200 247-261 129-322 175-328 254-302 91-336 89-92 310-329 69-169 24-177 69-241 31-194
+70-165 165-264 204-267 254-290 310-328 28-189 24-83 69-209 117-130 66-323 31-165 62-264 253-254 141-322 25-44 28-184 91-261 81-158 251-312 69-208 75-330 310-330 131-204
+62-224 35-280 64-204 2-159 83-150 249-253 49-335 68-243 69-268 148-165 130-204 245-270 255-290 83-132 24-322 165-301 92-297 28-225 68-341 116-335 94-200 177-293 187-302
+257-295 165-313 254-340 25-321 165-330 35-266 86-268 61-290 142-336 329-348 136-295 119-177 248-253 83-96 165-250 25-265 261-350 69-321 254-330 204-247 191-254 131-328
+30-322 241-251 143-337 308-314 61-328 251-358 178-288 129-314 69-356 149-321 24-37 131-330 91-317 204-329 205-260 231-302 150-328 149-276 74-327 32-250 250-310 29-32
+255-309 68-208 241-255 62-322 14-225 253-267 50-152 246-308""".split()], int)
+
+# %% ../nbs/12_published.ipynb #f3c137e9
 def check_order(
     bold:np.ndarray, # [time, 424] or [time, 360]
-)->float: # share of cortical parcels whose mirror parcel is among the 5 % most correlated of the other side
-    "Are the parcels in the order of A424? Warns below 0.5."
-    z = np.nan_to_num((bold[:,:360]-np.nanmean(bold[:,:360], 0))/np.maximum(np.nanstd(bold[:,:360], 0), 1e-9)); r = z[:,:180].T@z[:,180:]/len(z)
-    share = float(((r>r.diagonal()[:,None]).sum(1)<9).mean())
-    if share<.5: warnings.warn(f"bold: only {share:.0%} of mirror parcels are strongly correlated; are the parcels in the order of A424 (right cortex, left cortex, subcortex, cerebellum)?")
-    return share
+)->AttrDict: # mirror: share of cortical parcels whose mirror parcel is among the 5 % most correlated of the other side; lateral: mean difference in Fisher z of 300 pairs and their mirror images
+    "Are the parcels in the order of A424? Warns if `mirror` is below 0.5, or else `lateral` below 0."
+    z = np.nan_to_num((bold[:,:360]-np.nanmean(bold[:,:360], 0))/np.maximum(np.nanstd(bold[:,:360], 0), 1e-9)); r = z.T@z/len(z); across = r[:180,180:]
+    mirror = float(((across>across.diagonal()[:,None]).sum(1)<9).mean()); f = np.arctanh(np.clip(r, -.99, .99)); i, j = _lateral.T; lateral = float((f[i,j]-f[(i+180)%360,(j+180)%360]).mean())
+    if mirror<.5: warnings.warn(f"bold: only {mirror:.0%} of mirror parcels are strongly correlated; are the parcels in the order of A424 (right cortex, left cortex, subcortex, cerebellum)?")
+    elif lateral<0: warnings.warn(f"bold: pairs of parcels that are more correlated on one side in nearly everyone are more correlated on the other here (difference {lateral:.3f}); are left and right exchanged? In A424 the right cortex comes first")
+    return AttrDict(mirror=mirror, lateral=lateral)
 
 # %% ../nbs/12_published.ipynb #03ac0e27
 published_names = {'old_13M': 'vandijklab/brainlm', 'vitmae_111M': 'vandijklab/brainlm', 'vitmae_650M': 'vandijklab/brainlm', 'age': 'vandijklab/brainlm_finetuned'}

@@ -5,8 +5,8 @@
 from brainlm.published import *
 
 
-# %% ../nbs/12_published.ipynb #a0d85713
-import json, os, numpy as np, pytest, torch, torch.nn.functional as F
+# %% ../nbs/12_published.ipynb #313cfb0d
+import json, os, warnings, numpy as np, pytest, torch, torch.nn.functional as F
 from pathlib import Path
 from fastcore.basics import AttrDict
 from safetensors import safe_open
@@ -98,7 +98,7 @@ def test_vit_attention_and_tokens():
     p = (q@k.mT/8**.5).softmax(-1)[0,2]; want = p[0,1:].view(27,27)[row[7], col].sum()/(row==row[7]).sum(); assert torch.isclose(a[0,0,2,0,8], want, atol=1e-6)
 
 
-# %% ../nbs/12_published.ipynb #6e69793a
+# %% ../nbs/12_published.ipynb #89aa291d
 def config(**k): return AttrDict({**_mae_defaults, **dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=16, num_brain_voxels=8, num_timepoints_per_voxel=40, timepoint_patching_size=20), **k})
 
 def written(folder, c, w, bin=False):
@@ -129,10 +129,15 @@ def test_refused(tmp_path):
 def test_filter_gradient_is_right():
     v, t = torch.randn(1, 2, 70, 3, dtype=torch.double, requires_grad=True), torch.randn(2, 65, dtype=torch.double, requires_grad=True); assert torch.autograd.gradcheck(lambda v, t: _fir(v, t, 16), (v, t))
 
+def check_order_quietly(x):
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); return check_order(x)
+
 def test_recipe_and_order():
     "Other TRs are resampled, missing parcels named, another order is noticed"
     rng = np.random.default_rng(0); r = InputRecipe(); same = type('S', (), dict(transform=staticmethod(lambda x: x))); x = rng.standard_normal((100,424)); half = rng.standard_normal((100,180)); x[:,:180] += half; x[:,180:360] += half
     assert r.prepare(x, .8, same).shape==(100,424) and abs(len(r.prepare(x, 1.47, same))-200)<=2
     y = x.copy(); y[:,7] = np.nan; pytest.raises(ValueError, r.prepare, y, .735, same).match('1 parcels are missing'); pytest.raises(ValueError, r.prepare, x[:,:400], .735, same).match('expected .time, 424')
-    assert check_order(x)>.9
-    with pytest.warns(UserWarning, match='order of A424'): assert check_order(x[:,rng.permutation(424)])<.2
+    right = check_order_quietly(x); assert right.mirror>.9
+    i, j = pub._lateral.T; twin = x.copy(); shared = rng.standard_normal((100,300)); np.add.at(twin.T, i, shared.T); np.add.at(twin.T, j, shared.T); assert check_order_quietly(twin).lateral>.05
+    with pytest.warns(UserWarning, match='left and right exchanged'): assert check_order(twin[:,np.r_[180:360, 0:180, 360:424]]).lateral<-.05
+    with pytest.warns(UserWarning, match='order of A424'): assert check_order(x[:,rng.permutation(424)]).mirror<.2
