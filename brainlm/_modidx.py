@@ -352,6 +352,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'brainlm.finetuning._add_lora': ('finetuning.html#_add_lora', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._begin': ('finetuning.html#_begin', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._card_text': ('finetuning.html#_card_text', 'brainlm/finetuning.py'),
+                                    'brainlm.finetuning._class_weights': ('finetuning.html#_class_weights', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._data': ('finetuning.html#_data', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._device': ('finetuning.html#_device', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._groups': ('finetuning.html#_groups', 'brainlm/finetuning.py'),

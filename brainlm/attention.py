@@ -142,7 +142,7 @@ def plain_maps(
     with np.errstate(divide='ignore'): sd = np.stack([np.log2(np.nanstd(o, 0)) for o in x])
     return {'variance': np.where(np.isfinite(sd), sd, np.nan), 'FC strength': np.stack([np.where(np.isnan(o).all(0), np.nan, _fc(o).sum(0)/(o.shape[1]-1)) for o in x])}
 
-# %% ../nbs/41_attention.ipynb #a0c53448
+# %% ../nbs/41_attention.ipynb #30d93492
 def plot_network_effects(
     effects:pd.DataFrame, # from `contrast` of `network_means`
     title:str='', # say here whether the data are real, semi-synthetic or simulated
@@ -151,7 +151,7 @@ def plot_network_effects(
     "Effect size of each network with its interval; filled where q < 0.05"
     ax = ax or plt.subplots(figsize=(5, .6+.32*len(effects)), layout='constrained')[1]; c = sns.color_palette('colorblind')[0]
     for i,o in enumerate(effects.itertuples()): ax.hlines(i, o.low, o.high, color=c, lw=2); ax.plot(o.d, i, 'o', ms=7, mec=c, mew=1.5, color=c if o.q<.05 else 'w')
-    ax.axvline(0, color='.5', lw=.8); ax.set_yticks(range(len(effects)), effects.index); ax.invert_yaxis(); sns.despine(ax=ax)
+    ax.axvline(0, color='.5', lw=.8); ax.set_yticks(range(len(effects)), effects.index); ax.set_ylim(len(effects)-.5, -.5); sns.despine(ax=ax)
     n = effects.attrs.get('n', ('?',)); ax.set(xlabel=f"effect size d, {effects.attrs['groups'][1]} − {effects.attrs['groups'][0]} (n = {n[0] if effects.attrs['paired'] else ' and '.join(map(str, n))}); filled: q < 0.05")
     ax.set_title(title, fontsize=10, loc='left'); return ax
 

@@ -71,7 +71,7 @@ def _pretrain(a):
     print(f"{a.out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}" + (f", best validation loss {log['valid_loss'].min():.4f} in epoch {log['valid_loss'].idxmin()}" if log['valid_loss'].notna().any() else '')
           + f"\nload it with BrainLM.from_pretrained('{Path(a.out)/('best' if log['valid_loss'].notna().any() else 'last')}')")
 
-# %% ../nbs/51_cli.ipynb #72d82480
+# %% ../nbs/51_cli.ipynb #4082a056
 def _store_and_model(a, split):
     "The store, and the model of --model, or an untrained one of --preset, scaled by the training subjects"
     from brainlm.model import BrainLM, preset
@@ -101,7 +101,7 @@ def _say(file):
 
 def _finetune(a):
     from brainlm.results import finetune_report
-    _report(a, finetune_report, target=a.target, table=a.table, on=a.on, task=a.task, threshold=a.threshold, transform=a.transform, pooling=a.pooling, head=a.head, unfreeze=a.unfreeze, confounds=a.confounds)
+    _report(a, finetune_report, target=a.target, table=a.table, on=a.on, task=a.task, threshold=a.threshold, class_weights='balanced' if a.balanced else None, transform=a.transform, pooling=a.pooling, head=a.head, unfreeze=a.unfreeze, confounds=a.confounds)
 
 def _forecast(a):
     from brainlm.results import forecast_report
@@ -148,7 +148,7 @@ def _embed(a):
     store = RecordingStore(a.store); t = embed_store(store, a.model, a.out, pooling=a.pooling, window=a.window, batch_size=a.batch_size, device=a.device)
     print(f"{store}\n{a.out}: {len(t)} rows, {t.shape[1]-4} features")
 
-# %% ../nbs/51_cli.ipynb #906f8137
+# %% ../nbs/51_cli.ipynb #92fc860a
 def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
@@ -219,7 +219,7 @@ def _parser():
     f.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
     _options(f, ('--table', None, 'covariates, a row for each subject; default: the columns of the store', dict(metavar='FILE.csv')), ('--on', ['subject'], 'columns that table and store share', dict(nargs='+', metavar='COLUMN')),
         ('--confounds', [], 'columns whose own prediction is shown too', dict(nargs='+', metavar='COLUMN')), ('--task', None, 'default: from the values', name('regression','classification')),
-        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')), ('--transform', 'zscore', 'of a number', name('zscore','minmax','logminmax')),
+        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')), ('--balanced', False, 'rare classes weigh more', dict(action='store_true')), ('--transform', 'zscore', 'of a number', name('zscore','minmax','logminmax')),
         ('--pooling', 'cls', 'what the head reads', name('cls','mean','attention')), ('--head', 'linear', 'on top of the encoder', name('linear','mlp')),
         ('--unfreeze', 'none', 'what learns beside the head', name('none','last','all','lora')), ('--epochs', 20, 'passes over the training subjects, at most', n))
     f.set_defaults(run=_finetune)

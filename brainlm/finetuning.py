@@ -386,7 +386,12 @@ def _begin(tuned, y):
     guess = y.mean(0) if tuned.classes is None else np.log(np.bincount(y, minlength=len(tuned.classes))/len(y))
     last.weight.zero_(); last.bias.copy_(torch.as_tensor(guess))
 
-# %% ../nbs/22_finetuning.ipynb #2e13582a
+# %% ../nbs/22_finetuning.ipynb #be45e6af
+def _class_weights(y, classes, kind, device):
+    "Weight of each class [class], mean 1 over the training recordings; None: all alike"
+    return None if kind is None else torch.tensor(len(y)/(len(classes)*np.bincount(y, minlength=len(classes))), dtype=torch.float32, device=device)
+
+# %% ../nbs/22_finetuning.ipynb #ec10765d
 def finetune_learner(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # with its scaler; a copy is trained
@@ -396,6 +401,7 @@ def finetune_learner(
     task:str='regression', # or 'classification'
     transform='zscore', # of a regression target: 'zscore', 'minmax', 'logminmax' or a `TargetTransform`; fitted on the training side
     threshold:float|None=None, # of a classification target: the classes are 'at most' and 'more than' this
+    class_weights:str|None=None, # 'balanced': a class weighs the more, the rarer it is among the training recordings
     pooling:str='cls', # 'cls', 'mean' or 'attention'
     head:str='linear', # 'linear' or 'mlp'
     unfreeze:str='none', # what learns beside the head: 'none', 'last', 'all' or 'lora'
@@ -410,18 +416,19 @@ def finetune_learner(
     progress:bool|None=None # bars and a table; None: in a terminal only
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
     "A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn."
-    _one_of('task', task, ('regression','classification')); _one_of('unfreeze', unfreeze, ('none','last','all','lora'))
+    _one_of('task', task, ('regression','classification')); _one_of('unfreeze', unfreeze, ('none','last','all','lora')); _one_of('class_weights', class_weights, (None,'balanced'))
+    if class_weights and task=='regression': raise ValueError(f"class_weights: found {class_weights!r} with task 'regression', expected task='classification'")
     if threshold is not None and task=='regression': raise ValueError(f"threshold: found {threshold} with task 'regression', expected task='classification'")
     device, bf16 = _device(device, bf16); _sides(store, split)
     name, y = _values(store, target); split = _left_out(store, name, y, np.asarray(split)); rows, data = _data(store, model, split, patience)
     if task=='regression': (y, transform), classes, loss = _scores(store, name, y, split, transform), None, F.mse_loss
-    else: (y, classes), transform, loss = _labels(store, name, y, split, threshold), None, F.cross_entropy
+    else: (y, classes), transform = _labels(store, name, y, split, threshold), None; loss = partial(F.cross_entropy, weight=_class_weights(y[rows['train']], classes, class_weights, device))
     torch.manual_seed(seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0).to(device).eval(); _thaw(tuned, unfreeze)
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
     train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(train); _begin(tuned, y[rows['train']])
     valid = _WithTarget(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
-    recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, unfreeze=unfreeze, config=asdict(model.config),
+    recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
     return _tuner(window_dls(_WithTarget(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
 

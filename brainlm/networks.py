@@ -199,7 +199,7 @@ def _shuffled(y, groups, n, seed):
             for a,b in zip(same, rng.permutation(len(same))): out[a] = y[same[b]]
         yield out
 
-# %% ../nbs/40_networks.ipynb #bc8b1153
+# %% ../nbs/40_networks.ipynb #39209c2b
 def plot_methods(
     results:dict, # name → from `classify_parcels`, of one atlas
     title:str='', # say here whether the data are real, semi-synthetic or simulated
@@ -210,7 +210,7 @@ def plot_methods(
     for i,(k,r) in enumerate(results.items()):
         c = sns.color_palette('colorblind')[0 if 'attention' in k.lower() else 7]; ax.hlines(i, r.low, r.high, color=c, lw=2); ax.plot(r.accuracy, i, 'o', color=c, ms=6)
     for v,ls,k in ((first.majority, '--', 'largest network'), (first.chance, ':', 'chance')): ax.axvline(v, color='.4', lw=1, ls=ls, label=k)
-    ax.set_yticks(range(len(results)), results); ax.invert_yaxis(); ax.set(xlabel=f'accuracy, {first.atlas}, {first.n_parcels} parcels ({first.n_pairs} pairs)'); ax.set_title(title, fontsize=10, loc='left')
+    ax.set_yticks(range(len(results)), results); ax.set_ylim(len(results)-.5, -.5); ax.set(xlabel=f'accuracy, {first.atlas}, {first.n_parcels} parcels ({first.n_pairs} pairs)'); ax.set_title(title, fontsize=10, loc='left')
     ax.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc='upper left'); sns.despine(ax=ax)
     return ax
 

@@ -187,7 +187,7 @@ def compare_responses(
             low, high = np.percentile(v[rng.integers(len(v), size=(n_boot, len(v)))].mean(1), [2.5, 97.5]); cell[k,n] = f'{v.mean():.2f} [{low:.2f}, {high:.2f}]'
     return pd.Series(cell).unstack(sort=False)
 
-# %% ../nbs/42_perturbation.ipynb #13298248
+# %% ../nbs/42_perturbation.ipynb #496c7c41
 def plot_energy(
     shares:pd.DataFrame, # from `energy_by_network`
     title:str='', # say here whether the data are real, semi-synthetic or simulated
@@ -197,7 +197,7 @@ def plot_energy(
     ax = ax or plt.subplots(figsize=(5, .7+.32*len(shares)), layout='constrained')[1]; c = sns.color_palette('colorblind')
     for i,o in enumerate(shares.itertuples()):
         ax.barh(i, o.share, color=c[0] if o.p<.05 else c[9], height=.6); ax.hlines(i, o.low, o.high, color='k', lw=1.2); ax.vlines(o.expected, i-.4, i+.4, color=c[1], lw=2.5)
-    ax.set_yticks(range(len(shares)), shares.index); ax.invert_yaxis(); ax.set(xlabel='share of the energy (orange: turned maps; dark: p < 0.05)'); ax.set_title(title, fontsize=10, loc='left'); sns.despine(ax=ax); return ax
+    ax.set_yticks(range(len(shares)), shares.index); ax.set_ylim(len(shares)-.5, -.5); ax.set(xlabel='share of the energy (orange: turned maps; dark: p < 0.05)'); ax.set_title(title, fontsize=10, loc='left'); sns.despine(ax=ax); return ax
 
 def plot_response(
     response:np.ndarray, # [parcel, time], from `stimulate`, mean over windows

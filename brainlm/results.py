@@ -59,7 +59,7 @@ def plot_results(
     fig.suptitle(title, fontsize=10, x=.01, ha='left')
     return fig
 
-# %% ../nbs/33_results.ipynb #6f19c866
+# %% ../nbs/33_results.ipynb #74f5f94c
 def _subjects(frame):
     "Mean over the recordings of a subject"
     return frame.groupby(['model','subject'], sort=False, as_index=False)[['y','prediction']].mean()
@@ -74,12 +74,12 @@ def _rivals(store, model, y, split, classify, names, confounds):
     if confounds is not None and not classify: out.append(row('confounds alone', ConfoundReader(confounds.iloc[rows].reset_index(drop=True)), np.arange(len(rows), dtype=float)[:,None,None]))
     return pd.concat(out)
 
-def _numeric(y, tuned):
-    "Target as numbers, NaN where missing: as it is, or 1 for the second class"
-    if tuned.classes is None: return y.astype(float).to_numpy()
-    return y.map({c:float(i) for i,c in enumerate(tuned.classes)}).to_numpy(float)
+def _numeric(y, up, threshold):
+    "Target as numbers, NaN where missing: as it is, or 1 for the class `up` (more than the threshold, where there is one) and 0 for the other"
+    if up is None: return y.astype(float).to_numpy()
+    return (y.eq(up) if threshold is None else y.gt(threshold)).astype(float).where(y.notna()).to_numpy()
 
-# %% ../nbs/33_results.ipynb #9e51bad7
+# %% ../nbs/33_results.ipynb #e36b5995
 def finetune_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # pretrained, or not; a copy is trained
@@ -90,6 +90,7 @@ def finetune_report(
     split=None, # 'train', 'valid' or 'test' for each recording; None: `store.split(0.15, 0.25, seed)`
     task:str=None, # 'regression' or 'classification'; None: classification for words, and with a threshold
     threshold:float=None, # two classes: at most this, and more
+    class_weights:str=None, # 'balanced': rare classes weigh more
     transform:str='zscore', pooling:str='cls', head:str='linear', unfreeze:str='none', # as in `finetune_learner`
     epochs:int=20, lr:float=1e-3, # as in `finetune`
     confounds=(), # columns of numbers or words: what do they alone predict?
@@ -105,12 +106,12 @@ def finetune_report(
     y = covariates[target].rename(target)
     task = task or ('regression' if threshold is None and pd.api.types.is_numeric_dtype(y) else 'classification')
     if (n := store.table['subject'][(split=='test') & y.notna().to_numpy()].nunique())<2: raise ValueError(f"split: found {n} test subjects with a value of {target!r}, expected at least 2")
-    learn = finetune_learner(store, model, y, out/'run', split, task, transform, threshold, pooling, head, unfreeze, batch_size=batch_size, seed=seed, device=device, progress=progress)
+    learn = finetune_learner(store, model, y, out/'run', split, task, transform, threshold, class_weights, pooling, head, unfreeze, batch_size=batch_size, seed=seed, device=device, progress=progress)
     if (classes := learn.model.classes) is not None and len(classes)!=2: raise ValueError(f"target {target!r}: found {len(classes)} classes, expected 2; `finetune_learner` trains more, the scores here are those of two")
     log = learn.finetune(epochs, lr, resume=resume); tuned = learn.model
-    if threshold is not None: y = y.gt(threshold).map({False: classes[0], True: classes[1]}).where(y.notna())
-    values = _numeric(y, tuned); rows = np.flatnonzero((split=='test') & ~np.isnan(values))
-    got = tuned.predict(store, rows); mine = got['prediction'] if classes is None else got[f'p({classes[1]})']
+    up = None if classes is None else classes[1] if threshold is None else f'> {threshold:g}'
+    values = _numeric(y, up, threshold); rows = np.flatnonzero((split=='test') & ~np.isnan(values))
+    got = tuned.predict(store, rows); mine = got['prediction'] if up is None else got[f'p({up})']
     parts = [pd.DataFrame(dict(model='BrainLM', subject=got['subject'].to_numpy(), y=values[rows], prediction=mine.to_numpy(float)))]
     names = rivals or (('mean','ridge on FC (correlation)') if classes is None else ('majority','logistic on FC (correlation)'))
     parts.append(_rivals(store, model, values, split, classes is not None, names, covariates[list(confounds)] if confounds else None))

@@ -150,7 +150,7 @@ def test_missing_targets_are_left_out_and_said(tmp_path):
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="found no 'train' recordings"): learner(store, model, tmp_path/'x', pd.Series([np.nan]*9), task='classification')
 
 
-# %% ../nbs/22_finetuning.ipynb #4ad69076
+# %% ../nbs/22_finetuning.ipynb #c35abb3d
 def test_classes_of_all_kinds(tmp_path):
     store = small_store(tmp_path/'s'); model = small_model(store)
     classes = lambda y, **kw: learner(store, model, tmp_path/'r', y, task='classification', **kw).model.classes
@@ -158,6 +158,14 @@ def test_classes_of_all_kinds(tmp_path):
     with pytest.warns(UserWarning): assert classes([1.,0.,np.nan]*3)==[0,1]
     assert classes(np.array([3,5,4]*3), threshold=4)==['> 4','≤ 4']
     json.dumps(classes(np.array([1,0,2]*3, dtype='int8')))
+
+def test_balanced_classes_change_the_loss_and_nothing_else(tmp_path):
+    "The first guess stays that of the training shares; the loss is the weighted one"
+    store = small_store(tmp_path/'s'); model = small_model(store); y = np.array([1,0,0]*3); x = torch.randn(4, 2); t = torch.tensor([0,0,0,1])
+    plain, even = (learner(store, model, tmp_path/'r', y, task='classification', class_weights=k) for k in (None, 'balanced'))
+    assert torch.allclose(plain.loss_func(x, t), torch.nn.functional.cross_entropy(x, t)) and not torch.allclose(even.loss_func(x, t), plain.loss_func(x, t))
+    assert all(torch.equal(a, b) for a,b in zip(plain.model.state_dict().values(), even.model.state_dict().values()))
+    with pytest.raises(ValueError, match="task 'regression'"): learner(store, model, tmp_path/'r', y.astype(float), class_weights='balanced')
 
 
 # %% ../nbs/22_finetuning.ipynb #5e9d41ff

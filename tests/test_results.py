@@ -31,7 +31,7 @@ def study(tmp_path_factory):
     return store, BrainLM(cfg, p, RobustScaler().fit(store, rows='all')), store.split(.2, .4, 1), top
 
 
-# %% ../nbs/33_results.ipynb #ca0e96d4
+# %% ../nbs/33_results.ipynb #6402cc0a
 def test_finetune_report_is_what_the_model_predicts(study):
     store, model, split, top = study
     html = finetune_report(store, model, 'score', top/'score', split=split, epochs=1, confounds=('site',), progress=False).read_text(encoding='utf-8')
@@ -56,7 +56,9 @@ def test_classes(study):
     finetune_report(store, model, 'group', top/'group', split=split, epochs=1, progress=False)
     finetune_report(store, model, 'score', top/'above', threshold=11.5, split=split, epochs=1, progress=False)
     a, b = (pd.read_parquet(top/n/'predictions.parquet').set_index(['model','subject']) for n in ('group','above'))
-    assert np.allclose(a.y, 1-b.y.reindex(a.index)) and a.prediction.between(0, 1).all()         # 'lo' is the second word, 'more than 11.5' the second class
+    assert np.allclose(a.y, 1-b.y.reindex(a.index)) and a.prediction.between(0, 1).all()         # 'lo' is the second word; of a threshold, more counts as 1
+    for name,up,t in (('group','lo',a), ('above','> 11.5',b)):
+        want = load_finetuned(top/name/'model').predict(store, split=='test').groupby('subject')[f'p({up})'].mean(); mine = t.loc['BrainLM'].prediction; assert np.allclose(mine, want.reindex(mine.index)), 'the probability of the class that y counts as 1'
     assert pd.read_parquet(top/'group/results.parquet').set_index(['model','metric']).value['logistic on FC (correlation)','auc']>.8
     three = pd.DataFrame(dict(subject=store.table.subject, kind=[int(s[1:])%3 for s in store.table.subject])).drop_duplicates('subject')
     with pytest.raises(ValueError, match='found 3 classes, expected 2'): finetune_report(store, model, 'kind', top/'x', table=three, task='classification', split=split)
