@@ -63,7 +63,7 @@ class PerturbationResult:
     "What `optimise` returns"
     delta:np.ndarray # [batch, parcel, time], G(X) − X
     history:pd.DataFrame # a row a step: distance (mean over windows, 1 at the start of the path), penalty
-    distance:np.ndarray # [batch], at the end; 1 is no progress, 0 the target
+    distance:np.ndarray # [batch], squared, at the end; 1 is no progress, 0 the target
     @property
     def energy(self): # [batch, parcel], adds up to 1
         e = (self.delta**2).sum(-1); return e/e.sum(-1, keepdims=True)
@@ -226,15 +226,15 @@ def perturbation_report(
     if column not in t: raise ValueError(f"column: found {column!r}, expected a column of the store, one of {list(t)}")
     people = np.random.default_rng(seed).permutation(sorted(set(t['subject'][t[column].isin([source,target])]))); half = t['subject'].isin(people[:len(people)//2])
     def some(keep, what, most=None):
-        rows = np.flatnonzero(keep)
-        if (n := t['subject'].iloc[rows].nunique())<5: raise ValueError(f"{column} = {what!r}: found {n} subjects in half of the store, expected at least 5; the column has {sorted(map(str, set(t[column])))}")
+        rows = np.flatnonzero(keep); rows = rows[~t['subject'].iloc[rows].duplicated().to_numpy()]     # the first recording of each subject
+        if (n := len(rows))<5: raise ValueError(f"{column} = {what!r}: found {n} subjects in half of the store, expected at least 5; the column has {sorted(map(str, set(t[column])))}")
         w = _windows(model, store, rows); first = [int(np.flatnonzero(w.item==i)[0]) for i in range(len(rows))]; return torch.stack([w[i][0] for i in first[:most]])
     a, b, x = some(half & (t[column]==source), source), some(half & (t[column]==target), target), some(~half & (t[column]==source), source, n_windows)
     shift = direction(model, a, b, latent); cut = len(a)//2; other = direction(model, a[:cut], a[cut:], latent); other = other*shift.norm()/other.norm()
     toward, null = (optimise(model, x, s, kind, latent, steps, seed=seed) for s in (shift, other)); again = optimise(model, x, shift, kind, latent, steps, seed=seed+1)
     shares = {f'{source} → {target}': energy_by_network(toward.energy, p, atlas, seed=seed), f'{source} → other {source}': energy_by_network(null.energy, p, atlas, seed=seed)}
     title = f"{'/'.join(store.attrs['provenance'])} data"; first = next(iter(shares.values())); hit = first[first.p<.05].sort_values('ratio', ascending=False); other_hit = shares[f'{source} → other {source}'].query('p<.05')
-    words = (f"From {source} toward {target} the latents ({latent}) came to {toward.distance.mean():.2f} of the distance (0 is the target). " + (f"Energy stands out in {', '.join(f'{k} ({o.ratio:.1f} times its share in turned maps, p = {o.p:.3f})' for k,o in hit.iterrows())}." if len(hit) else 'Energy stands out in no network.')
+    words = (f"From {source} toward {target} the latents ({latent}) came to {toward.distance.mean():.2f} of the squared distance (0 is the target). " + (f"Energy stands out in {', '.join(f'{k} ({o.ratio:.1f} times its share in turned maps, p = {o.p:.3f})' for k,o in hit.iterrows())}." if len(hit) else 'Energy stands out in no network.')
              + f" Toward other {source}: {', '.join(other_hit.index) or 'none'}.")
     out.mkdir(parents=True, exist_ok=True); np.save(out/'delta.npy', toward.delta.astype('float32')); pd.concat(shares, names=['direction']).to_csv(out/'networks.csv')
     pd.DataFrame(dict(parcel=p.names, network=p.networks(atlas), energy=toward.energy.mean(0), energy_other=null.energy.mean(0))).to_csv(out/'energy.csv', index=False)
@@ -242,7 +242,7 @@ def perturbation_report(
     for ax,(k,v) in zip(axs, shares.items()): plot_energy(v, k, ax)
     line, ax = plt.subplots(figsize=(5, 2.6), layout='constrained')
     for k,r in ((target, toward), (f'other {source}', null)): ax.plot(r.history['distance'], label=k)
-    ax.set(xlabel='step', ylabel='distance to the target', ylim=(0, None)); ax.legend(frameon=False); sns.despine(ax=ax)
+    ax.set(xlabel='step', ylabel='squared distance to the target', ylim=(0, None)); ax.legend(frameon=False); sns.despine(ax=ax)
     how = f"{len(x)} windows, one a subject, of people who gave nothing to the direction; {kind} G, {steps} steps. The same map from another start: r = {np.mean([stability(o) for o in zip(toward.energy, again.energy)]):.2f}; in other people: r = {stability(toward.energy):.2f}."
     return write_whole(out/'report.html', page(f'Perturbation: {source} → {target}', text(f'{title} · {len(x)} subjects', 'sub'), f'<div class="verdict">{text(words)}</div>',
         section('Which networks', figure_html(fig, f'Energy share by network, 95 % intervals over subjects, against randomly turned maps ({title}).'), table_html(first.map('{:.3f}'.format), f'{source} → {target} ({title}, {len(x)} subjects)', '')),
