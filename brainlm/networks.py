@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['attention_matrix', 'attention_profiles', 'raw_profiles', 'fc_profiles', 'token_profiles', 'place_profiles',
-           'vae_profiles', 'gcn_profiles', 'parcel_pairs', 'classify_parcels', 'plot_methods', 'plot_confusion',
-           'plot_attention', 'plot_map', 'cluster_parcels', 'networks_report']
+           'vae_profiles', 'gcn_profiles', 'parcel_pairs', 'classify_parcels', 'compare_methods', 'plot_methods',
+           'plot_confusion', 'plot_attention', 'plot_map', 'cluster_parcels', 'networks_report']
 
 # %% ../nbs/40_networks.ipynb #2d536b21
 import warnings
@@ -16,9 +16,9 @@ from fastcore.basics import AttrDict
 from scipy.spatial.distance import cdist
 from sklearn.cluster import SpectralClustering
 from sklearn.manifold import TSNE
-from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score, f1_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score, confusion_matrix, f1_score, normalized_mutual_info_score
 from sklearn.model_selection import StratifiedGroupKFold
-from .atlas import Parcellation, network_palette, plot_glass_brain
+from .atlas import Parcellation, network_atlases, network_palette, plot_glass_brain
 from .recordings import RecordingStore
 from .simulation import mirror_pairs
 from .windows import TiledWindows
@@ -157,6 +157,24 @@ def _nested(distances, y, groups, n, n_splits, seed):
     return out
 
 # %% ../nbs/40_networks.ipynb #c1aaaa59
+def _labelled(profiles, parcellation, atlas, n_splits):
+    "Who takes part [parcel], names of the networks with enough pairs of parcels, and the pairs [parcel]. ValueError where that leaves nothing."
+    if profiles.ndim!=2 or len(profiles)!=len(parcellation):
+        raise ValueError(f"profiles: found shape {profiles.shape}, expected a row for each of the {len(parcellation)} parcels of {parcellation.name}")
+    truth, pairs = parcellation.networks(atlas).astype(object), parcel_pairs(parcellation)
+    if not (truth!='').any(): raise ValueError(f"atlas: {parcellation.name} has no {atlas} labels, expected a parcellation with networks in the column {atlas!r}")
+    there = (truth!='') & np.isfinite(profiles).all(1)
+    few = [k for k in parcellation.network_names(atlas) if len(set(pairs[there & (truth==k)]))<n_splits]
+    if few: warnings.warn(f"{atlas}: {', '.join(few)} have fewer than {n_splits} pairs of parcels and are left out")
+    names = [k for k in parcellation.network_names(atlas) if k not in few]
+    if len(names)<2: raise ValueError(f"atlas: {atlas} has {len(names)} networks with at least {n_splits} pairs of parcels in {parcellation.name}, expected 2")
+    return there & np.isin(truth, names), names, pairs
+
+def _distances(x):
+    "Cosine, and Euclidean of z-scored features [parcel, parcel]"
+    sd = x.std(0); z = (x-x.mean(0))/np.where(sd>0, sd, 1)
+    return [np.nan_to_num(cdist(x, x, 'cosine'), nan=1.), cdist(z, z)]
+
 def classify_parcels(
     profiles:np.ndarray, # [parcel, feature]
     parcellation:Parcellation,
@@ -164,29 +182,26 @@ def classify_parcels(
     n_splits:int=5, n_repeats:int=5, # folds of parcel pairs, and times with other folds
     n_permutations:int=0, # of the labels of pairs, for p
     seed:int=0,
-)->AttrDict: # accuracy, balanced_accuracy, f1 with `low` and `high` of the accuracy (95 %, bootstrap over pairs), majority, chance, p; n_parcels, n_pairs; predicted [repeat, parcel] ('' where left out), truth [parcel], confusion DataFrame
+)->AttrDict: # accuracy with low and high (95 %, bootstrap over pairs), balanced_accuracy, f1, majority, chance, n_parcels, n_pairs, confusion; predicted [repeat, parcel] and truth [parcel], '' where left out; p, null
     "k-NN of parcels into networks. ValueError for another number of parcels, values that are not finite, or an atlas without labels."
-    profiles = np.asarray(profiles, float)
-    if profiles.ndim!=2 or len(profiles)!=len(parcellation): raise ValueError(f"profiles: found shape {profiles.shape}, expected a row for each of the {len(parcellation)} parcels of {parcellation.name}")
-    truth = parcellation.networks(atlas).astype(object)
-    if not (truth!='').any(): raise ValueError(f"atlas: {parcellation.name} has no {atlas} labels, expected a parcellation with networks in the column {atlas!r}")
-    pairs = parcel_pairs(parcellation); there = (truth!='') & np.isfinite(profiles).all(1)
-    few = [k for k in parcellation.network_names(atlas) if len(set(pairs[there & (truth==k)]))<n_splits]
-    if few: warnings.warn(f"{atlas}: {', '.join(few)} have fewer than {n_splits} pairs of parcels and are left out"); there &= ~np.isin(truth.astype(str), few)
-    names = [k for k in parcellation.network_names(atlas) if k not in few]; x, g = profiles[there], pairs[there]; y = np.array([names.index(k) for k in truth[there]])
-    if len(names)<2: raise ValueError(f"atlas: {atlas} has {len(names)} networks with at least {n_splits} pairs of parcels in {parcellation.name}, expected 2")
-    spread = x.std(0); distances = [cdist(x, x, 'cosine'), cdist(z := (x-x.mean(0))/np.where(spread>0, spread, 1), z)]; distances[0] = np.nan_to_num(distances[0], nan=1.)
-    got = np.stack([_nested(distances, y, g, len(names), n_splits, seed+r) for r in range(n_repeats)]); right = (got==y).mean(0)
-    res = AttrDict(accuracy=right.mean(), **_interval(right, g, seed), balanced_accuracy=np.mean([balanced_accuracy_score(y, o) for o in got]), f1=np.mean([f1_score(y, o, average='macro') for o in got]),
-                   majority=np.bincount(y).max()/len(y), chance=1/len(names), n_parcels=len(y), n_pairs=len(set(g)), atlas=atlas)
-    if n_permutations: null = np.array([(_nested(distances, o, g, len(names), n_splits, seed)==o).mean() for o in _shuffled(y, g, n_permutations, seed)]); res.update(p=(1+(null>=(got[0]==y).mean()).sum())/(1+n_permutations), null=null)
-    res.predicted = np.full((n_repeats, len(there)), '', object); res.predicted[:,there] = np.array(names, object)[got]; res.truth = np.where(there, truth, '')
-    res.confusion = pd.DataFrame(np.mean([[[(o[y==i]==j).mean() for j in range(len(names))] for i in range(len(names))] for o in got], 0), names, names)
+    profiles = np.asarray(profiles, float); there, names, pairs = _labelled(profiles, parcellation, atlas, n_splits)
+    truth, g, distances = np.where(there, parcellation.networks(atlas), ''), pairs[there], _distances(profiles[there])
+    y = np.array([names.index(k) for k in truth[there]]); classify = lambda y, seed: _nested(distances, y, g, len(names), n_splits, seed)
+    got = np.stack([classify(y, seed+r) for r in range(n_repeats)]); right = (got==y).mean(0)
+    res = AttrDict(accuracy=right.mean(), **_interval(right, g, seed), balanced_accuracy=np.mean([balanced_accuracy_score(y, o) for o in got]),
+                   f1=np.mean([f1_score(y, o, average='macro') for o in got]), majority=np.bincount(y).max()/len(y), chance=1/len(names),
+                   n_parcels=len(y), n_pairs=len(set(g)), atlas=atlas, truth=truth, pairs=pairs)
+    if n_permutations:
+        res.null = np.array([(classify(o, seed)==o).mean() for o in _shuffled(y, g, n_permutations, seed)])
+        res.p = (1+(res.null>=(got[0]==y).mean()).sum())/(1+n_permutations)
+    res.predicted = np.full((n_repeats, len(there)), '', object); res.predicted[:,there] = np.array(names, object)[got]
+    res.confusion = pd.DataFrame(np.mean([confusion_matrix(y, o, labels=range(len(names)), normalize='true') for o in got], 0), names, names)
     return res
 
 def _interval(right, groups, seed, n_boot=2000):
     "95 % interval of the mean, pairs resampled"
-    at = np.unique(groups, return_inverse=True)[1]; s, n = np.bincount(at, right), np.bincount(at); w = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), n_boot)
+    at = np.unique(groups, return_inverse=True)[1]; s, n = np.bincount(at, right), np.bincount(at)
+    w = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), n_boot)
     low, high = np.percentile(w@s/(w@n), [2.5, 97.5]); return dict(low=low, high=high)
 
 def _shuffled(y, groups, n, seed):
@@ -199,6 +214,23 @@ def _shuffled(y, groups, n, seed):
             for a,b in zip(same, rng.permutation(len(same))): out[a] = y[same[b]]
         yield out
 
+# %% ../nbs/40_networks.ipynb #9133276b
+def compare_methods(
+    results:dict, # name → from `classify_parcels`, of one parcellation and atlas
+    reference:str, # name of the method that the others are compared with
+    seed:int=0 # of the bootstrap over pairs
+)->pd.DataFrame: # a row for each other method: difference of the accuracy (above 0: better than the reference), low, high (95 %), n_pairs
+    "Each method against one, on the parcels that both have classified. ValueError for an unknown reference, or methods judged on different networks."
+    if reference not in results: raise ValueError(f"reference: found {reference!r}, expected one of {list(results)}")
+    ref, rows = results[reference], {}
+    for k,r in results.items():
+        if k==reference: continue
+        both = (r.truth!='') & (ref.truth!='')
+        if r.atlas!=ref.atlas or len(r.truth)!=len(ref.truth): raise ValueError(f"{k!r}: found results on {r.atlas}, {len(r.truth)} parcels, expected {ref.atlas}, {len(ref.truth)} parcels")
+        d = ((r.predicted==r.truth).mean(0) - (ref.predicted==ref.truth).mean(0))[both]
+        rows[k] = dict(difference=d.mean(), **_interval(d, ref.pairs[both], seed), n_pairs=len(set(ref.pairs[both])))
+    return pd.DataFrame(rows).T.astype({'n_pairs': int}).rename_axis(f'method − {reference}')
+
 # %% ../nbs/40_networks.ipynb #39209c2b
 def plot_methods(
     results:dict, # name → from `classify_parcels`, of one atlas
@@ -210,7 +242,8 @@ def plot_methods(
     for i,(k,r) in enumerate(results.items()):
         c = sns.color_palette('colorblind')[0 if 'attention' in k.lower() else 7]; ax.hlines(i, r.low, r.high, color=c, lw=2); ax.plot(r.accuracy, i, 'o', color=c, ms=6)
     for v,ls,k in ((first.majority, '--', 'largest network'), (first.chance, ':', 'chance')): ax.axvline(v, color='.4', lw=1, ls=ls, label=k)
-    ax.set_yticks(range(len(results)), results); ax.set_ylim(len(results)-.5, -.5); ax.set(xlabel=f'accuracy, {first.atlas}, {first.n_parcels} parcels ({first.n_pairs} pairs)'); ax.set_title(title, fontsize=10, loc='left')
+    ax.set_yticks(range(len(results)), results); ax.set_ylim(len(results)-.5, -.5)
+    ax.set(xlabel=f'accuracy, {first.atlas}, {first.n_parcels} parcels ({first.n_pairs} pairs)'); ax.set_title(title, fontsize=10, loc='left')
     ax.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc='upper left'); sns.despine(ax=ax)
     return ax
 
@@ -223,6 +256,7 @@ def plot_confusion(
     sns.heatmap(c, vmin=0, vmax=1, cmap='cividis', ax=ax, annot=len(c)<9, fmt='.2f', annot_kws=dict(size=7), cbar_kws=dict(label='share of parcels'))
     ax.set(xlabel='classified as', ylabel='network'); ax.set_title(title, fontsize=10); ax.tick_params(labelsize=8); return ax
 
+# %% ../nbs/40_networks.ipynb #3f4f7766
 def plot_attention(
     matrix:np.ndarray, # [parcel, parcel]
     parcellation:Parcellation, atlas:str='yeo7', # to sort by
@@ -233,8 +267,9 @@ def plot_attention(
     a = np.log2(matrix*len(matrix)+1e-9)[np.ix_(o, o)]; np.fill_diagonal(a, np.nan); top = np.nanpercentile(np.abs(a), 98)
     im = ax.imshow(a, cmap='PuOr_r', vmin=-top, vmax=top, interpolation='nearest'); cuts = np.r_[0, (nets[1:]!=nets[:-1]).nonzero()[0]+1, len(nets)]
     for c in cuts[1:-1]: ax.axhline(c-.5, color='k', lw=.5); ax.axvline(c-.5, color='k', lw=.5)
-    mid, words = (cuts[1:]+cuts[:-1])/2-.5, [nets[c] or 'none' for c in cuts[:-1]]; ax.set_xticks(mid, words, rotation=90, fontsize=8); ax.set_yticks(mid, words, fontsize=8)
-    ax.set(xlabel='attended to', ylabel='from'); ax.set_title(title, fontsize=10); ax.figure.colorbar(im, ax=ax, label='attention (log2 of equal shares)', shrink=.8); return ax
+    mid, words = (cuts[1:]+cuts[:-1])/2-.5, [nets[c] or 'none' for c in cuts[:-1]]
+    ax.set_xticks(mid, words, rotation=90, fontsize=8); ax.set_yticks(mid, words, fontsize=8); ax.set(xlabel='attended to', ylabel='from')
+    ax.set_title(title, fontsize=10); ax.figure.colorbar(im, ax=ax, label='attention (log2 of equal shares)', shrink=.8); return ax
 
 def plot_map(
     profiles:np.ndarray, # [parcel, feature]
@@ -242,24 +277,36 @@ def plot_map(
 ): # matplotlib axes
     "Parcels in two dimensions (t-SNE), coloured by network"
     ax = ax or plt.subplots(figsize=(5, 4), layout='constrained')[1]; net, colour = parcellation.networks(atlas), network_palette(atlas)
-    x = np.nan_to_num(profiles-np.nanmean(profiles, 0)); xy = TSNE(2, perplexity=min(20, len(x)//4), init='pca', metric='cosine', random_state=seed).fit_transform(x)
+    x = np.nan_to_num(profiles-np.nanmean(profiles, 0))
+    xy = TSNE(2, perplexity=min(20, len(x)//4), init='pca', metric='cosine', random_state=seed).fit_transform(x)
     for n in parcellation.network_names(atlas): ax.scatter(*xy[net==n].T, s=14, color=colour[n], label=n, edgecolors='.2', linewidths=.2)
-    ax.set(xticks=[], yticks=[], xlabel='t-SNE 1', ylabel='t-SNE 2'); ax.set_title(title, fontsize=10); ax.legend(frameon=False, fontsize=7, bbox_to_anchor=(1, 1), loc='upper left'); return ax
+    ax.set(xticks=[], yticks=[], xlabel='t-SNE 1', ylabel='t-SNE 2'); ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=7, bbox_to_anchor=(1, 1), loc='upper left'); return ax
 
 # %% ../nbs/40_networks.ipynb #8351e476
 def cluster_parcels(
     profiles:np.ndarray, parcellation:Parcellation, atlas:str='yeo7', # as in `classify_parcels`
     n_permutations:int=500, seed:int=0,
 )->AttrDict: # ari, nmi, p (of the ARI), null mean `null_ari`; labels [parcel], -1 where left out
-    "Spectral clusters of the profiles against the networks"
-    truth = parcellation.networks(atlas); there = (truth!='') & np.isfinite(profiles).all(1); x = profiles[there]-profiles[there].mean(0); y = np.unique(truth[there], return_inverse=True)[1]
-    near = np.clip(1-cdist(x, x, 'cosine'), 0, None)
-    found = SpectralClustering(y.max()+1, affinity='precomputed', random_state=seed, assign_labels='cluster_qr').fit_predict(np.nan_to_num(near)+1e-6)
-    null = np.array([adjusted_rand_score(o, found) for o in _shuffled(y, parcel_pairs(parcellation)[there], n_permutations, seed)]); ari = adjusted_rand_score(y, found)
-    labels = np.full(len(truth), -1); labels[there] = found
+    "Spectral clusters of the profiles against the networks. ValueError as for `classify_parcels`."
+    there, names, pairs = _labelled(np.asarray(profiles, float), parcellation, atlas, 1)
+    x, y = profiles[there]-profiles[there].mean(0), np.unique(parcellation.networks(atlas)[there], return_inverse=True)[1]
+    near = np.nan_to_num(np.clip(1-cdist(x, x, 'cosine'), 0, None))+1e-6
+    found = SpectralClustering(len(names), affinity='precomputed', random_state=seed, assign_labels='cluster_qr').fit_predict(near)
+    null = np.array([adjusted_rand_score(o, found) for o in _shuffled(y, pairs[there], n_permutations, seed)]); ari = adjusted_rand_score(y, found)
+    labels = np.full(len(there), -1); labels[there] = found
     return AttrDict(ari=ari, nmi=normalized_mutual_info_score(y, found), p=(1+(null>=ari).sum())/(1+n_permutations), null_ari=null.mean(), labels=labels)
 
 # %% ../nbs/40_networks.ipynb #8dc11de4
+def _report_figures(res, maps, profiles, p, atlas, title):
+    "(figure, caption) of the report"
+    a = res['attention']; right = np.where(a.truth=='', np.nan, (a.predicted==a.truth).mean(0))
+    yield plot_methods(res, title).figure, f'Accuracy over parcels, 95 % bootstrap intervals over pairs of mirror parcels ({title}).'
+    yield plot_confusion(a, title).figure, f'Attention: where the parcels of each network go ({title}).'
+    yield plot_attention(maps.mean((0,1)), p, atlas, title).figure, f'Attention between parcels, mean of layers and heads ({title}).'
+    if atlas in network_atlases: yield plot_map(profiles, p, atlas, title).figure, f'Attention profiles in two dimensions ({title}).'
+    yield plot_glass_brain(right, p, title, 'share of repeats right', vmin=0, vmax=1).frame_axes.figure, f'Which parcels attention puts into the right network ({title}).'
+
 def networks_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM,
@@ -270,19 +317,18 @@ def networks_report(
     seed:int=0
 )->Path: # the page
     "Networks from attention beside three rivals: `results.csv`, `attention.npy` [layer, head, parcel, parcel], figures and `report.html`. Errors of `classify_parcels`."
-    out = Path(out); rows = np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows)]; p = store.parcellation
-    p.networks(atlas); maps = attention_matrix(model, store, rows); title = f"{'/'.join(store.attrs['provenance'])} data, {store.table['subject'].iloc[rows].nunique()} subjects"
-    given = {'attention': attention_profiles(maps), 'token embeddings': token_profiles(model, store, rows), 'functional connectivity': fc_profiles(store, rows), 'place of the parcel': place_profiles(p)}
+    out, p = Path(out), store.parcellation; rows = np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows)]
+    _labelled(np.zeros((len(p), 1)), p, atlas, 5)                           # before any work
+    maps = attention_matrix(model, store, rows); title = f"{'/'.join(store.attrs['provenance'])} data, {store.table['subject'].iloc[rows].nunique()} subjects"
+    given = {'attention': attention_profiles(maps), 'token embeddings': token_profiles(model, store, rows),
+             'functional connectivity': fc_profiles(store, rows), 'place of the parcel': place_profiles(p)}
     res = {k: classify_parcels(v, p, atlas, n_permutations=n_permutations, seed=seed) for k,v in given.items()}
     t = pd.DataFrame({k: {m: r[m] for m in ('accuracy','low','high','balanced_accuracy','f1','majority','chance','p','n_parcels')} for k,r in res.items()}).T
-    a, best = res['attention'], max((k for k in res if k!='attention'), key=lambda k: res[k].accuracy)
+    a, best = res['attention'], max((k for k in res if k!='attention'), key=lambda k: res[k].accuracy); d = compare_methods(res, best, seed).loc['attention']
     words = (f"k-NN on attention puts {a.accuracy:.1%} [{a.low:.1%}, {a.high:.1%}] of parcels into their {atlas} network (largest network {a.majority:.1%}, permutation p = {a.p:.3g}); "
-             f"the best rival, {best}, {res[best].accuracy:.1%} [{res[best].low:.1%}, {res[best].high:.1%}].")
-    right = np.where(a.truth=='', np.nan, (a.predicted==a.truth).mean(0)); out.mkdir(parents=True, exist_ok=True)
-    figs = [(plot_methods(res, title).figure, f'Accuracy over parcels, 95 % bootstrap intervals over pairs of mirror parcels ({title}).'), (plot_confusion(a, title).figure, f'Attention: where the parcels of each network go ({title}).'),
-            (plot_attention(maps.mean((0,1)), p, atlas, title).figure, f'Attention between parcels, mean of layers and heads ({title}).')]
-    if atlas in ('yeo7','yeo17','ca12'): figs.append((plot_map(given['attention'], p, atlas, title).figure, f'Attention profiles in two dimensions ({title}).'))
-    figs.append((plot_glass_brain(right, p, title, 'share of repeats right', vmin=0, vmax=1).frame_axes.figure, f'Which parcels attention puts into the right network ({title}).'))
-    np.save(out/'attention.npy', maps.astype('float32')); t.to_csv(out/'results.csv', index_label='method')
-    body = [section('Methods', figure_html(*figs[0]), table_html(t.map('{:.3f}'.format), f'{title}; parcels are the unit, mirror parcels on one side of every split.', 'attention')), section('Attention', *(figure_html(*o) for o in figs[1:]))]
-    return write_whole(out/'report.html', page(f'Networks from attention: {atlas}', text(title, 'sub'), f'<div class="verdict">{text(words)}</div>', *body))
+             f"the best rival, {best}, {res[best].accuracy:.1%}; attention less that rival {d.difference:+.1%} [{d.low:+.1%}, {d.high:+.1%}].")
+    out.mkdir(parents=True, exist_ok=True); np.save(out/'attention.npy', maps.astype('float32')); t.to_csv(out/'results.csv', index_label='method')
+    figs = [figure_html(*o) for o in _report_figures(res, maps, given['attention'], p, atlas, title)]
+    shown = table_html(t.map('{:.3f}'.format), f'{title}; parcels are the unit, mirror parcels on one side of every split.', 'attention')
+    return write_whole(out/'report.html', page(f'Networks from attention: {atlas}', text(title, 'sub'), f'<div class="verdict">{text(words)}</div>',
+                                               section('Methods', figs[0], shown), section('Attention', *figs[1:])))

@@ -7,6 +7,7 @@ from brainlm.networks import *
 
 # %% ../nbs/40_networks.ipynb #da555391
 import numpy as np, pytest, torch, warnings
+from fastcore.basics import AttrDict
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
@@ -26,6 +27,13 @@ def test_finds_what_is_there_and_nothing_else():
     assert there.accuracy>.8 and there.p<.06 and there.low<there.accuracy<there.high
     assert absent.p>.05 and absent.accuracy<absent.majority+.06
     assert np.allclose(there.confusion.sum(axis=1), 1) and there.n_pairs==len(set(parcel_pairs(glasser)[glasser.networks()!=''])) and ((there.predicted!='')==(glasser.networks()!='')).all()
+
+def test_methods_are_compared_on_the_same_parcels():
+    "By hand; better, equal, and judged on something else"
+    r = {k: classify_parcels(noise(s), glasser, n_repeats=1) for k,s in (('weak', .2), ('strong', 1.))}; r['same'] = r['weak']; d = compare_methods(r, 'weak')
+    assert d.loc['strong','low']>0 and (d.loc['same', ['difference','low','high']]==0).all()
+    assert np.isclose(d.loc['strong','difference'], r['strong'].accuracy-r['weak'].accuracy)
+    with pytest.raises(ValueError, match='found results on ca12'): compare_methods({'a': r['weak'], 'b': AttrDict(r['weak'], atlas='ca12')}, 'a')
 
 def test_mirror_parcels_never_help_each_other():
     "Profiles that only the mirror image shares: with pairs kept together nothing is found"
