@@ -330,14 +330,19 @@ def _layout(self:BrainLM, shape, idx=None, present=None, valid=None):
     return _Axial(P, K, idx, present)
 
 @patch
-def _read_visible(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None):
-    "Encode tokens `idx` [batch, m] (None: all) of `patches` [batch, parcel, patch, size] → CLS tokens and tokens, [batch, ·, width]"
+def _embedded(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None):
+    "The list `CLS, tokens idx [batch, m]` (None: all) of `patches` [batch, parcel, patch, size] before the first layer, who attends to whom in it, and its number of CLS tokens"
     B,P,K,_ = patches.shape
     tokens, place, n_cls = patches.flatten(1,2), self.place(xyz_mm, K), self._n_cls(K)
     x = self.embed(tokens) + place if idx is None else self.embed(_take(tokens, idx)) + place[idx]
     cls = self.cls.expand(B, n_cls, -1)
     if n_cls>1: cls = cls + self.place.time[:K]
-    x, layout = torch.cat([cls, x], 1), self._layout((B,P,K), idx, present, valid)
+    return torch.cat([cls, x], 1), self._layout((B,P,K), idx, present, valid), n_cls
+
+@patch
+def _read_visible(self:BrainLM, *tokens, **more):
+    "Encode the tokens of `_embedded` → CLS tokens and tokens, [batch, ·, width]"
+    x, layout, n_cls = self._embedded(*tokens, **more)
     for block in self.encoder: x = block(x, layout)
     x = self.norm(x)
     return x[:,:n_cls], x[:,n_cls:]
@@ -447,6 +452,26 @@ def encode(self:BrainLM,
     x = x.view(*patches.shape[:3], -1)
     return x if valid is None else x.masked_fill(~valid[...,None], float('nan')), self._one_cls(cls, valid)
 
+# %% ../nbs/11_model.ipynb #75a17595
+@patch(as_prop=True)
+def parcel_layers(self:BrainLM): # numbers of the encoder layers that attend across parcels, those of `attention_maps`
+    return [i for i,b in enumerate(self.encoder) if self.config.attention=='joint' or b.axis=='parcel']
+
+@patch
+def encode_cls(self:BrainLM,
+    signal:Tensor, # [batch, parcel, time], robust-scaled
+    valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
+    xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
+)->Tensor: # CLS [batch, width]
+    "The CLS vector of `encode`, without what only the tokens need. ValueError for shapes that do not fit."
+    patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
+    x, layout, n = self._embedded(patches, xyz_mm, valid=valid); last = self.parcel_layers[-1]
+    alone = _Axial(0, n, present=None if valid is None or n==1 else valid.any(1)); cls = torch.arange(n, device=x.device).expand(len(x), n)
+    for block in self.encoder[:last]: x = block(x, layout)
+    x = self.encoder[last](x, layout, cls, alone)
+    for block in self.encoder[last+1:]: x = block(x, alone)
+    return self._one_cls(self.norm(x), valid)
+
 # %% ../nbs/11_model.ipynb #902fb09f
 def _probabilities(q, k, mask):
     a = q@k.mT/q.shape[-1]**.5
@@ -473,10 +498,6 @@ def maps(self:_Axial, q, k, heads, n_patches):
     return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there))/there.sum(0)
 
 # %% ../nbs/11_model.ipynb #cfbe5355
-@patch(as_prop=True)
-def parcel_layers(self:BrainLM): # numbers of the encoder layers that attend across parcels, those of `attention_maps`
-    return [i for i,b in enumerate(self.encoder) if self.config.attention=='joint' or b.axis=='parcel']
-
 @patch
 @torch.no_grad()
 def attention_maps(self:BrainLM,

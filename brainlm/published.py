@@ -252,6 +252,7 @@ def encode(self:PublishedViTMAE,
     else: z = self._read(w, x); tokens = z[:,1:]
     return tokens[:,row[:,None]*self.side+col], z[:,0]
 PublishedViTMAE.encode = encode
+for kind in (PublishedMAE, PublishedViTMAE): kind.encode_cls = lambda self, signal, valid=None: self.encode(signal, valid)[1]      # as of a `BrainLM`
 
 @torch.no_grad()
 def attention_maps(self:PublishedViTMAE, signal:Tensor, valid=None)->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel]

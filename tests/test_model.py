@@ -126,6 +126,21 @@ def test_attention_maps_without_gaps(attention):
 
 
 # %% ../nbs/11_model.ipynb #b7b92946
+@pytest.mark.parametrize('attention,layers', [('axial',4),('axial',3),('axial',2),('axial',1),('joint',3),('joint',1)])
+def test_cls_alone_is_that_of_the_whole_encoder(attention, layers):
+    "Its value and its gradients, also with tokens missing; no layer after the last that reads parcels sees a token"
+    torch.manual_seed(0); model = BrainLM(BrainLMConfig(n_parcels=6, n_time=60, width=16, heads=2, layers=layers, mlp=32, decoder_width=16, decoder_heads=2,
+                                                        decoder_layers=1, decoder_mlp=16, attention=attention)).double()
+    x, valid, w = torch.randn(3, 6, 40).double(), torch.rand(3, 6, 2)<.7, torch.randn(3, 16); valid[0] = True; valid[1,:,1] = False
+    for v in (None, valid):
+        grads = []
+        for cls in (model.encode(x, v)[1], model.encode_cls(x, v)):
+            model.zero_grad(); (cls*w).sum().backward(); grads.append((cls.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)))
+        assert len(grads[0])==len(grads[1]) and all(torch.allclose(a, b, atol=1e-10) for a,b in zip(*grads))
+    seen = []; handles = [b.register_forward_hook(lambda m, args, y: seen.append(y.shape[1])) for b in model.encoder]; model.encode_cls(x)
+    for h in handles: h.remove()
+    assert seen[model.parcel_layers[-1]:]==[1 if attention=='joint' else 2]*(layers-model.parcel_layers[-1])
+
 def test_joint_attention_is_the_standard_one():
     "One encoder block against torch's own pre-norm Transformer layer with the same weights"
     block = small('joint').encoder[0].float()
