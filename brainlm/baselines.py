@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Forecaster', 'Mean', 'Persistence', 'ARRidge', 'VARRidge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet',
-           'LatentODENet', 'FutureNet', 'future_net', 'Residual', 'forecasters', 'FC', 'Flat', 'Embedding',
-           'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader',
-           'clinical_rivals']
+           'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble', 'Residual', 'forecasters', 'FC', 'Flat',
+           'Embedding', 'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader',
+           'brain_reader', 'clinical_rivals']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy, math, time, warnings
@@ -24,24 +24,36 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from torchdiffeq import odeint
+from .masking import random_mask
 from .model import BrainLM
+from .finetuning import fill_future, _patches
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def _check_windows(X, Y=None, groups=None):
     "The arrays as float32, and a group for each window; ValueError names what does not fit"
     X = np.asarray(X, dtype=np.float32)
-    if X.ndim!=3 or not len(X): raise ValueError(f"X: found shape {X.shape}, expected [window, context, parcel] with at least one window")
-    if not np.isfinite(X).all(): raise ValueError(f"X: found {int((~np.isfinite(X)).sum())} values that are NaN or infinite, expected zeros where a parcel is missing")
+    if X.ndim!=3 or not X.size: raise ValueError(f"X: found shape {X.shape}, expected [window, context, parcel] with at least one of each")
+    if (odd := int((~np.isfinite(X)).sum())): raise ValueError(f"X: found {odd} values that are NaN or infinite, expected zeros where a parcel is missing")
     if Y is None: return X
     Y = np.asarray(Y, dtype=np.float32)
-    if Y.ndim!=3 or len(Y)!=len(X) or Y.shape[2]!=X.shape[2]: raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}] for X of shape {X.shape}")
-    if np.isinf(Y).any() or np.isnan(Y).all(): raise ValueError("Y: found infinite values or nothing but NaN, expected numbers, NaN only where a parcel is missing")
+    if Y.ndim!=3 or not Y.size or len(Y)!=len(X) or Y.shape[2]!=X.shape[2]:
+        raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}] for X of shape {X.shape}")
+    _check_futures(Y)
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
     if len(groups)!=len(X): raise ValueError(f"groups: found {len(groups)}, expected one for each of {len(X)} windows")
     return X, Y, groups
 
+def _check_futures(Y):
+    "ValueError unless every parcel of a window is there at all frames or at none, and some parcel is there"
+    gone = np.isnan(Y)
+    if np.isinf(Y).any(): raise ValueError("Y: found infinite values, expected numbers, NaN only where a parcel is missing")
+    if len(odd := np.argwhere(gone.any(1) & ~gone.all(1))):
+        raise ValueError(f"Y: found parcel {odd[0][1]} of window {odd[0][0]} missing at some frames only, expected NaN at all of them or at none")
+    if (empty := gone.all((1,2))).any():
+        raise ValueError(f"Y: found nothing but NaN in window {empty.argmax()}, expected at least one parcel that is not missing")
+
 def _folds(groups, n):
-    "Fold of each window: whole subjects, in order of their names"
+    "Fold of each window: whole subjects, in order of their names; as many folds as subjects if these are fewer than `n`"
     code = np.unique(groups, return_inverse=True)[1]
     if code.max()<1: raise ValueError(f"groups: found 1 subject, expected at least 2 to tune on subjects left out")
     return code%min(n, code.max()+1)
@@ -109,6 +121,7 @@ def _fit(self:_Ridge, X, Y, groups):
     self._check_past(X.shape[1])
     z = np.concatenate([X, Y], 1); self.mean = np.nan_to_num(np.nanmean(z, (0,1)))
     z = np.nan_to_num(z - self.mean)                                        # a missing parcel counts as one that stands still at its mean
+    if not z.any(): raise ValueError("X, Y: found series that never change, expected some variance to learn from")
     fold = _folds(groups, 4); parts = [self._sums(z[fold==k]) for k in range(fold.max()+1)]
     XX, XY, yy = (sum(o) for o in zip(*parts)); error = np.zeros((len(self.penalties), self.horizon))
     for xx, xy, y in parts:
@@ -233,6 +246,7 @@ class NeuralODENet(nn.Module):
     "A state made of the last three frames that flows along a learnt field (Runge-Kutta 4, one step a frame)"
     def __init__(self, context, horizon, n_parcels, width):
         super().__init__()
+        if context<3: raise ValueError(f"context: found {context} frames, expected at least 3")
         self.horizon, self.enter, self.field, self.out = horizon, nn.Linear(3*n_parcels, width), _field(width), nn.Linear(width, n_parcels)
     def forward(self, x): return self.out(_flow(self.enter(x[:,-3:].flatten(1)), self.field, self.horizon))
 
@@ -252,25 +266,20 @@ class LatentODENet(nn.Module):
 
 # %% ../nbs/30_baselines.ipynb #32e16df3
 class FutureNet(nn.Module):
-    "A copy of a `BrainLM` that is given [batch, context, parcel] and fills in the patches after it. ValueError if these do not fit in its window."
+    "A copy of a `BrainLM` that is given [batch, context, parcel] and fills in what follows. ValueError if these do not fit in its window."
     def __init__(self,
         model:BrainLM, # left as it is
         context:int, # time points that it is given, a multiple of the patch size
-        horizon:int, # time points to forecast
+        horizon:int, # time points to forecast, any number for which the window has room
         fresh_head:bool=False # begin with zeros
     ):
         super().__init__()
-        c = model.config; self.horizon, self.ahead = horizon, -(-horizon//c.patch_size)
-        if context%c.patch_size or context+self.ahead*c.patch_size>c.n_time:
-            raise ValueError(f"context {context}, horizon {horizon}: expected a context of whole patches of {c.patch_size} that leaves room for the horizon in {c.n_time} time points")
-        self.model = copy.deepcopy(model)
+        _patches(model.config, context, horizon)
+        self.horizon, self.model = horizon, copy.deepcopy(model)
         if fresh_head: nn.init.zeros_(self.model.head.weight), nn.init.zeros_(self.model.head.bias)
-    def forward(self, x):
-        signal = F.pad(x.mT, (0, self.ahead*self.model.config.patch_size))
-        mask = torch.zeros(*signal.shape[:2], signal.shape[2]//self.model.config.patch_size, dtype=torch.bool, device=x.device); mask[...,-self.ahead:] = True
-        valid = (x!=0).any(1)[...,None].expand_as(mask)                     # a parcel of nothing but zeros is missing
-        out = self.model(signal, valid=None if valid.all() else valid, mask=mask)
-        return out.prediction[...,-self.ahead:,:].flatten(-2)[...,:self.horizon].mT
+    def there(self, x): # bool [batch, parcel, patch]: a parcel of nothing but zeros is missing
+        return (x!=0).any(1)[...,None].expand(-1, -1, x.shape[1]//self.model.config.patch_size)
+    def forward(self, x, hidden=None): return fill_future(self.model, x.mT, self.horizon, self.there(x), hidden).mT
 
 def future_net(
     model:BrainLM, # to begin with
@@ -278,6 +287,22 @@ def future_net(
 ): # function for `NeuralForecaster`
     "What makes `FutureNet`s of this model"
     return lambda context, horizon, n_parcels, width: FutureNet(model, context, horizon, fresh_head)
+
+# %% ../nbs/30_baselines.ipynb #079533d5
+@torch.no_grad()
+def mask_ensemble(
+    net:FutureNet, # that of a fitted `NeuralForecaster`, say
+    X, # [window, context, parcel], 0 where a parcel is missing
+    draws:int=8, # forecasts to average
+    ratio:float=.2, # share of the tokens of the past that is hidden in each
+    seed:int=0, # of what is hidden
+    batch_size:int=16 # windows
+)->np.ndarray: # float32 [window, horizon, parcel]
+    "The mean of several forecasts, each from a past with other tokens hidden. ValueError for a ratio outside [0, 1) or no draws."
+    if draws<1: raise ValueError(f"draws: found {draws}, expected at least 1")
+    net.eval(); device, generator = net.model.cls.device, torch.Generator().manual_seed(seed)
+    def mean(x): return sum(net(x.to(device), random_mask(net.there(x), ratio, generator).to(device)) for _ in range(draws)).cpu()/draws
+    return torch.cat([mean(x) for x in torch.from_numpy(_check_windows(X)).split(batch_size)]).numpy()
 
 # %% ../nbs/30_baselines.ipynb #e6353efb
 class Residual(Forecaster):
