@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Forecaster', 'Mean', 'Persistence', 'ARRidge', 'VARRidge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet',
-           'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble', 'Residual', 'forecasters', 'FC', 'Flat',
-           'Embedding', 'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader',
-           'brain_reader', 'clinical_rivals']
+           'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble', 'cross_forecasts', 'Residual', 'forecasters',
+           'FC', 'Flat', 'Embedding', 'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding',
+           'BrainLMReader', 'brain_reader', 'clinical_rivals']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy, math, time, warnings
@@ -187,11 +187,13 @@ def _loss(net, x, y):
 @patch
 def _fit(self:NeuralForecaster, X, Y, groups):
     self.log, best, names = [], math.inf, np.unique(groups)
-    if not self.epochs: torch.manual_seed(self.seed); self.net = self.make(X.shape[1], self.horizon, self.n_parcels, self.widths[0]).to(self.device).eval(); return
+    def new(width): torch.manual_seed(self.seed); return self.make(X.shape[1], self.horizon, self.n_parcels, width).to(self.device)
+    if not self.epochs: self.net = new(self.widths[0]).eval(); return
     if len(names)<2: raise ValueError("groups: found 1 subject, expected at least 2 to choose the epoch on subjects left out")
-    held = np.isin(groups, np.random.default_rng(self.seed).permutation(names)[:max(1, round(self.valid*len(names)))])
+    self.held = np.random.default_rng(self.seed).permutation(names)[:max(1, round(self.valid*len(names)))]          # names of the subjects
+    held = np.isin(groups, self.held)
     for width in self.widths:
-        torch.manual_seed(self.seed); net = self.make(X.shape[1], self.horizon, self.n_parcels, width).to(self.device)
+        net = new(width)
         error, state = self._train(net, X, Y, held, width)
         if error<best: net.load_state_dict(state); best, self.net = error, net.eval()
 
@@ -296,24 +298,34 @@ def mask_ensemble(
     draws:int=8, # forecasts to average
     ratio:float=.2, # share of the tokens of the past that is hidden in each
     seed:int=0, # of what is hidden
-    batch_size:int=16 # windows
+    batch_size:int=16 # windows at a time; changes nothing
 )->np.ndarray: # float32 [window, horizon, parcel]
     "The mean of several forecasts, each from a past with other tokens hidden. ValueError for a ratio outside [0, 1) or no draws."
     if draws<1: raise ValueError(f"draws: found {draws}, expected at least 1")
     net.eval(); device, generator = net.model.cls.device, torch.Generator().manual_seed(seed)
-    def mean(x): return sum(net(x.to(device), random_mask(net.there(x), ratio, generator).to(device)) for _ in range(draws)).cpu()/draws
-    return torch.cat([mean(x) for x in torch.from_numpy(_check_windows(X)).split(batch_size)]).numpy()
+    def draw(X): return torch.cat([net(x.to(device), random_mask(net.there(x), ratio, generator).to(device)).cpu() for x in X.split(batch_size)])
+    X = torch.from_numpy(_check_windows(X))
+    return (sum(draw(X) for _ in range(draws))/draws).numpy()
 
 # %% ../nbs/30_baselines.ipynb #e6353efb
+def cross_forecasts(
+    forecaster:Forecaster, # copies of it are fitted, it is left as it is
+    X, Y, groups, # as in `Forecaster.fit`
+    n_folds:int=4 # or as many as there are subjects
+)->np.ndarray: # float32 [window, horizon, parcel]
+    "Forecasts of every window by a fit that has not seen its subject. ValueError as `fit` has it, or with one subject."
+    X, Y, groups = _check_windows(X, Y, groups); fold, out = _folds(groups, n_folds), np.empty_like(Y)
+    for k in range(fold.max()+1):
+        mine = fold==k; out[mine] = copy.deepcopy(forecaster).fit(X[~mine], Y[~mine], groups[~mine]).predict(X[mine])
+    return out
+
 class Residual(Forecaster):
     "The forecasts of `first` plus those of `second`, which learns what `first` leaves over on subjects that it has not seen"
     def __init__(self, first:Forecaster, second:Forecaster): self.first, self.second = first, second
     @property
     def budget(self): return f"first: {self.first.budget}; then: {self.second.budget}"
     def _fit(self, X, Y, groups):
-        fold, left = _folds(groups, 4), np.empty_like(Y)
-        for k in range(fold.max()+1):
-            out = fold==k; left[out] = Y[out] - copy.deepcopy(self.first).fit(X[~out], Y[~out], groups[~out]).predict(X[out])
+        left = Y - cross_forecasts(self.first, X, Y, groups)
         self.first.fit(X, Y, groups); self.second.fit(X, left, groups)
     def _predict(self, X): return self.first.predict(X) + self.second.predict(X)
 
