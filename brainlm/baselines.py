@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Forecaster', 'Mean', 'Persistence', 'ARRidge', 'VARRidge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet',
-           'LatentODENet', 'FutureNet', 'future_net', 'Residual', 'forecasters', 'FC', 'Flat', 'Embedding',
-           'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader',
-           'clinical_rivals']
+           'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble', 'cross_forecasts', 'Residual', 'forecasters',
+           'FC', 'Flat', 'Embedding', 'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding',
+           'BrainLMReader', 'brain_reader', 'clinical_rivals']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy, math, time, warnings
@@ -24,24 +24,36 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from torchdiffeq import odeint
+from .masking import random_mask
 from .model import BrainLM
+from .finetuning import fill_future, _patches
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def _check_windows(X, Y=None, groups=None):
     "The arrays as float32, and a group for each window; ValueError names what does not fit"
     X = np.asarray(X, dtype=np.float32)
-    if X.ndim!=3 or not len(X): raise ValueError(f"X: found shape {X.shape}, expected [window, context, parcel] with at least one window")
-    if not np.isfinite(X).all(): raise ValueError(f"X: found {int((~np.isfinite(X)).sum())} values that are NaN or infinite, expected zeros where a parcel is missing")
+    if X.ndim!=3 or not X.size: raise ValueError(f"X: found shape {X.shape}, expected [window, context, parcel] with at least one of each")
+    if (odd := int((~np.isfinite(X)).sum())): raise ValueError(f"X: found {odd} values that are NaN or infinite, expected zeros where a parcel is missing")
     if Y is None: return X
     Y = np.asarray(Y, dtype=np.float32)
-    if Y.ndim!=3 or len(Y)!=len(X) or Y.shape[2]!=X.shape[2]: raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}] for X of shape {X.shape}")
-    if np.isinf(Y).any() or np.isnan(Y).all(): raise ValueError("Y: found infinite values or nothing but NaN, expected numbers, NaN only where a parcel is missing")
+    if Y.ndim!=3 or not Y.size or len(Y)!=len(X) or Y.shape[2]!=X.shape[2]:
+        raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}] for X of shape {X.shape}")
+    _check_futures(Y)
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
     if len(groups)!=len(X): raise ValueError(f"groups: found {len(groups)}, expected one for each of {len(X)} windows")
     return X, Y, groups
 
+def _check_futures(Y):
+    "ValueError unless every parcel of a window is there at all frames or at none, and some parcel is there"
+    gone = np.isnan(Y)
+    if np.isinf(Y).any(): raise ValueError("Y: found infinite values, expected numbers, NaN only where a parcel is missing")
+    if len(odd := np.argwhere(gone.any(1) & ~gone.all(1))):
+        raise ValueError(f"Y: found parcel {odd[0][1]} of window {odd[0][0]} missing at some frames only, expected NaN at all of them or at none")
+    if (empty := gone.all((1,2))).any():
+        raise ValueError(f"Y: found nothing but NaN in window {empty.argmax()}, expected at least one parcel that is not missing")
+
 def _folds(groups, n):
-    "Fold of each window: whole subjects, in order of their names"
+    "Fold of each window: whole subjects, in order of their names; as many folds as subjects if these are fewer than `n`"
     code = np.unique(groups, return_inverse=True)[1]
     if code.max()<1: raise ValueError(f"groups: found 1 subject, expected at least 2 to tune on subjects left out")
     return code%min(n, code.max()+1)
@@ -109,6 +121,7 @@ def _fit(self:_Ridge, X, Y, groups):
     self._check_past(X.shape[1])
     z = np.concatenate([X, Y], 1); self.mean = np.nan_to_num(np.nanmean(z, (0,1)))
     z = np.nan_to_num(z - self.mean)                                        # a missing parcel counts as one that stands still at its mean
+    if not z.any(): raise ValueError("X, Y: found series that never change, expected some variance to learn from")
     fold = _folds(groups, 4); parts = [self._sums(z[fold==k]) for k in range(fold.max()+1)]
     XX, XY, yy = (sum(o) for o in zip(*parts)); error = np.zeros((len(self.penalties), self.horizon))
     for xx, xy, y in parts:
@@ -174,11 +187,13 @@ def _loss(net, x, y):
 @patch
 def _fit(self:NeuralForecaster, X, Y, groups):
     self.log, best, names = [], math.inf, np.unique(groups)
-    if not self.epochs: torch.manual_seed(self.seed); self.net = self.make(X.shape[1], self.horizon, self.n_parcels, self.widths[0]).to(self.device).eval(); return
+    def new(width): torch.manual_seed(self.seed); return self.make(X.shape[1], self.horizon, self.n_parcels, width).to(self.device)
+    if not self.epochs: self.net = new(self.widths[0]).eval(); return
     if len(names)<2: raise ValueError("groups: found 1 subject, expected at least 2 to choose the epoch on subjects left out")
-    held = np.isin(groups, np.random.default_rng(self.seed).permutation(names)[:max(1, round(self.valid*len(names)))])
+    self.held = np.random.default_rng(self.seed).permutation(names)[:max(1, round(self.valid*len(names)))]          # names of the subjects
+    held = np.isin(groups, self.held)
     for width in self.widths:
-        torch.manual_seed(self.seed); net = self.make(X.shape[1], self.horizon, self.n_parcels, width).to(self.device)
+        net = new(width)
         error, state = self._train(net, X, Y, held, width)
         if error<best: net.load_state_dict(state); best, self.net = error, net.eval()
 
@@ -233,6 +248,7 @@ class NeuralODENet(nn.Module):
     "A state made of the last three frames that flows along a learnt field (Runge-Kutta 4, one step a frame)"
     def __init__(self, context, horizon, n_parcels, width):
         super().__init__()
+        if context<3: raise ValueError(f"context: found {context} frames, expected at least 3")
         self.horizon, self.enter, self.field, self.out = horizon, nn.Linear(3*n_parcels, width), _field(width), nn.Linear(width, n_parcels)
     def forward(self, x): return self.out(_flow(self.enter(x[:,-3:].flatten(1)), self.field, self.horizon))
 
@@ -252,25 +268,20 @@ class LatentODENet(nn.Module):
 
 # %% ../nbs/30_baselines.ipynb #32e16df3
 class FutureNet(nn.Module):
-    "A copy of a `BrainLM` that is given [batch, context, parcel] and fills in the patches after it. ValueError if these do not fit in its window."
+    "A copy of a `BrainLM` that is given [batch, context, parcel] and fills in what follows. ValueError if these do not fit in its window."
     def __init__(self,
         model:BrainLM, # left as it is
         context:int, # time points that it is given, a multiple of the patch size
-        horizon:int, # time points to forecast
+        horizon:int, # time points to forecast, any number for which the window has room
         fresh_head:bool=False # begin with zeros
     ):
         super().__init__()
-        c = model.config; self.horizon, self.ahead = horizon, -(-horizon//c.patch_size)
-        if context%c.patch_size or context+self.ahead*c.patch_size>c.n_time:
-            raise ValueError(f"context {context}, horizon {horizon}: expected a context of whole patches of {c.patch_size} that leaves room for the horizon in {c.n_time} time points")
-        self.model = copy.deepcopy(model)
+        _patches(model.config, context, horizon)
+        self.horizon, self.model = horizon, copy.deepcopy(model)
         if fresh_head: nn.init.zeros_(self.model.head.weight), nn.init.zeros_(self.model.head.bias)
-    def forward(self, x):
-        signal = F.pad(x.mT, (0, self.ahead*self.model.config.patch_size))
-        mask = torch.zeros(*signal.shape[:2], signal.shape[2]//self.model.config.patch_size, dtype=torch.bool, device=x.device); mask[...,-self.ahead:] = True
-        valid = (x!=0).any(1)[...,None].expand_as(mask)                     # a parcel of nothing but zeros is missing
-        out = self.model(signal, valid=None if valid.all() else valid, mask=mask)
-        return out.prediction[...,-self.ahead:,:].flatten(-2)[...,:self.horizon].mT
+    def there(self, x): # bool [batch, parcel, patch]: a parcel of nothing but zeros is missing
+        return (x!=0).any(1)[...,None].expand(-1, -1, x.shape[1]//self.model.config.patch_size)
+    def forward(self, x, hidden=None): return fill_future(self.model, x.mT, self.horizon, self.there(x), hidden).mT
 
 def future_net(
     model:BrainLM, # to begin with
@@ -279,16 +290,42 @@ def future_net(
     "What makes `FutureNet`s of this model"
     return lambda context, horizon, n_parcels, width: FutureNet(model, context, horizon, fresh_head)
 
+# %% ../nbs/30_baselines.ipynb #079533d5
+@torch.no_grad()
+def mask_ensemble(
+    net:FutureNet, # that of a fitted `NeuralForecaster`, say
+    X, # [window, context, parcel], 0 where a parcel is missing
+    draws:int=8, # forecasts to average
+    ratio:float=.2, # share of the tokens of the past that is hidden in each
+    seed:int=0, # of what is hidden
+    batch_size:int=16 # windows at a time; changes nothing
+)->np.ndarray: # float32 [window, horizon, parcel]
+    "The mean of several forecasts, each from a past with other tokens hidden. ValueError for a ratio outside [0, 1) or no draws."
+    if draws<1: raise ValueError(f"draws: found {draws}, expected at least 1")
+    net.eval(); device, generator = net.model.cls.device, torch.Generator().manual_seed(seed)
+    def draw(X): return torch.cat([net(x.to(device), random_mask(net.there(x), ratio, generator).to(device)).cpu() for x in X.split(batch_size)])
+    X = torch.from_numpy(_check_windows(X))
+    return (sum(draw(X) for _ in range(draws))/draws).numpy()
+
 # %% ../nbs/30_baselines.ipynb #e6353efb
+def cross_forecasts(
+    forecaster:Forecaster, # copies of it are fitted, it is left as it is
+    X, Y, groups, # as in `Forecaster.fit`
+    n_folds:int=4 # or as many as there are subjects
+)->np.ndarray: # float32 [window, horizon, parcel]
+    "Forecasts of every window by a fit that has not seen its subject. ValueError as `fit` has it, or with one subject."
+    X, Y, groups = _check_windows(X, Y, groups); fold, out = _folds(groups, n_folds), np.empty_like(Y)
+    for k in range(fold.max()+1):
+        mine = fold==k; out[mine] = copy.deepcopy(forecaster).fit(X[~mine], Y[~mine], groups[~mine]).predict(X[mine])
+    return out
+
 class Residual(Forecaster):
     "The forecasts of `first` plus those of `second`, which learns what `first` leaves over on subjects that it has not seen"
     def __init__(self, first:Forecaster, second:Forecaster): self.first, self.second = first, second
     @property
     def budget(self): return f"first: {self.first.budget}; then: {self.second.budget}"
     def _fit(self, X, Y, groups):
-        fold, left = _folds(groups, 4), np.empty_like(Y)
-        for k in range(fold.max()+1):
-            out = fold==k; left[out] = Y[out] - copy.deepcopy(self.first).fit(X[~out], Y[~out], groups[~out]).predict(X[out])
+        left = Y - cross_forecasts(self.first, X, Y, groups)
         self.first.fit(X, Y, groups); self.second.fit(X, left, groups)
     def _predict(self, X): return self.first.predict(X) + self.second.predict(X)
 

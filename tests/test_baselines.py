@@ -9,6 +9,8 @@ from brainlm.baselines import *
 import numpy as np, pytest, torch
 from sklearn.base import clone
 from brainlm.atlas import load_parcellation
+from brainlm.baselines import _folds
+from brainlm.finetuning import forecast
 from brainlm.model import BrainLM, BrainLMConfig
 
 
@@ -33,6 +35,28 @@ def test_every_forecaster(name):
     with pytest.raises(ValueError, match='3 parcels, expected 4'): f.predict(X[...,:3])
     with pytest.raises(ValueError, match='NaN or infinite'): f.fit(np.where(X==0, np.nan, X), Y, g)
     with pytest.raises(ValueError, match='groups: found 2'): f.fit(X, Y, g[:2])
+    with pytest.raises(ValueError, match='NaN or infinite'): f.predict(np.where(X==0, np.inf, X))
+
+
+# %% ../nbs/30_baselines.ipynb #146acf15
+@pytest.mark.parametrize('name', list(forecasters()))
+def test_bad_futures_are_refused_by_every_forecaster(name):
+    X, Y, g = ar_data(n_time=180); f = forecasters(epochs=1, widths=(8,), device='cpu')[name]; gap, empty = Y.copy(), Y.copy(); gap[3,1,2] = np.nan; empty[5] = np.nan
+    for bad,words in ((np.where(Y>1, np.inf, Y), 'Y: found infinite'), (gap, 'parcel 2 of window 3 missing at some frames'), (empty, 'nothing but NaN in window 5'), (Y[:,:0], 'Y: found shape'), (Y[1:], 'Y: found shape')):
+        with pytest.raises(ValueError, match=words): f.fit(X, bad, g)
+    with pytest.raises(ValueError, match='X: found shape'): f.fit(X[:0], Y[:0])
+    with pytest.raises(ValueError, match='X: found shape'): f.fit(X[:,:0], Y)
+    if name in ('mean','persistence'): return
+    with pytest.raises(ValueError, match='found 1 subject'): f.fit(X, Y, g*0)
+
+
+# %% ../nbs/30_baselines.ipynb #b6d12aef
+@pytest.mark.parametrize('name', list(forecasters()))
+def test_a_constant_parcel_and_few_subjects(name):
+    "A parcel that never changes is forecast at its constant by what is linear, and harms nobody; three subjects make three folds"
+    X, Y, g = (o[:9] for o in ar_data(n_time=190)); X[...,2], Y[...,2] = 3, 3; assert set(_folds(g, 4))=={0,1,2}
+    p = forecasters(epochs=1, widths=(8,), device='cpu')[name].fit(X, Y, g).predict(X); assert np.isfinite(p).all()
+    if 'LSTM' not in name and 'ODE' not in name: assert np.allclose(p[...,2], 3, atol=1e-3)
 
 
 # %% ../nbs/30_baselines.ipynb #a0969a54
@@ -92,6 +116,9 @@ def test_brainlm_forecasts_only_from_the_past():
     rng = np.random.default_rng(0); X, Y = rng.standard_normal((8, 60, 94)).astype('float32'), rng.standard_normal((8, 20, 94)).astype('float32')
     f = NeuralForecaster(future_net(model), widths=(16,), epochs=1, batch_size=4, device='cpu').fit(X, Y, np.arange(8)); assert f.predict(X).shape==(8, 20, 94)
     assert all(torch.equal(v, before[k]) for k,v in model.state_dict().items())
+    past = torch.from_numpy(X).mT.contiguous(); same = lambda h, valid=None: np.array_equal(forecast(model, past, h, valid).mT.numpy(), NeuralForecaster(future_net(model), epochs=0, device='cpu').fit(X, Y[:,:h]).predict(X))
+    assert same(20) and same(7)                                             # one way to hide the future, here and in fine-tuning
+    X[...,5], Y[...,5] = 0, np.nan; past[:,5] = 0; there = torch.ones(8, 94, 3, dtype=torch.bool); there[:,5] = False; assert same(20, there)
     X[...,5], Y[...,5] = 0, np.nan; assert np.isfinite(NeuralForecaster(future_net(model), epochs=1, batch_size=4, device='cpu').fit(X, Y).predict(X)).all()
 
 

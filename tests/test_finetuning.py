@@ -228,6 +228,17 @@ def test_forecasts_read_no_future(tmp_path):
     guess = forecast(model, signal[None,:,:n], 40, valid[None,:,:-2])[0]
     assert torch.equal(out(other), out(signal)) and torch.equal(guess, out(signal)) and guess[10:].any() and not guess[:10].any()
 
+def test_one_future_for_learning_and_forecasting(tmp_path):
+    "The loss that the learner sees is the error of the forecast, with gradients, also where parcels are missing; a token hidden in the past is not read"
+    store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); dls = forecast_learner(store, model, tmp_path/'r', sides, 160, 40, batch_size=2, device='cpu', progress=False).dls
+    windows = FullWindows(store, model.scaler, [0,1]); signal, valid = (torch.stack(o) for o in zip(windows[0], windows[1])); past = signal[...,:160], 40, valid[...,:8]
+    guess = fill_future(model, *past); there = valid.any(-1)
+    loss = model(signal, valid, future_mask(valid, 2)).loss; assert torch.allclose(loss, (guess-signal[...,160:])[there].square().mean(), atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a,b in zip(*(torch.autograd.grad(o, model.head.parameters()) for o in (loss, (guess-signal[...,160:])[there].square().mean()))))
+    assert torch.equal(forecast(model, *past), guess) and torch.equal(forecast(model, past[0], 33, past[2]), guess[...,:33])
+    hidden = torch.rand(valid[...,:8].shape) < .3; other = torch.where(hidden.repeat_interleave(20, -1), 7., past[0])
+    assert torch.equal(fill_future(model, other, 40, past[2], hidden), fill_future(model, *past, hidden)) and not torch.equal(fill_future(model, *past, hidden), guess)
+
 
 # %% ../nbs/22_finetuning.ipynb #328f5f34
 def test_forecast_learner_on_other_horizons(tmp_path):
@@ -239,6 +250,7 @@ def test_forecast_learner_on_other_horizons(tmp_path):
     assert (tmp_path/'all/last').is_dir() and not (tmp_path/'all/best').exists()
     with pytest.raises(ValueError, match='found 180 . 40 time points, expected at most'): make(horizon=40)
     with pytest.raises(ValueError, match='horizon: found 0'): make(horizon=0)
+    with pytest.raises(ValueError, match='horizon: found 30 .* to train on'): make(context=160, horizon=30)
     with pytest.raises(ValueError, match="found no 'valid'"): make(split=np.where(sides=='valid', 'test', sides))
     short = small_store(tmp_path/'t', (240,)*4+(100,)+(240,)*4)
     with pytest.raises(ValueError, match="subject 's4': found 100 time points, expected at least context . horizon = 200"): forecast_learner(short, small_model(short), tmp_path/'x', sides, progress=False)

@@ -40,6 +40,21 @@ def test_short_recordings_are_named_or_refused(tmp_path):
     with pytest.raises(ValueError, match='need 200 frames; found 150'): forecast_windows(store, scaler)
 
 
+# %% ../nbs/31_forecasting.ipynb #e3f2884c
+def test_nobody_stands_on_two_sides(tmp_path):
+    "One person with two recordings, one to learn from and one to test on; also rows, horizons and stores that do not fit"
+    store = RecordingStore.create(tmp_path/'s', load_parcellation('aal2')); x = np.random.default_rng(0).standard_normal((120,94)).astype('float32')
+    store.extend([Recording(x, tr_s=0.72, subject=s, run=r, provenance='simulated') for s,r in (('a','1'), ('a','2'), ('b','1'))]); scaler = RobustScaler().fit(store, rows='all')
+    kw = dict(context=50, horizon=5)
+    with pytest.raises(ValueError, match="subject 'a' is on two sides"): split_windows(store, scaler, ['train','test','test'], **kw)
+    train, test = split_windows(store, scaler, ['train','train','test'], **kw); assert set(train.subjects)=={'a'} and set(test.subjects)=={'b'}
+    with pytest.raises(ValueError, match='found 2 words, expected one for each'): split_windows(store, scaler, ['train','test'], **kw)
+    with pytest.raises(ValueError, match='found 2 bools, expected one for each of 3'): forecast_windows(store, scaler, [True, False], **kw)
+    with pytest.raises(ValueError, match='need 200 frames; found no recordings'): forecast_windows(store, scaler, [])
+    with pytest.raises(ValueError, match='need 130 frames; found 120'): split_windows(store, scaler, ['train','train','test'], context=50, horizon=80)
+    with pytest.raises(ValueError, match='need 130 frames; found 120'): forecast_windows(store, scaler, context=50, horizon=80)
+
+
 # %% ../nbs/31_forecasting.ipynb #7d89f799
 def test_scores_equal_those_of_the_arrays(tmp_path):
     "Missing parcels leave no trace in any score; pooled, by step and by parcel"
@@ -61,6 +76,8 @@ def test_table_and_roll(tmp_path):
     t = forecast_table(forecast_stats({k: m.predict(w.X) for k,m in models.items()}, w.Y, w.subjects), 'mean', n_boot=50)
     assert list(t.index)==['mean','var'] and t.iloc[0,1]=='' and t.iloc[1,1].startswith('+')
     assert roll(models['var'], w.X, 3).shape[1]==3 and roll(models['var'], w.X, 12).shape[1]==12
+    with pytest.raises(ValueError, match='steps: found 9, expected some of 1 to 5'): forecast_table(forecast_stats({'mean': models['mean'].predict(w.X)}, w.Y, w.subjects), steps=(1,9))
+    with pytest.raises(ValueError, match='Y: found infinite'): forecast_stats({}, w.Y*np.inf, w.subjects)
     with pytest.raises(ValueError, match='horizon: found 0'): roll(models['var'], w.X, 0)
 
 
@@ -72,3 +89,7 @@ def test_blend_finds_what_is_in_the_mixture():
     assert np.allclose(blend_weights(dict(a=a, b=-b), b)['b'], 0)            # no weight is negative
     Y[:,:,2] = np.nan; assert np.isfinite(blend_weights(dict(a=a), Y)).all().all()
     with pytest.raises(ValueError, match="expected weights for"): blend(dict(a=a), w)
+    with pytest.raises(ValueError, match="'a': found 3 steps, expected those of the weights, 4"): blend(dict(a=a[:,:3], b=b), w)
+    with pytest.raises(ValueError, match="'a': found predictions of shape"): blend_weights(dict(a=a[:,:3]), Y)
+    with pytest.raises(ValueError, match="'a': found predictions that are not finite"): blend_weights(dict(a=a*np.inf), Y)
+    with pytest.raises(ValueError, match="step with nothing but NaN"): Y[:,1] = np.nan; blend_weights(dict(a=a), Y)
