@@ -177,7 +177,9 @@ def test_refused(tmp_path):
                      (dict(target='height'), "found 'height', expected a column of the store's table"), (dict(target=[1,2]), "found 2 values, expected one for each of the store's 18"),
                      (dict(target=-np.arange(18), transform='logminmax'), "negative"), (dict(transform='log'), "transform: found 'log'"), (dict(task='ranking'), "task: found 'ranking'"),
                      (dict(unfreeze='half'), "unfreeze: found 'half'"), (dict(head='deep'), "head: found 'deep'"), (dict(threshold=4), "threshold: found 4 with task 'regression'"),
-                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"), (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
+                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"), (dict(target=np.ones(18)), "constant: all 10 training values are 1"),
+                     (dict(target=[1]*18, task='classification'), "found one class, 1, in all 10"), (dict(target=list('ab'*5+'ac'*4), task='classification'), r"found \['c'\] in the validation or test"),
+                     (dict(target=np.r_[np.ones(10), np.arange(8)]), "constant: all 10 training values are 1"), (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
                      (dict(split=np.where(split=='valid', 'test', split)), "found no 'valid' recordings")):
         with pytest.raises(ValueError, match=words): make(**kw)
     other = load_parcellation('glasser360'); few = small_model(store, split); few.parcellation = other
