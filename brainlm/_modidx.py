@@ -158,6 +158,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.baselines._check_classes': ('baselines.html#_check_classes', 'brainlm/baselines.py'),
                                    'brainlm.baselines._check_labels': ('baselines.html#_check_labels', 'brainlm/baselines.py'),
                                    'brainlm.baselines._check_windows': ('baselines.html#_check_windows', 'brainlm/baselines.py'),
+                                   'brainlm.baselines._cls': ('baselines.html#_cls', 'brainlm/baselines.py'),
                                    'brainlm.baselines._field': ('baselines.html#_field', 'brainlm/baselines.py'),
                                    'brainlm.baselines._flow': ('baselines.html#_flow', 'brainlm/baselines.py'),
                                    'brainlm.baselines._folds': ('baselines.html#_folds', 'brainlm/baselines.py'),

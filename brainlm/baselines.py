@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from torchdiffeq import odeint
-from .model import BrainLM
+from .model import BrainLM, _Axial
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def _check_windows(X, Y=None, groups=None):
@@ -433,6 +433,19 @@ class NeuralReader(BaseEstimator):
         if self.classify: return self.classes_[p.argmax(1)]
         return (p if np.ndim(self.offset_) else p[:,0])*self.scale_+self.offset_
 
+# %% ../nbs/30_baselines.ipynb #a6c8e1f7
+def _cls(model, signal, valid=None):
+    "CLS as `encode` gives it, without what CLS reads no more: after the last layer in which it reads tokens, it stands alone"
+    patches, valid, xyz_mm = model._check(signal, valid, None); B,P,K,_ = patches.shape; n = model._n_cls(K)
+    tokens = model.embed(patches.flatten(1, 2))+model.place(xyz_mm, K)
+    x = torch.cat([(model.cls if n==1 else model.cls+model.place.time[:K]).expand(B, n, -1), tokens], 1)
+    layout = model._layout((B,P,K), valid=valid); alone = _Axial(0, n, present=None if valid is None or n==1 else valid.any(1))
+    last = max(i for i,b in enumerate(model.encoder) if n==1 or b.axis=='parcel')
+    for block in model.encoder[:last]: x = block(x, layout)
+    x = model.encoder[last](x, layout, torch.arange(n, device=x.device).expand(B, n), alone)
+    for block in model.encoder[last+1:]: x = block(x, alone)
+    return model._one_cls(model.norm(x), valid)
+
 # %% ../nbs/30_baselines.ipynb #1ea8e7de
 def cls_embedding(
     model:BrainLM, # pretrained, or untrained as a rival
@@ -447,7 +460,7 @@ def cls_embedding(
         model.eval(); device = model.cls.device
         x = torch.from_numpy(np.ascontiguousarray(X)).float()[:,:X.shape[1]//n*n].unflatten(1, (-1, n)).flatten(0, 1).mT
         valid = (x!=0).any(-1, keepdim=True).expand(-1, -1, n//size)
-        cls = torch.cat([model.encode(a.to(device), None if v.all() else v.to(device))[1].cpu() for a,v in zip(x.split(batch_size), valid.split(batch_size))])
+        cls = torch.cat([_cls(model, a.to(device), None if v.all() else v.to(device)).cpu() for a,v in zip(x.split(batch_size), valid.split(batch_size))])
         return cls.view(len(X), -1, cls.shape[1]).mean(1).numpy()
     return embed
 
@@ -481,7 +494,7 @@ class BrainLMReader(nn.Module):
     def forward(self, x):
         w = x[:,:x.shape[1]//self.n*self.n].unflatten(1, (-1, self.n)).flatten(0, 1).mT
         there = (w!=0).any(-1, keepdim=True).expand(-1, -1, self.n//self.model.config.patch_size)       # a parcel of nothing but zeros is missing
-        cls = self.model.encode(w, None if there.all() else there)[1]
+        cls = _cls(self.model, w, None if there.all() else there)
         return self.head(self.norm(cls).view(len(x), -1, cls.shape[1]).mean(1))
 
 def brain_reader(

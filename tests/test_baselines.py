@@ -9,6 +9,7 @@ from brainlm.baselines import *
 import numpy as np, pytest, torch
 from sklearn.base import clone
 from brainlm.atlas import load_parcellation
+from brainlm.baselines import _cls
 from brainlm.model import BrainLM, BrainLMConfig
 
 
@@ -138,3 +139,16 @@ def test_classes_that_cannot_be_checked_are_refused(name):
     with pytest.raises(ValueError, match='2 recordings without a subject'): m.fit(X, np.where(who%2, 'a', 'b'), np.where(who==3, np.nan, who))
     if name=='LSTM': return
     with pytest.raises(ValueError, match="the class 'rare' in one of 4 inner folds alone"): m.fit(X, np.where(np.isin(who, (3,7)), 'rare', np.where(who%2, 'a', 'b')), who)
+
+
+# %% ../nbs/30_baselines.ipynb #b13c9d60
+@pytest.mark.parametrize('attention,layers', [('axial',4),('axial',3),('axial',2),('axial',1),('joint',3),('joint',1)])
+def test_cls_alone_is_that_of_the_encoder(attention, layers):
+    "Also with tokens missing, and its gradient; the last layers are left out where CLS is alone"
+    torch.manual_seed(0); m = BrainLM(BrainLMConfig(n_parcels=6, n_time=60, width=16, heads=2, layers=layers, mlp=32, decoder_width=16, decoder_heads=2, decoder_layers=1, decoder_mlp=16, attention=attention))
+    x, valid = torch.randn(3, 6, 40), torch.rand(3, 6, 2)<.7; valid[0] = True; valid[1,:,1] = False; w = torch.randn(3, 16)
+    for v in (None, valid):
+        grads = []
+        for cls in (m.encode(x, v)[1], _cls(m, x, v)):
+            m.zero_grad(); (cls*w).sum().backward(); grads.append((cls.detach(), *(p.grad.clone() for p in m.parameters() if p.grad is not None)))
+        assert len(grads[0])==len(grads[1]) and all(torch.allclose(a, b, atol=1e-5) for a,b in zip(*grads))
