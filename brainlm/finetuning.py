@@ -222,23 +222,31 @@ class FineTuned(nn.Module):
     def features(self, signal, valid=None): return self.pool(*self.model.encode(signal, None if valid is None or valid.all() else valid))
 
     def forward(self,
-        signal:Tensor, # [batch, parcel, time], robust-scaled
+        signal:Tensor, # [batch, parcel, time], robust-scaled; or [batch, width], the `features` of such windows
         valid:Tensor|None=None # bool [batch, parcel, patch], tokens that exist; None: all of them
     )->Tensor: # [batch, output]: the target in transformed units, or one logit for each class
-        return self.head((self.features(signal, valid)-self.mean)/self.std).to(self.mean.dtype)  # out of bf16, where that is in use
+        z = signal if signal.ndim==2 else self.features(signal, valid)
+        return self.head((z-self.mean)/self.std).to(self.mean.dtype)                            # out of bf16, where that is in use
 
 # %% ../nbs/22_finetuning.ipynb #492bcdad
 @patch
 @torch.no_grad()
-def standardise(self:FineTuned,
-    windows, # sequence of (signal [parcel, time], valid [parcel, patch]), of the training side
+def window_features(self:FineTuned,
+    windows, # sequence of (signal [parcel, time], valid [parcel, patch])
     batch_size:int=8, # windows at a time
-    n_max:int=1000 # windows to read at most
+    n_max:int|None=None # windows to read at most; None: all
+)->Tensor: # [window, width], on the model's device
+    "What the head reads of each window, before it is standardised"
+    n = min(len(windows), n_max or len(windows)); batches = [range(i, min(i+batch_size, n)) for i in range(0, n, batch_size)]
+    return torch.cat([self.features(*(torch.stack(o).to(self.mean.device) for o in zip(*(windows[i] for i in b)))) for b in batches])
+
+@patch
+@torch.no_grad()
+def standardise(self:FineTuned,
+    features:Tensor # [window, width], of the training side
 ):
     "Set the mean and spread that features are standardised with"
-    batches = [range(i, min(i+batch_size, len(windows), n_max)) for i in range(0, min(len(windows), n_max), batch_size)]
-    z = torch.cat([self.features(*(torch.stack(o).to(self.mean.device) for o in zip(*(windows[i] for i in b)))).double() for b in batches])
-    std = z.std(0, correction=0)
+    z = features.double(); std = z.std(0, correction=0)
     self.mean.copy_(z.mean(0)); self.std.copy_(torch.where(std>1e-6*z.abs().mean(), std, 1))
 
 # %% ../nbs/22_finetuning.ipynb #4b8b538a
@@ -378,6 +386,14 @@ class _WithTarget:
     def __getitem__(self, i): return (*self.windows[i], torch.as_tensor(self.y[self.windows.recordings[i]]))
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
+class _Features:
+    "What a frozen encoder makes of each window, computed once, and the target of its recording; with a seed in a new order for each epoch"
+    def __init__(self, tuned, windows, y, seed=None):
+        self.z, self.y, self.seed, self.order = tuned.window_features(windows).cpu(), torch.as_tensor(y[windows.recordings]), seed, np.arange(len(windows))
+    def __len__(self): return len(self.order)
+    def __getitem__(self, i): return self.z[self.order[i]], self.y[self.order[i]]
+    def set_epoch(self, epoch): self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.z))
+
 # %% ../nbs/22_finetuning.ipynb #c6e14495
 @torch.no_grad()
 def _begin(tuned, y):
@@ -415,7 +431,8 @@ def finetune_learner(
     device=None, # None: CUDA where there is one
     progress:bool|None=None # bars and a table; None: in a terminal only
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
-    "A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn."
+    """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn.
+    Windows are drawn at random in each epoch; with a frozen encoder and pooling 'cls' or 'mean' they stand side by side and are encoded once."""
     _one_of('task', task, ('regression','classification')); _one_of('unfreeze', unfreeze, ('none','last','all','lora')); _one_of('class_weights', class_weights, (None,'balanced'))
     if class_weights and task=='regression': raise ValueError(f"class_weights: found {class_weights!r} with task 'regression', expected task='classification'")
     if threshold is not None and task=='regression': raise ValueError(f"threshold: found {threshold} with task 'regression', expected task='classification'")
@@ -426,11 +443,15 @@ def finetune_learner(
     torch.manual_seed(seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0).to(device).eval(); _thaw(tuned, unfreeze)
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
-    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(train); _begin(tuned, y[rows['train']])
-    valid = _WithTarget(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
+    frozen = unfreeze=='none' and pooling!='attention'; _begin(tuned, y[rows['train']])
+    train = TiledWindows(store, model.scaler, rows['train'], **kw) if frozen else RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw)
+    valid = TiledWindows(store, model.scaler, rows['valid'], **kw) if len(rows['valid']) else None
+    train = _Features(tuned, train, y, seed) if frozen else _WithTarget(train, y)
+    if valid is not None: valid = _Features(tuned, valid, y) if frozen else _WithTarget(valid, y)
+    tuned.standardise(train.z if frozen else tuned.window_features(train.windows, n_max=1000))
     recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
-    return _tuner(window_dls(_WithTarget(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
+    return _tuner(window_dls(train, valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned): return {k: v for k,v in tuned.state_dict().items() if not k.startswith('model.') or 'lora_' in k}

@@ -100,15 +100,29 @@ def test_prediction_is_the_mean_over_windows(tmp_path):
     assert len(words)==1 and words.prediction[3]==max('ab', key=lambda c: words[f'p({c})'][3])
 
 
+# %% ../nbs/22_finetuning.ipynb #c9e2a510
+@pytest.mark.parametrize('pooling', ['cls','mean','attention'])
+def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling):
+    "Whatever the number of epochs, unless the pooling learns; and the head reads from signals what it learnt from features"
+    store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); encode, n = BrainLM.encode, []
+    monkeypatch.setattr(BrainLM, 'encode', lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
+    learn = learner(store, model, tmp_path/'r', pooling=pooling); log = learn.finetune(3); read = sum(n)
+    windows = {k: TiledWindows(store, model.scaler, sides==k) for k in ('train','valid')}; once = sum(map(len, windows.values()))
+    assert read==once if pooling!='attention' else read>3*once
+    v = windows['valid']; y = learn.model.transform.transform(store.table['size'])[v.recordings]
+    with torch.no_grad(): z = np.array([learn.model(x[None], there[None]).item() for x,there in v])
+    assert np.mean((z-y)**2)==pytest.approx(log.valid_loss.min(), abs=1e-5)
+
+
 # %% ../nbs/22_finetuning.ipynb #1e739b87
-@pytest.mark.parametrize('unfreeze', ['all',lora])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze):
+@pytest.mark.parametrize('unfreeze,pooling', [('all','attention'), ('none','mean'), pytest.param('lora', 'attention', marks=lora.marks)])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze, pooling):
     store = small_store(tmp_path/'s'); model = small_model(store)
     class Kill(Callback):
         order = 99
         def after_epoch(self):
             if self.epoch==0: raise KeyboardInterrupt
-    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=1, pooling='attention')
+    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=1, pooling=pooling)
     whole = make('whole'); log = whole.finetune(8, lr=3e-2)
     cut = make('cut')
     with pytest.raises(KeyboardInterrupt), cut.added_cbs(Kill()): cut.finetune(8, lr=3e-2)
