@@ -355,6 +355,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'brainlm.finetuning._Features.__init__': ( 'finetuning.html#_features.__init__',
                                                                                'brainlm/finetuning.py'),
                                     'brainlm.finetuning._Features.__len__': ('finetuning.html#_features.__len__', 'brainlm/finetuning.py'),
+                                    'brainlm.finetuning._Features._encode': ('finetuning.html#_features._encode', 'brainlm/finetuning.py'),
+                                    'brainlm.finetuning._Features._key': ('finetuning.html#_features._key', 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._Features.set_epoch': ( 'finetuning.html#_features.set_epoch',
                                                                                 'brainlm/finetuning.py'),
                                     'brainlm.finetuning._Pool': ('finetuning.html#_pool', 'brainlm/finetuning.py'),

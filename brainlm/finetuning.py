@@ -387,12 +387,15 @@ class _WithTarget:
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
 class _Features:
-    "What a frozen encoder makes of each window, computed once, and the target of its recording; with a seed in a new order for each epoch"
-    def __init__(self, tuned, windows, y, seed=None):
-        self.z, self.y, self.seed, self.order = tuned.window_features(windows).cpu(), torch.as_tensor(y[windows.recordings]), seed, np.arange(len(windows))
-    def __len__(self): return len(self.order)
-    def __getitem__(self, i): return self.z[self.order[i]], self.y[self.order[i]]
-    def set_epoch(self, epoch): self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.z))
+    "What a frozen encoder makes of windows, and the target of their recording; a window that was encoded once is not encoded again"
+    def __init__(self, tuned, windows, y): self.tuned, self.windows, self.y, self.known = tuned, windows, y, {}; self._encode()
+    def _key(self, i): return int(self.windows.item[i]), int(self.windows.start[i])
+    def _encode(self):
+        new = [i for i in range(len(self)) if self._key(i) not in self.known]
+        if new: self.known.update(zip(map(self._key, new), self.tuned.window_features([self.windows[i] for i in new]).cpu()))
+    def __len__(self): return len(self.windows)
+    def __getitem__(self, i): return self.known[self._key(i)], torch.as_tensor(self.y[self.windows.recordings[i]])
+    def set_epoch(self, epoch): self.windows.set_epoch(epoch); self._encode()
 
 # %% ../nbs/22_finetuning.ipynb #c6e14495
 @torch.no_grad()
@@ -432,7 +435,7 @@ def finetune_learner(
     progress:bool|None=None # bars and a table; None: in a terminal only
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
     """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn.
-    Windows are drawn at random in each epoch; with a frozen encoder and pooling 'cls' or 'mean' they stand side by side and are encoded once."""
+    With a frozen encoder and pooling 'cls' or 'mean' the head learns from features, and no window is encoded twice."""
     _one_of('task', task, ('regression','classification')); _one_of('unfreeze', unfreeze, ('none','last','all','lora')); _one_of('class_weights', class_weights, (None,'balanced'))
     if class_weights and task=='regression': raise ValueError(f"class_weights: found {class_weights!r} with task 'regression', expected task='classification'")
     if threshold is not None and task=='regression': raise ValueError(f"threshold: found {threshold} with task 'regression', expected task='classification'")
@@ -444,14 +447,11 @@ def finetune_learner(
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0).to(device).eval(); _thaw(tuned, unfreeze)
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
     frozen = unfreeze=='none' and pooling!='attention'; _begin(tuned, y[rows['train']])
-    train = TiledWindows(store, model.scaler, rows['train'], **kw) if frozen else RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw)
-    valid = TiledWindows(store, model.scaler, rows['valid'], **kw) if len(rows['valid']) else None
-    train = _Features(tuned, train, y, seed) if frozen else _WithTarget(train, y)
-    if valid is not None: valid = _Features(tuned, valid, y) if frozen else _WithTarget(valid, y)
-    tuned.standardise(train.z if frozen else tuned.window_features(train.windows, n_max=1000))
+    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(tuned.window_features(train, n_max=1000))
+    items = partial(_Features, tuned) if frozen else _WithTarget; valid = items(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
     recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
-    return _tuner(window_dls(train, valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
+    return _tuner(window_dls(items(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned): return {k: v for k,v in tuned.state_dict().items() if not k.startswith('model.') or 'lora_' in k}

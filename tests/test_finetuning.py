@@ -15,7 +15,7 @@ from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import MinMax, RobustScaler
-from brainlm.windows import TiledWindows
+from brainlm.windows import RandomWindows, TiledWindows
 
 
 # %% ../nbs/22_finetuning.ipynb #f8b30e4f
@@ -106,10 +106,11 @@ def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling)
     "Whatever the number of epochs, unless the pooling learns; and the head reads from signals what it learnt from features"
     store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); encode, n = BrainLM.encode, []
     monkeypatch.setattr(BrainLM, 'encode', lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
-    learn = learner(store, model, tmp_path/'r', pooling=pooling); log = learn.finetune(3); read = sum(n)
-    windows = {k: TiledWindows(store, model.scaler, sides==k) for k in ('train','valid')}; once = sum(map(len, windows.values()))
-    assert read==once if pooling!='attention' else read>3*once
-    v = windows['valid']; y = learn.model.transform.transform(store.table['size'])[v.recordings]
+    learn = learner(store, model, tmp_path/'r', pooling=pooling); n.clear(); log = learn.finetune(3); read = sum(n)
+    v, train = TiledWindows(store, model.scaler, sides=='valid'), RandomWindows(store, model.scaler, sides=='train'); drawn = [[*zip(train.item, train.start)] for e in range(3) if train.set_epoch(e) is None]
+    later = {*drawn[1], *drawn[2]}-{*drawn[0]}; assert 0<len(later)<2*len(train)                     # the short recordings have one window
+    assert read==len(later) if pooling!='attention' else read>=3*len(v)+2*len(train)
+    y = learn.model.transform.transform(store.table['size'])[v.recordings]
     with torch.no_grad(): z = np.array([learn.model(x[None], there[None]).item() for x,there in v])
     assert np.mean((z-y)**2)==pytest.approx(log.valid_loss.min(), abs=1e-5)
 
