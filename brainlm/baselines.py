@@ -378,8 +378,8 @@ class TunedReader(BaseEstimator):
         if self.classify: _check_classes(y, groups)
         folds = list(GroupKFold(self.n_folds).split(y, groups=groups))
         if self.classify and (lost := [o for train,_ in folds if (o := set(y.tolist())-set(y[train].tolist()))]):
-            raise ValueError(f"y: found the class {min(lost[0], key=str)!r} in one of {self.n_folds} inner folds alone, expected every class in what each learns from; "
-                             "it has too few subjects: leave it out, or make n_folds larger")
+            raise ValueError(f"y: found the class {min(lost[0], key=str)!r} in one of {self.n_folds} inner folds alone, expected every class "
+                             "in what each learns from; it has too few subjects: leave it out, or make n_folds larger")
         return folds
     def predict(self, X): # [recording] or [recording, target]: numbers in the units of `y`, or classes
         p = self.best_.predict(_check_windows(X))
@@ -506,7 +506,7 @@ def brain_reader(
 # %% ../nbs/30_baselines.ipynb #795a1f84
 def clinical_rivals(
     classify:bool=False, # classes instead of numbers
-    embeddings:dict=None, # name → function of X [recording, time, parcel] → [recording, feature], e.g. `cls_embedding(model)`; wrap it in `once_each` to share what it computes between outer folds
+    embeddings:dict=None, # name → function of X [recording, time, parcel] → [recording, feature], e.g. `cls_embedding(model)`; `once_each` shares it between folds
     n_components:int=20, # of the PCA of raw series
     epochs:int=30, # of the networks
     seed:int=0,

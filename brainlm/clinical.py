@@ -38,7 +38,7 @@ def _checked_confounds(confounds, n):
         raise ValueError(f"confounds: found {type(confounds).__name__} with {len(confounds)} rows, expected a table with one for each of {n} recordings")
     lost = confounds.isna() | confounds.isin([np.inf, -np.inf])
     if len(bad := lost.columns[lost.any()]):
-        raise ValueError(f"confounds: found {int(lost[bad[0]].sum())} missing values in {bad[0]!r} (infinite ones count), expected none; leave these recordings out")
+        n = int(lost[bad[0]].sum()); raise ValueError(f"confounds: found {n} missing values in {bad[0]!r} (infinite ones count), expected none; leave these recordings out")
     return confounds
 
 def design(
@@ -65,7 +65,8 @@ def outer_folds(
     subjects = _checked_subjects(subjects); n = len(np.unique(subjects))
     if n_folds<2: raise ValueError(f"n_folds: found {n_folds}, expected at least 2")
     if n<n_folds: raise ValueError(f"n_folds: found {n_folds} folds for {n} subjects, expected at most one for each")
-    if classify and (y is None or len(y)!=len(subjects) or pd.isna(y).any()): raise ValueError(f"y: found missing classes, expected one for each of {len(subjects)} recordings")
+    if classify and (y is None or len(y)!=len(subjects) or pd.isna(y).any()):
+        raise ValueError(f"y: found missing classes, expected one for each of {len(subjects)} recordings")
     cv = (StratifiedGroupKFold if classify else GroupKFold)(n_folds, shuffle=True, random_state=seed); fold = np.empty(len(subjects), int)
     for k,(_,test) in enumerate(cv.split(subjects, y, subjects)): fold[test] = k
     return fold
@@ -92,17 +93,18 @@ class _Same:
 def _checked(X, y, subjects, target, classify):
     "Recordings, targets as a table [recording, target], subjects; ValueError names what does not fit, a warning says what is missing"
     X, subjects, several = np.asarray(X), _checked_subjects(subjects), isinstance(y, pd.DataFrame)
-    Y = y.reset_index(drop=True) if several else pd.DataFrame({target: np.asarray(y)})
-    if len(Y)!=len(X) or len(subjects)!=len(X): raise ValueError(f"y, subjects: found {len(Y)} and {len(subjects)}, expected one of each for {len(X)} recordings")
+    Y = y.reset_index(drop=True) if several else pd.DataFrame({target: np.asarray(y)}); n = len(X)
+    if len(Y)!=n or len(subjects)!=n: raise ValueError(f"y, subjects: found {len(Y)} and {len(subjects)}, expected one of each for {n} recordings")
     if several and classify: raise ValueError("y: found a table with classify=True, expected one target; in a table a class is a number, 0 or 1")
     for name,c in Y.items():
         try: v = c.to_numpy(float)
         except (TypeError, ValueError): raise ValueError(f"y: found {c.dropna().iloc[0]!r} in {name!r}, expected numbers{', 0 and 1' if classify else ''}") from None
-        if n := int((np.isinf(v) if several else ~np.isfinite(v)).sum()): raise ValueError(f"y: found {n} values that are missing or infinite in {name!r}, expected none; leave these recordings out")
-        there = v[~np.isnan(v)]
+        if bad := int((np.isinf(v) if several else ~np.isfinite(v)).sum()):
+            raise ValueError(f"y: found {bad} values that are missing or infinite in {name!r}, expected none; leave these recordings out")
+        there = v[~np.isnan(v)]; k = n-len(there)
         if classify and set(there)!={0, 1}: raise ValueError(f"y: found the values {np.unique(there)[:5].tolist()}, expected 0 and 1")
         if len(np.unique(there))<2: raise ValueError(f"y: {name!r} is constant: all {len(there)} values are {there[:1].tolist()}; there is nothing to predict")
-        if len(there)<len(v): warnings.warn(f"y: {name!r} is missing in {len(v)-len(there)} of {len(v)} recordings; they count in neither its loss nor its score")
+        if k: warnings.warn(f"y: {name!r} is missing in {k} of {n} recordings; they count in neither its loss nor its score")
     return X, Y if classify else Y.astype(float), subjects
 
 def _predicted(model, X, classify):
@@ -115,7 +117,7 @@ def _predicted(model, X, classify):
 # %% ../nbs/32_clinical.ipynb #0ff13830
 def nested_cv(
     X, # float32 [recording, time, parcel], scaled (`recordings_array`)
-    y, # [recording]: numbers, or 0 and 1 with `classify`; or a table [recording, target] of numbers for models that learn several at once, NaN where one is missing
+    y, # [recording]: numbers, or 0 and 1 with `classify`. Or a table [recording, target] for models that learn several at once: numbers, NaN where missing
     subjects, # [recording]
     models, # function that gives {name: estimator}, anew for each fold; e.g. `clinical_rivals`
     target:str='target', # its name; a table brings names
@@ -135,15 +137,17 @@ def nested_cv(
     if lost := set(how)-set(Y): raise ValueError(f"transform: found {min(lost)!r}, expected some of {list(Y)}")
     fold = outer_folds(subjects, None if several else Y[target], n_folds, classify, seed) if fold is None else _checked_folds(fold, subjects)
     if classify: _trained_on_both(Y[target], fold)
-    return check_predictions(pd.concat([p for k in np.unique(fold) for p in _one_fold(X, Y, subjects, models(), how, confounds, classify, several, fold, k)], ignore_index=True))
+    parts = [p for k in np.unique(fold) for p in _one_fold(X, Y, subjects, models(), how, confounds, classify, several, fold==k, k)]
+    return check_predictions(pd.concat(parts, ignore_index=True))
 
 def _trained_on_both(y, fold):
     for k in np.unique(fold):
-        if len(c := np.unique(y[fold!=k]))<2: raise ValueError(f"y: fold {k} has all recordings of class {1-c[0]:g}, expected both classes among those to train on; this class has too few subjects")
+        if len(c := np.unique(y[fold!=k]))<2:
+            raise ValueError(f"y: fold {k} has all recordings of class {1-c[0]:g}, expected both classes among those to train on; this class has too few subjects")
 
-def _one_fold(X, Y, subjects, models, how, confounds, classify, several, fold, k):
-    "Tables of predictions for the people of fold `k`, by model and target"
-    train, test = fold!=k, fold==k
+def _one_fold(X, Y, subjects, models, how, confounds, classify, several, test, k):
+    "Tables of predictions for the `test` people, fold `k`, by model and target"
+    train = ~test
     ways = [(transforms[how[t]]() if how.get(t) else _Same()).fit(c[train]) for t,c in Y.items()]
     Z = np.stack([w.transform(Y[t]) for w,t in zip(ways, Y)], 1)
     if confounds is not None: Z[:,0] -= _carried(confounds, Z[:,0], train); ways = [_Same()]
@@ -151,7 +155,8 @@ def _one_fold(X, Y, subjects, models, how, confounds, classify, several, fold, k
     for name,m in models.items():
         m.fit(X[train], learn[train], subjects[train]); P = np.reshape(_predicted(m, X[test], classify), (test.sum(), len(ways)))
         for t,w,z,p in zip(Y, ways, Z[test].T, P.T):
-            table = dict(model=name, target=t, fold=k, subject=subjects[test], y=w.inverse_transform(z), prediction=w.inverse_transform(p), y_norm=z, prediction_norm=p)
+            table = dict(model=name, target=t, fold=k, subject=subjects[test], y=w.inverse_transform(z), prediction=w.inverse_transform(p))
+            table |= dict(y_norm=z, prediction_norm=p)
             yield pd.DataFrame(table)[~np.isnan(z)].groupby(['model','target','fold','subject'], sort=False, as_index=False).mean()
 
 def _carried(confounds, z, train):

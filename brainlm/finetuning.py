@@ -448,7 +448,8 @@ def finetune_learner(
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
     frozen = unfreeze=='none' and pooling!='attention'; _begin(tuned, y[rows['train']])
     train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(tuned.window_features(train, n_max=1000))
-    items = partial(_Features, tuned) if frozen else _WithTarget; valid = items(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
+    items = partial(_Features, tuned) if frozen else _WithTarget
+    valid = items(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
     recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
     return _tuner(window_dls(items(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)

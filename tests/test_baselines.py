@@ -126,26 +126,29 @@ def test_several_targets_at_once():
     assert read(Y).shape==(24, 2) and read(Y[:,:1]).shape==(24, 1)
     gaps = Y.copy(); gaps[3,1] = np.nan; gaps[4] = np.nan; assert np.isfinite(read(gaps)).all() and not np.array_equal(read(gaps), read(Y))
     ridge = clinical_rivals(device='cpu')['ridge on FC (correlation)']; assert ridge.fit(X, Y).predict(X).shape==(24, 2)
-    for m,bad,words in ((ridge, gaps, '3 values that are NaN'), (NeuralReader(LSTMReader, device='cpu'), np.where(gaps>0, gaps, np.inf), '3 values that are NaN or infinite'),
-                        (ridge, Y*[1,0], 'nothing to predict'), (NeuralReader(LSTMReader, device='cpu'), Y*[0,1], 'nothing to predict')):
+    net = NeuralReader(LSTMReader, device='cpu')
+    for m,bad,words in ((ridge, gaps, '3 values that are NaN'), (net, np.where(gaps>0, gaps, np.inf), '3 values that are NaN or infinite'),
+                        (ridge, Y*[1,0], 'nothing to predict'), (net, Y*[0,1], 'nothing to predict')):
         with pytest.raises(ValueError, match=words): m.fit(X, bad)
 
 @pytest.mark.parametrize('name', ['logistic on FC (correlation)','LSTM'])
 def test_classes_that_cannot_be_checked_are_refused(name):
     "A class of one subject, however many recordings; one that an inner fold does not learn; labels and subjects that are missing"
-    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); who = np.repeat(np.arange(12), 2); m = clinical_rivals(True, epochs=1, device='cpu')[name]
-    with pytest.raises(ValueError, match="the class 'rare' in 1 subject, expected at least 2"): m.fit(X, np.where(who==3, 'rare', np.where(who%2, 'a', 'b')), who)
+    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); who = np.repeat(np.arange(12), 2)
+    m, two = clinical_rivals(True, epochs=1, device='cpu')[name], np.where(who%2, 'a', 'b')
+    with pytest.raises(ValueError, match="the class 'rare' in 1 subject, expected at least 2"): m.fit(X, np.where(who==3, 'rare', two), who)
     with pytest.raises(ValueError, match='1 values that are NaN'): m.fit(X, np.array([None, *'ab'*11, 'a'], dtype=object), who)
-    with pytest.raises(ValueError, match='2 recordings without a subject'): m.fit(X, np.where(who%2, 'a', 'b'), np.where(who==3, np.nan, who))
+    with pytest.raises(ValueError, match='2 recordings without a subject'): m.fit(X, two, np.where(who==3, np.nan, who))
     if name=='LSTM': return
-    with pytest.raises(ValueError, match="the class 'rare' in one of 4 inner folds alone"): m.fit(X, np.where(np.isin(who, (3,7)), 'rare', np.where(who%2, 'a', 'b')), who)
+    with pytest.raises(ValueError, match="the class 'rare' in one of 4 inner folds alone"): m.fit(X, np.where(np.isin(who, (3,7)), 'rare', two), who)
 
 
 # %% ../nbs/30_baselines.ipynb #b13c9d60
 @pytest.mark.parametrize('attention,layers', [('axial',4),('axial',3),('axial',2),('axial',1),('joint',3),('joint',1)])
 def test_cls_alone_is_that_of_the_encoder(attention, layers):
     "Also with tokens missing, and its gradient; the last layers are left out where CLS is alone"
-    torch.manual_seed(0); m = BrainLM(BrainLMConfig(n_parcels=6, n_time=60, width=16, heads=2, layers=layers, mlp=32, decoder_width=16, decoder_heads=2, decoder_layers=1, decoder_mlp=16, attention=attention))
+    torch.manual_seed(0); decoder = dict(decoder_width=16, decoder_heads=2, decoder_layers=1, decoder_mlp=16)
+    m = BrainLM(BrainLMConfig(n_parcels=6, n_time=60, width=16, heads=2, layers=layers, mlp=32, attention=attention, **decoder))
     x, valid = torch.randn(3, 6, 40), torch.rand(3, 6, 2)<.7; valid[0] = True; valid[1,:,1] = False; w = torch.randn(3, 16)
     for v in (None, valid):
         grads = []

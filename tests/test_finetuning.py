@@ -107,7 +107,8 @@ def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling)
     store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); encode, n = BrainLM.encode, []
     monkeypatch.setattr(BrainLM, 'encode', lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
     learn = learner(store, model, tmp_path/'r', pooling=pooling); n.clear(); log = learn.finetune(3); read = sum(n)
-    v, train = TiledWindows(store, model.scaler, sides=='valid'), RandomWindows(store, model.scaler, sides=='train'); drawn = [[*zip(train.item, train.start)] for e in range(3) if train.set_epoch(e) is None]
+    v, train = TiledWindows(store, model.scaler, sides=='valid'), RandomWindows(store, model.scaler, sides=='train')
+    drawn = [[*zip(train.item, train.start)] for e in range(3) if train.set_epoch(e) is None]
     later = {*drawn[1], *drawn[2]}-{*drawn[0]}; assert 0<len(later)<2*len(train)                     # the short recordings have one window
     assert read==len(later) if pooling!='attention' else read>=3*len(v)+2*len(train)
     y = learn.model.transform.transform(store.table['size'])[v.recordings]
@@ -192,9 +193,11 @@ def test_refused(tmp_path):
                      (dict(target='height'), "found 'height', expected a column of the store's table"), (dict(target=[1,2]), "found 2 values, expected one for each of the store's 18"),
                      (dict(target=-np.arange(18), transform='logminmax'), "negative"), (dict(transform='log'), "transform: found 'log'"), (dict(task='ranking'), "task: found 'ranking'"),
                      (dict(unfreeze='half'), "unfreeze: found 'half'"), (dict(head='deep'), "head: found 'deep'"), (dict(threshold=4), "threshold: found 4 with task 'regression'"),
-                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"), (dict(target=np.ones(18)), "constant: all 10 training values are 1"),
-                     (dict(target=[1]*18, task='classification'), "found one class, 1, in all 10"), (dict(target=list('ab'*5+'ac'*4), task='classification'), r"found \['c'\] in the validation or test"),
-                     (dict(target=np.r_[np.ones(10), np.arange(8)]), "constant: all 10 training values are 1"), (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
+                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"),
+                     (dict(target=np.ones(18)), "constant: all 10 training values are 1"), (dict(target=[1]*18, task='classification'), "found one class, 1, in all 10"),
+                     (dict(target=list('ab'*5+'ac'*4), task='classification'), r"found \['c'\] in the validation or test"),
+                     (dict(target=np.r_[np.ones(10), np.arange(8)]), "constant: all 10 training values are 1"),
+                     (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
                      (dict(split=np.where(split=='valid', 'test', split)), "found no 'valid' recordings")):
         with pytest.raises(ValueError, match=words): make(**kw)
     other = load_parcellation('glasser360'); few = small_model(store, split); few.parcellation = other
