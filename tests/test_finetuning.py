@@ -239,6 +239,18 @@ def test_join_by_subject_and_session(tmp_path):
     with pytest.raises(ValueError, match='none of its 2 ids'): join_covariates(store, pd.DataFrame(dict(subject=[7,8], sex=['F','M'])))
 
 
+# %% ../nbs/22_finetuning.ipynb #3d8f6b21
+def test_what_a_joined_table_lacks_is_said_and_what_it_spoils_is_refused(tmp_path):
+    "An empty table and one of other people; missing values are counted; an infinite one, a constant and a class that training lacks stop the learner"
+    store = small_store(tmp_path/'s'); model = small_model(store); t = pd.DataFrame(dict(subject=[f's{i}' for i in range(9)], age=[30., np.inf, None, *range(40, 46)], same=1., kind=list('ababababc')))
+    with pytest.raises(ValueError, match='none of its 0 ids'): join_covariates(store, t[:0])
+    joined, report = join_covariates(store, t); assert report.missing=={'age': 1} and report.matched==9 and np.isinf(joined.age[1])
+    for target,task,words in (('age','regression',"an infinite value for subject 's1'"), ('same','regression','constant'), ('kind','classification',r"found \['c'\] in the validation or test")):
+        with pytest.raises(ValueError, match=words): learner(store, model, tmp_path/'r', joined[target], task=task)
+    some, report = join_covariates(store, t.assign(age=t.age.replace(np.inf, 31.))[:6]); assert report.unmatched==['s6','s7','s8']
+    with pytest.warns(UserWarning, match='2 training and validation recordings have no value'): learner(store, model, tmp_path/'r', some.age)
+
+
 # %% ../nbs/22_finetuning.ipynb #b2480795
 def test_forecasts_read_no_future(tmp_path):
     store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); windows = FullWindows(store, model.scaler, stride=20)
