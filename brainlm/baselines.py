@@ -6,10 +6,10 @@
 __all__ = ['Forecaster', 'Mean', 'Persistence', 'ARRidge', 'VARRidge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet',
            'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble', 'cross_forecasts', 'Residual', 'forecasters',
            'FC', 'Flat', 'Embedding', 'TunedReader', 'LSTMReader', 'GCNReader', 'NeuralReader', 'cls_embedding',
-           'BrainLMReader', 'brain_reader', 'clinical_rivals']
+           'once_each', 'BrainLMReader', 'brain_reader', 'clinical_rivals']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
-import copy, math, time, warnings
+import copy, hashlib, math, time, warnings
 import numpy as np, pandas as pd, torch
 import torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch
@@ -368,15 +368,25 @@ class Embedding(TransformerMixin, BaseEstimator):
     def transform(self, X): return self.function(X)
 
 # %% ../nbs/30_baselines.ipynb #4dbe94ed
-def _check_labels(X, y, groups, classify):
-    "Arrays that fit together; ValueError names what does not"
+def _check_labels(X, y, groups, classify, gaps=False):
+    "Arrays that fit together; ValueError names what does not. With `gaps`, a table `y` [recording, target] may lack some of its values"
     X, y = _check_windows(X), np.asarray(y)
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
-    if y.shape!=(len(X),) or len(groups)!=len(X): raise ValueError(f"y: found shape {y.shape} and {len(groups)} groups, expected one of each for {len(X)} recordings")
-    if y.dtype.kind=='f' and not np.isfinite(y).all(): raise ValueError(f"y: found {int((~np.isfinite(y)).sum())} values that are NaN or infinite, expected none; leave these recordings out")
-    if len(np.unique(y))<2: raise ValueError(f"y: found {np.unique(y).tolist()} alone, expected at least two {'classes' if classify else 'values'}: there is nothing to predict")
+    if y.shape[:1]!=(len(X),) or y.ndim>(1 if classify else 2) or len(groups)!=len(X):
+        raise ValueError(f"y: found shape {y.shape} and {len(groups)} groups, expected one of each for {len(X)} recordings")
+    if (n := int(pd.isna(groups).sum())): raise ValueError(f"groups: found {n} recordings without a subject, expected one for each")
+    lost = np.isinf(y) if y.dtype.kind=='f' and gaps and y.ndim==2 else pd.isna(y) | (np.isinf(y) if y.dtype.kind=='f' else False)
+    if lost.any(): raise ValueError(f"y: found {int(lost.sum())} values that are NaN or infinite, expected none; leave these recordings out")
+    for v in (np.unique(o[~pd.isna(o)]) for o in y.reshape(len(y), -1).T):
+        if len(v)<2: raise ValueError(f"y: found {v.tolist()} alone, expected at least two {'classes' if classify else 'values'}: there is nothing to predict")
     return X, y, groups
 
+def _check_classes(y, groups):
+    "ValueError for a class of one subject, which training or the choice of settings must lack"
+    n = pd.Series(groups).groupby(y).nunique()
+    if n.min()<2: raise ValueError(f"y: found the class {n.idxmin()!r} in 1 subject, expected at least 2 of each class, one to learn from and one to check on")
+
+# %% ../nbs/30_baselines.ipynb #5c1d09ae
 class TunedReader(BaseEstimator):
     "A pipeline whose settings are chosen by cross-validation over subjects; numbers are z-scored while it learns"
     def __init__(self,
@@ -386,17 +396,29 @@ class TunedReader(BaseEstimator):
         n_folds:int=4 # of subjects
     ): self.pipeline, self.grid, self.classify, self.n_folds = pipeline, grid, classify, n_folds
     @property
-    def budget(self): return f"{'; '.join(f'{k}: {len(v)} candidates' for k,v in self.grid.items())}; {self.n_folds}-fold cross-validation over subjects" if self.grid else 'nothing to tune'
+    def budget(self):
+        if not self.grid: return 'nothing to tune'
+        return f"{'; '.join(f'{k}: {len(v)} candidates' for k,v in self.grid.items())}; {self.n_folds}-fold cross-validation over subjects"
     def fit(self, X, y, groups=None): # itself
-        "Choose and learn. ValueError for labels that are missing or all the same, or too few subjects for the folds."
+        "Choose and learn: `y` [recording], or numbers [recording, target]. ValueError for labels that are missing or all the same, or too few subjects."
         X, y, groups = _check_labels(X, y, groups, self.classify)
-        if self.grid and (n := len(np.unique(groups)))<self.n_folds: raise ValueError(f"groups: found {n} subjects, expected at least {self.n_folds}, one for each fold")
-        self.offset_, self.scale_ = (0, 1) if self.classify else (y.mean(), y.std())
-        if not self.classify: y = (y-self.offset_)/self.scale_
-        search = GridSearchCV(self.pipeline, self.grid, cv=GroupKFold(self.n_folds), scoring='balanced_accuracy' if self.classify else 'neg_mean_squared_error', error_score='raise')
-        self.best_ = search.fit(X, y, groups=groups).best_estimator_ if self.grid else copy.deepcopy(self.pipeline).fit(X, y)
+        self.offset_, self.scale_ = (0, 1) if self.classify else (y.mean(0), y.std(0))
+        z = y if self.classify else (y-self.offset_)/self.scale_
+        if not self.grid: self.best_ = copy.deepcopy(self.pipeline).fit(X, z); return self
+        scoring = 'balanced_accuracy' if self.classify else 'neg_mean_squared_error'
+        search = GridSearchCV(self.pipeline, self.grid, cv=self._folds(y, groups), scoring=scoring, error_score='raise')
+        self.best_ = search.fit(X, z).best_estimator_
         return self
-    def predict(self, X): # [recording]: numbers in the units of `y`, or classes
+    def _folds(self, y, groups):
+        "Pairs of rows to learn from and to check on"
+        if (n := len(np.unique(groups)))<self.n_folds: raise ValueError(f"groups: found {n} subjects, expected at least {self.n_folds}, one for each fold")
+        if self.classify: _check_classes(y, groups)
+        folds = list(GroupKFold(self.n_folds).split(y, groups=groups))
+        if self.classify and (lost := [o for train,_ in folds if (o := set(y.tolist())-set(y[train].tolist()))]):
+            raise ValueError(f"y: found the class {min(lost[0], key=str)!r} in one of {self.n_folds} inner folds alone, expected every class "
+                             "in what each learns from; it has too few subjects: leave it out, or make n_folds larger")
+        return folds
+    def predict(self, X): # [recording] or [recording, target]: numbers in the units of `y`, or classes
         p = self.best_.predict(_check_windows(X))
         return p if self.classify else p*self.scale_+self.offset_
 
@@ -424,6 +446,7 @@ class _Classes(nn.Module):
     def forward(self, x): return self.net(x).softmax(-1)
     def loss(self, x, y): return F.cross_entropy(self.net(x), y)
 
+# %% ../nbs/30_baselines.ipynb #b7e20c4f
 class NeuralReader(BaseEstimator):
     "Trains a network that reads [batch, time, parcel] → [batch, output] in the way of `NeuralForecaster`"
     def __init__(self, make, classify:bool=False, widths=(32,), epochs:int=30, lr:float=2e-3, seed:int=0, device=None):
@@ -434,16 +457,18 @@ class NeuralReader(BaseEstimator):
         make = (lambda *shape: _Classes(self.make(*shape))) if self.classify else self.make
         return NeuralForecaster(make, self.widths, self.epochs, self.lr, seed=self.seed, device=self.device)
     def fit(self, X, y, groups=None): # itself
-        "Learn. ValueError for labels that are missing or all the same."
-        X, y, groups = _check_labels(X, y, groups, self.classify)
-        if self.classify: self.classes_ = np.unique(y); target = (y[:,None]==self.classes_).astype(np.float32)
-        else: self.offset_, self.scale_ = y.mean(), y.std(); target = ((y-self.offset_)/self.scale_)[:,None].astype(np.float32)
+        "Learn `y` [recording], or numbers [recording, target], NaN where one was not measured. ValueError for labels that are missing or all the same."
+        X, y, groups = _check_labels(X, y, groups, self.classify, gaps=True)
+        if self.classify: _check_classes(y, groups); self.classes_ = np.unique(y); target = (y[:,None]==self.classes_).astype(np.float32)
+        else: self.offset_, self.scale_ = np.nanmean(y, 0), np.nanstd(y, 0); target = ((y-self.offset_)/self.scale_).reshape(len(y), -1).astype(np.float32)
+        some = ~np.isnan(target).all(1)                                     # a recording without any target teaches nothing
         self.core_ = self._core(); self.core_.horizon, self.core_.n_parcels = target.shape[1], X.shape[2]
-        self.core_._fit(X, target, groups)
+        self.core_._fit(X[some], target[some], groups[some])
         return self
-    def predict(self, X): # [recording]: numbers in the units of `y`, or classes
+    def predict(self, X): # [recording] or [recording, target]: numbers in the units of `y`, or classes
         p = self.core_.predict(X)
-        return self.classes_[p.argmax(1)] if self.classify else p[:,0]*self.scale_+self.offset_
+        if self.classify: return self.classes_[p.argmax(1)]
+        return (p if np.ndim(self.offset_) else p[:,0])*self.scale_+self.offset_
 
 # %% ../nbs/30_baselines.ipynb #1ea8e7de
 def cls_embedding(
@@ -459,8 +484,22 @@ def cls_embedding(
         model.eval(); device = model.cls.device
         x = torch.from_numpy(np.ascontiguousarray(X)).float()[:,:X.shape[1]//n*n].unflatten(1, (-1, n)).flatten(0, 1).mT
         valid = (x!=0).any(-1, keepdim=True).expand(-1, -1, n//size)
-        cls = torch.cat([model.encode(a.to(device), None if v.all() else v.to(device))[1].cpu() for a,v in zip(x.split(batch_size), valid.split(batch_size))])
+        cls = torch.cat([model.encode_cls(a.to(device), None if v.all() else v.to(device)).cpu() for a,v in zip(x.split(batch_size), valid.split(batch_size))])
         return cls.view(len(X), -1, cls.shape[1]).mean(1).numpy()
+    return embed
+
+# %% ../nbs/30_baselines.ipynb #e91f3b60
+def once_each(
+    function # of X [recording, ...] → [recording, feature], each row from its recording alone
+): # the same function, with a memory of its own: recordings that it has seen, to the last bit, are not computed again
+    "Compute each distinct recording once"
+    if hasattr(function, 'known'): return function
+    known = {}
+    def embed(X):
+        X = np.ascontiguousarray(X); keys = [(hashlib.blake2b(x.tobytes()).digest(), x.shape, x.dtype.str) for x in X]
+        if new := {k: i for i,k in enumerate(keys) if k not in known}: known.update(zip(new, function(X[list(new.values())])))
+        return np.stack([known[k] for k in keys])
+    embed.known = known
     return embed
 
 # %% ../nbs/30_baselines.ipynb #4a5ad5e3
@@ -479,7 +518,7 @@ class BrainLMReader(nn.Module):
     def forward(self, x):
         w = x[:,:x.shape[1]//self.n*self.n].unflatten(1, (-1, self.n)).flatten(0, 1).mT
         there = (w!=0).any(-1, keepdim=True).expand(-1, -1, self.n//self.model.config.patch_size)       # a parcel of nothing but zeros is missing
-        cls = self.model.encode(w, None if there.all() else there)[1]
+        cls = self.model.encode_cls(w, None if there.all() else there)
         return self.head(self.norm(cls).view(len(x), -1, cls.shape[1]).mean(1))
 
 def brain_reader(
@@ -491,7 +530,7 @@ def brain_reader(
 # %% ../nbs/30_baselines.ipynb #795a1f84
 def clinical_rivals(
     classify:bool=False, # classes instead of numbers
-    embeddings:dict=None, # name → function of X [recording, time, parcel] → [recording, feature], e.g. `cls_embedding(model)`
+    embeddings:dict=None, # name → function of X [recording, time, parcel] → [recording, feature], e.g. `cls_embedding(model)`; `once_each` shares it between folds
     n_components:int=20, # of the PCA of raw series
     epochs:int=30, # of the networks
     seed:int=0,
@@ -505,8 +544,9 @@ def clinical_rivals(
     name, short = ('logistic', 'SVC') if classify else ('ridge', 'SVR')
     raw = Pipeline([('flat', Flat()), ('pca', PCA(n_components, random_state=seed))])
     out = {'majority' if classify else 'mean': TunedReader(DummyClassifier(strategy='most_frequent') if classify else DummyRegressor(), {}, classify), f'{short} on raw PCA': reader(raw, svm)}
-    for kind in ('correlation','tangent'):
-        out |= {f'{short} on FC ({kind})': reader(FC(kind), svm), f'{name} on FC ({kind})': reader(FC(kind), line)}
-    out['MLP on FC (correlation)'] = reader(FC(), mlp)
-    for k,f in (embeddings or {}).items(): out |= {f'{short} on {k}': reader(Embedding(f), svm), f'{name} on {k}': reader(Embedding(f), line)}
+    fc = dict(correlation=Embedding(once_each(FC().fit_transform)), tangent=FC('tangent'))      # a correlation depends on its recording alone, a tangent on all
+    for kind,f in fc.items(): out |= {f'{short} on FC ({kind})': reader(f, svm), f'{name} on FC ({kind})': reader(f, line)}
+    out['MLP on FC (correlation)'] = reader(fc['correlation'], mlp)
+    for k,f in (embeddings or {}).items():
+        features = Embedding(once_each(f)); out |= {f'{short} on {k}': reader(features, svm), f'{name} on {k}': reader(features, line)}
     return out | {k: NeuralReader(net, classify, epochs=epochs, seed=seed, device=device) for k,net in (('LSTM', LSTMReader), ('GCN on FC', GCNReader))}

@@ -189,14 +189,13 @@ def forecast_learner(
 
 # %% ../nbs/22_finetuning.ipynb #c2f04196
 class _Pool(nn.Module):
-    "Tokens [batch, parcel, patch, width], NaN where missing, and CLS [batch, width] → [batch, width]"
+    "Mean of the tokens [batch, parcel, patch, width], NaN where missing, all alike or weighed by attention → [batch, width]"
     def __init__(self, kind, width):
         super().__init__()
-        self.kind, self.score = kind, nn.Linear(width, 1, bias=False) if kind=='attention' else None
+        self.score = nn.Linear(width, 1, bias=False) if kind=='attention' else None
         if self.score is not None: nn.init.zeros_(self.score.weight)
 
-    def forward(self, tokens, cls):
-        if self.kind=='cls': return cls
+    def forward(self, tokens):
         x = tokens.flatten(1, 2); there = ~x[...,:1].isnan(); x = torch.where(there, x, 0)
         score = torch.zeros_like(x[...,:1]) if self.score is None else self.score(x)
         return (score.masked_fill(~there, -math.inf).softmax(1)*x).sum(1)
@@ -233,26 +232,36 @@ class FineTuned(nn.Module):
     def classes(self): return self.options['classes']
     @property
     def task(self): return 'regression' if self.classes is None else 'classification'
-    def features(self, signal, valid=None): return self.pool(*self.model.encode(signal, None if valid is None or valid.all() else valid))
+    def features(self, signal, valid=None): # [batch, width]
+        valid = None if valid is None or valid.all() else valid
+        return self.model.encode_cls(signal, valid) if self.options['pooling']=='cls' else self.pool(self.model.encode(signal, valid)[0])
 
     def forward(self,
-        signal:Tensor, # [batch, parcel, time], robust-scaled
+        signal:Tensor, # [batch, parcel, time], robust-scaled; or [batch, width], the `features` of such windows
         valid:Tensor|None=None # bool [batch, parcel, patch], tokens that exist; None: all of them
     )->Tensor: # [batch, output]: the target in transformed units, or one logit for each class
-        return self.head((self.features(signal, valid)-self.mean)/self.std).to(self.mean.dtype)  # out of bf16, where that is in use
+        z = signal if signal.ndim==2 else self.features(signal, valid)
+        return self.head((z-self.mean)/self.std).to(self.mean.dtype)                            # out of bf16, where that is in use
 
 # %% ../nbs/22_finetuning.ipynb #492bcdad
 @patch
 @torch.no_grad()
-def standardise(self:FineTuned,
-    windows, # sequence of (signal [parcel, time], valid [parcel, patch]), of the training side
+def window_features(self:FineTuned,
+    windows, # sequence of (signal [parcel, time], valid [parcel, patch])
     batch_size:int=8, # windows at a time
-    n_max:int=1000 # windows to read at most
+    n_max:int|None=None # windows to read at most; None: all
+)->Tensor: # [window, width], on the model's device
+    "What the head reads of each window, before it is standardised"
+    n = min(len(windows), n_max or len(windows)); batches = [range(i, min(i+batch_size, n)) for i in range(0, n, batch_size)]
+    return torch.cat([self.features(*(torch.stack(o).to(self.mean.device) for o in zip(*(windows[i] for i in b)))) for b in batches])
+
+@patch
+@torch.no_grad()
+def standardise(self:FineTuned,
+    features:Tensor # [window, width], of the training side
 ):
     "Set the mean and spread that features are standardised with"
-    batches = [range(i, min(i+batch_size, len(windows), n_max)) for i in range(0, min(len(windows), n_max), batch_size)]
-    z = torch.cat([self.features(*(torch.stack(o).to(self.mean.device) for o in zip(*(windows[i] for i in b)))).double() for b in batches])
-    std = z.std(0, correction=0)
+    z = features.double(); std = z.std(0, correction=0)
     self.mean.copy_(z.mean(0)); self.std.copy_(torch.where(std>1e-6*z.abs().mean(), std, 1))
 
 # %% ../nbs/22_finetuning.ipynb #4b8b538a
@@ -392,6 +401,17 @@ class _WithTarget:
     def __getitem__(self, i): return (*self.windows[i], torch.as_tensor(self.y[self.windows.recordings[i]]))
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
+class _Features:
+    "What a frozen encoder makes of windows, and the target of their recording; a window that was encoded once is not encoded again"
+    def __init__(self, tuned, windows, y): self.tuned, self.windows, self.y, self.known = tuned, windows, y, {}; self._encode()
+    def _key(self, i): return int(self.windows.item[i]), int(self.windows.start[i])
+    def _encode(self):
+        new = [i for i in range(len(self)) if self._key(i) not in self.known]
+        if new: self.known.update(zip(map(self._key, new), self.tuned.window_features([self.windows[i] for i in new]).cpu()))
+    def __len__(self): return len(self.windows)
+    def __getitem__(self, i): return self.known[self._key(i)], torch.as_tensor(self.y[self.windows.recordings[i]])
+    def set_epoch(self, epoch): self.windows.set_epoch(epoch); self._encode()
+
 # %% ../nbs/22_finetuning.ipynb #c6e14495
 @torch.no_grad()
 def _begin(tuned, y):
@@ -429,7 +449,8 @@ def finetune_learner(
     device=None, # None: CUDA where there is one
     progress:bool|None=None # bars and a table; None: in a terminal only
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
-    "A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn."
+    """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn.
+    With a frozen encoder and pooling 'cls' or 'mean' the head learns from features, and no window is encoded twice."""
     _one_of('task', task, ('regression','classification')); _one_of('unfreeze', unfreeze, ('none','last','all','lora')); _one_of('class_weights', class_weights, (None,'balanced'))
     if class_weights and task=='regression': raise ValueError(f"class_weights: found {class_weights!r} with task 'regression', expected task='classification'")
     if threshold is not None and task=='regression': raise ValueError(f"threshold: found {threshold} with task 'regression', expected task='classification'")
@@ -440,11 +461,13 @@ def finetune_learner(
     torch.manual_seed(seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0).to(device).eval(); _thaw(tuned, unfreeze)
     kw = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
-    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(train); _begin(tuned, y[rows['train']])
-    valid = _WithTarget(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
+    frozen = unfreeze=='none' and pooling!='attention'; _begin(tuned, y[rows['train']])
+    train = RandomWindows(store, model.scaler, rows['train'], seed=seed, **kw); tuned.standardise(tuned.window_features(train, n_max=1000))
+    items = partial(_Features, tuned) if frozen else _WithTarget
+    valid = items(TiledWindows(store, model.scaler, rows['valid'], **kw), y) if len(rows['valid']) else None
     recipe = dict(task=task, **tuned.options, transform=None if transform is None else transform.to_dict(), threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, config=asdict(model.config),
                   batch_size=batch_size, patience=patience, weight_decay=weight_decay, bf16=bf16, seed=seed, data=data)
-    return _tuner(window_dls(_WithTarget(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
+    return _tuner(window_dls(items(train, y), valid, batch_size, num_workers, device), tuned, loss, folder, recipe, data, splitter=_groups, progress=progress)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned): return {k: v for k,v in tuned.state_dict().items() if not k.startswith('model.') or 'lora_' in k}

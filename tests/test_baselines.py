@@ -133,3 +133,37 @@ def test_every_reader(classify):
         if name not in ('LSTM','GCN on FC'): clone(m)
         with pytest.raises(ValueError, match='nothing to predict'): m.fit(X, y[:1].repeat(24))
         with pytest.raises(ValueError, match='expected one of each'): m.fit(X, y[:5])
+
+
+# %% ../nbs/30_baselines.ipynb #7f40b2d8
+def test_an_embedding_is_computed_once_for_each_recording():
+    "In all inner folds, for all candidates, for both methods, and again when the same people are predicted"
+    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); y = X.var((1, 2)).astype(float); seen = []
+    def spy(X): seen.extend(x.tobytes() for x in X); return X.var(1)
+    rivals = clinical_rivals(embeddings={'variance': spy}, n_components=4, device='cpu')
+    plain = TunedReader(clone(rivals['ridge on variance'].pipeline).set_params(features__function=lambda X: X.var(1)), rivals['ridge on variance'].grid)
+    p = rivals['ridge on variance'].fit(X[:20], y[:20]).predict(X); rivals['SVR on variance'].fit(X[:20], y[:20]).predict(X)
+    assert len(seen)==len(set(seen))==24 and np.array_equal(p, plain.fit(X[:20], y[:20]).predict(X))
+
+def test_several_targets_at_once():
+    "Gaps stay out of the loss: a target that two people lack is what these two never taught; TunedReader takes no gaps"
+    rng = np.random.default_rng(0); X = rng.standard_normal((24, 40, 6)).astype('float32'); Y = np.stack([X.var((1, 2)), rng.normal(5, 2, 24)], 1).astype(float)
+    read = lambda Y: NeuralReader(LSTMReader, epochs=2, device='cpu').fit(X, Y).predict(X)
+    assert read(Y).shape==(24, 2) and read(Y[:,:1]).shape==(24, 1)
+    gaps = Y.copy(); gaps[3,1] = np.nan; gaps[4] = np.nan; assert np.isfinite(read(gaps)).all() and not np.array_equal(read(gaps), read(Y))
+    ridge = clinical_rivals(device='cpu')['ridge on FC (correlation)']; assert ridge.fit(X, Y).predict(X).shape==(24, 2)
+    net = NeuralReader(LSTMReader, device='cpu')
+    for m,bad,words in ((ridge, gaps, '3 values that are NaN'), (net, np.where(gaps>0, gaps, np.inf), '3 values that are NaN or infinite'),
+                        (ridge, Y*[1,0], 'nothing to predict'), (net, Y*[0,1], 'nothing to predict')):
+        with pytest.raises(ValueError, match=words): m.fit(X, bad)
+
+@pytest.mark.parametrize('name', ['logistic on FC (correlation)','LSTM'])
+def test_classes_that_cannot_be_checked_are_refused(name):
+    "A class of one subject, however many recordings; one that an inner fold does not learn; labels and subjects that are missing"
+    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); who = np.repeat(np.arange(12), 2)
+    m, two = clinical_rivals(True, epochs=1, device='cpu')[name], np.where(who%2, 'a', 'b')
+    with pytest.raises(ValueError, match="the class 'rare' in 1 subject, expected at least 2"): m.fit(X, np.where(who==3, 'rare', two), who)
+    with pytest.raises(ValueError, match='1 values that are NaN'): m.fit(X, np.array([None, *'ab'*11, 'a'], dtype=object), who)
+    with pytest.raises(ValueError, match='2 recordings without a subject'): m.fit(X, two, np.where(who==3, np.nan, who))
+    if name=='LSTM': return
+    with pytest.raises(ValueError, match="the class 'rare' in one of 4 inner folds alone"): m.fit(X, np.where(np.isin(who, (3,7)), 'rare', two), who)

@@ -9,9 +9,11 @@ from brainlm.clinical import *
 import numpy as np, pandas as pd, pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from brainlm.atlas import load_parcellation
+import brainlm.clinical as bc
+from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.baselines import Flat, TunedReader
 from brainlm.metrics import prediction_scores
+from brainlm.preprocessing import Atlas
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
@@ -70,12 +72,89 @@ def test_classes():
     m = lambda: dict(logistic=TunedReader(make_pipeline(Flat(), LogisticRegression()), {}, True)); p = nested_cv(X.astype('float32'), (y>50).astype(int), who, m, classify=True)
     assert prediction_scores(p, 'classification').query("metric=='auc'")['value'].iloc[0]>.85 and p.prediction.between(0, 1).all()
 
-def test_refusals(tmp_path):
+def test_refusals():
     X,y,who = one_run(*people()); models = lambda: dict(mean=Mean())
-    for words,kw in {'found 1 values that are missing or infinite': dict(y=np.r_[np.nan, y[1:]]), 'nothing to predict': dict(y=y*0), 'expected one of each': dict(subjects=who[1:]), 'expected 0 and 1': dict(classify=True),
-                     'they are for numbers': dict(y=(y>50)*1, classify=True, transform='zscore')}.items():
+    two, mixed = (y>50)*1, np.arange(len(y))%5; mixed[1] = 9; who2 = [who[0], who[0], *who[2:]]; table = pd.DataFrame(dict(y=y))
+    for words,kw in {'found 1 values that are missing or infinite': dict(y=np.r_[np.nan, y[1:]]), '1 values that are missing or infinite ': dict(y=np.r_[np.inf, y[1:]]),
+                     'constant: all 60 values .* nothing to predict': dict(y=y*0), 'expected one of each': dict(subjects=who[1:]), 'expected 0 and 1': dict(classify=True),
+                     "found 'a' in 'target', expected numbers": dict(y=np.array(list('ab'*30))), 'they are for numbers': dict(y=two, classify=True, transform='zscore'),
+                     'found 61 folds for 60 subjects': dict(n_folds=61), 'n_folds: found 1, expected at least 2': dict(n_folds=1), '1 recordings without a subject': dict(subjects=[None, *who[1:]]),
+                     "subject 's0' is in 2 folds": dict(subjects=who2, fold=mixed), 'found 1 numbers, expected one for each of 60': dict(fold=[0]), 'found one fold': dict(fold=mixed*0),
+                     'fold 1 has all recordings of class 1': dict(y=1*(np.arange(60)<2), classify=True, fold=np.where(np.arange(60)<2, 1, np.arange(60)%2*2)),
+                     'found a table with classify=True': dict(y=table, classify=True), 'found a table of targets, expected one': dict(y=table, confounds=table),
+                     "transform: found 'age', expected some of": dict(y=table, transform=dict(age='zscore')), "1 values .* infinite in 'y'": dict(y=table.replace(y[0], np.inf)),
+                     "'y' is constant: all 0 values": dict(y=table*np.nan)}.items():
         with pytest.raises(ValueError, match=words): nested_cv(**{**dict(X=X, y=y, subjects=who, models=models), **kw})
+
+def test_a_class_of_one_person_is_refused_before_anything_is_fitted():
+    X,y,who = one_run(*people())
+    with pytest.warns(UserWarning, match='least populated class'), pytest.raises(ValueError, match='has all recordings of class 1, expected both classes'): nested_cv(X, (y==y[3])*1, who, lambda: 1/0, classify=True)
+    with pytest.raises(ValueError, match='y: found missing classes'): outer_folds(who, np.where(y>50, 'a', None), 5, True)
+
+def test_confounds_that_do_not_fit_are_refused():
+    "By `nested_cv`, by `confounds_alone`, and by `design`"
+    X,y,who = one_run(*people()); fd = pd.DataFrame(dict(fd=np.arange(60.)), index=range(100, 160)); run = lambda c: nested_cv(X, y, who, lambda: dict(line=Line()), confounds=c)
+    for call in (run, lambda c: confounds_alone(c, y, who), lambda c: design(c, np.arange(60)<40)):
+        call(fd); call(fd*0); call(fd.assign(site='A'))                                     # any index; constant confounds say nothing
+        for words,bad in {'DataFrame with 59 rows, expected a table with one for each of 60': fd[1:], 'ndarray with 60 rows': fd.to_numpy(), "found 1 missing values in 'fd'": fd.replace(3., np.nan),
+                          "found 1 missing values in 'fd' .infinite": fd.replace(3., np.inf), "found 2 missing values in 'site'": fd.assign(site=[None]*2+['A']*58)}.items():
+            with pytest.raises(ValueError, match=words): call(bad)
+    with pytest.raises(ValueError, match='missing or infinite'): confounds_alone(fd, np.r_[np.nan, y[1:]], who)
+    with pytest.raises(ValueError, match='nothing to predict'): confounds_alone(fd, y*0, who)
+    with pytest.raises(ValueError, match='61 folds for 60 subjects'): confounds_alone(fd, y, who, n_folds=61)
+
+def test_the_recordings_of_a_person_become_one_prediction():
+    X,y,who = people(noise=2); p = nested_cv(X, y, who, lambda: dict(line=Line())); assert len(p)==60 and np.allclose(p.set_index('subject').y.reindex(who), y)
+    fold = outer_folds(who); m = Line().fit(X[fold!=0], y[fold!=0]); assert np.allclose(p[p.fold==0].prediction, m.predict(X[fold==0]).reshape(-1, 2).mean(1))
+
+def test_a_table_of_targets():
+    "Each in its own units; what is missing is not scored and is said; with folds of one's own; and nothing of a test person reaches a prediction"
+    X,y,who = one_run(*people()); both = pd.DataFrame(dict(a=y, b=np.exp(y/20))); fold = np.arange(60)%3; how = dict(a='zscore', b='logminmax')
+    class Lines(Line):
+        def fit(self, X, z, groups=None): self.m = LinearRegression().fit(X[:,0], np.nan_to_num(z)); return self
+    run = lambda t: nested_cv(X, t, who, lambda: dict(line=Lines()), transform=how, fold=fold); p = run(both); one = nested_cv(X, y, who, lambda: dict(line=Line()), 'a', 'zscore', fold=fold)
+    pd.testing.assert_frame_equal(p[p.target=='a'].reset_index(drop=True), one); assert np.allclose(p[p.target=='b'].y_norm.groupby(p.fold).min().min(), 0, atol=.3)
+    assert sorted(p.fold.unique())==[0,1,2] and np.allclose(p[p.target=='b'].set_index('subject').y.reindex(who), both.b)
+    gap = both.copy(); gap.loc[[4,5],'b'] = np.nan
+    with pytest.warns(UserWarning, match="'b' is missing in 2 of 60 recordings"): q = run(gap)
+    assert q.groupby('target').size().to_dict()==dict(a=60, b=58)
+    other = both.copy(); other.loc[fold==1] *= 7; assert np.array_equal(run(other).query('fold==1').prediction_norm, p.query('fold==1').prediction_norm)
+
+def test_recordings_side_by_side(tmp_path):
     s = RecordingStore.create(tmp_path/'s', load_parcellation('aal2')); rng = np.random.default_rng(0)
     s.extend(Recording(rng.normal(size=(n,94)).astype('float32'), 1., f's{n}', provenance='simulated') for n in (50,80)); scaler = RobustScaler().fit(s, rows='all')
     assert recordings_array(s, scaler).shape==(2,50,94)
     with pytest.raises(ValueError, match='found 50 time points, expected at least n_time = 60'): recordings_array(s, scaler, n_time=60)
+
+
+# %% ../nbs/32_clinical.ipynb #6f0d2a9b
+def fake_development_fmri(folder, n=20, n_time=60, seed=0):
+    "Files laid out as nilearn lays out its development data set, of `n` fake people: noise in two by two by two blocks, which share the more signal the older the person is"
+    import nibabel as nib
+    d = folder/'development_fmri'; d.mkdir(parents=True); rng = np.random.default_rng(seed); affine = np.diag([4, 4, 4, 1.]); affine[:3,3] = -10
+    ids = [f'sub-pixar{i:03}' for i in (*range(1, n-3), *range(123, 127))]; age = np.r_[rng.uniform(3, 13, n-4), rng.uniform(18, 39, 4)]; group = ['child']*(n-4)+['adult']*4
+    pd.DataFrame(dict(participant_id=ids, Age=age, AgeGroup='any', Child_Adult=group, Gender='F', Handedness='R')).to_csv(d/'participants.tsv', sep='\t', index=False)
+    lab = np.indices((6,6,6))//3; lab = (1+lab[0]+2*lab[1]+4*lab[2]).astype('int16'); nib.save(nib.Nifti1Image(lab, affine), folder/'labels.nii.gz')
+    for s,a in zip(ids, age):
+        x = 100+rng.standard_normal((6,6,6,n_time)); x[lab<5] += a/120*rng.standard_normal(n_time); img = nib.Nifti1Image(x.astype('float32'), affine)
+        img.header.set_zooms((4,4,4,2)); img.header.set_sform(affine, 4); nib.save(img, d/f'{s}_task-pixar_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz')
+        c = {f'{k}_{a}{m}': rng.standard_normal(n_time) for k in ('trans','rot') for a in 'xyz' for m in ('','_derivative1','_power2','_derivative1_power2')}
+        c |= {k: rng.standard_normal(n_time) for k in ('csf','white_matter','cosine00')} | dict(framewise_displacement=np.r_[np.nan, abs(rng.standard_normal(n_time-1))])
+        pd.DataFrame(c).to_csv(d/f'{s}_task-pixar_desc-confounds_regressors.tsv', sep='\t', index=False, na_rep='n/a')
+    return Atlas(Parcellation.from_image(str(folder/'labels.nii.gz'), list('abcdefgh'), 'eight'), str(folder/'labels.nii.gz'))
+
+def test_the_development_benchmark_runs_whole_on_a_fake_cohort(tmp_path, monkeypatch):
+    "Through nilearn, preprocessing, store and folds; interrupted, it goes on; done, it asks for no file again"
+    atlas = fake_development_fmri(tmp_path/'got'); fetch = bc.fetch_development_fmri
+    def half(*args, **kw):
+        for i,rec in enumerate(fetch(*args, **kw)):
+            if i==7: raise OSError('the disk is full')
+            yield rec
+    run = lambda: development_ages(tmp_path/'store', 20, ('mean','ridge on FC (correlation)'), atlas=atlas, data_dir=tmp_path/'got')
+    monkeypatch.setattr(bc, 'fetch_development_fmri', half)
+    with pytest.raises(OSError, match='full'): run()
+    monkeypatch.setattr(bc, 'fetch_development_fmri', fetch); p = run(); assert len(RecordingStore(tmp_path/'store'))==20
+    monkeypatch.setattr(bc, 'fetch_development_fmri', None); pd.testing.assert_frame_equal(run(), p)
+    assert p.groupby('target').model.unique().map(list).to_dict()=={'age': ['mean','ridge on FC (correlation)','confounds'], 'age beyond motion': ['mean','ridge on FC (correlation)']}
+    assert p.groupby(['target','model']).subject.nunique().eq(20).all() and p[p.target=='age'].y.between(3, 39).all()
+    r = prediction_scores(p[p.target=='age'], n_boot=20).query("metric=='r'").set_index('model').value; assert r['ridge on FC (correlation)']>.5 and clinical_table(p, n_boot=20).shape[1]==4

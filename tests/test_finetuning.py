@@ -15,7 +15,7 @@ from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import MinMax, RobustScaler
-from brainlm.windows import TiledWindows
+from brainlm.windows import RandomWindows, TiledWindows
 
 
 # %% ../nbs/22_finetuning.ipynb #f8b30e4f
@@ -100,15 +100,31 @@ def test_prediction_is_the_mean_over_windows(tmp_path):
     assert len(words)==1 and words.prediction[3]==max('ab', key=lambda c: words[f'p({c})'][3])
 
 
+# %% ../nbs/22_finetuning.ipynb #c9e2a510
+@pytest.mark.parametrize('pooling', ['cls','mean','attention'])
+def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling):
+    "Whatever the number of epochs, unless the pooling learns; and the head reads from signals what it learnt from features"
+    store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); encode, n = BrainLM.encode, []
+    monkeypatch.setattr(BrainLM, 'encode', lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
+    learn = learner(store, model, tmp_path/'r', pooling=pooling); n.clear(); log = learn.finetune(3); read = sum(n)
+    v, train = TiledWindows(store, model.scaler, sides=='valid'), RandomWindows(store, model.scaler, sides=='train')
+    drawn = [[*zip(train.item, train.start)] for e in range(3) if train.set_epoch(e) is None]
+    later = {*drawn[1], *drawn[2]}-{*drawn[0]}; assert 0<len(later)<2*len(train)                     # the short recordings have one window
+    assert read==len(later) if pooling!='attention' else read>=3*len(v)+2*len(train)
+    y = learn.model.transform.transform(store.table['size'])[v.recordings]
+    with torch.no_grad(): z = np.array([learn.model(x[None], there[None]).item() for x,there in v])
+    assert np.mean((z-y)**2)==pytest.approx(log.valid_loss.min(), abs=1e-5)
+
+
 # %% ../nbs/22_finetuning.ipynb #1e739b87
-@pytest.mark.parametrize('unfreeze', ['all',lora])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze):
+@pytest.mark.parametrize('unfreeze,pooling', [('all','attention'), ('none','mean'), pytest.param('lora', 'attention', marks=lora.marks)])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze, pooling):
     store = small_store(tmp_path/'s'); model = small_model(store)
     class Kill(Callback):
         order = 99
         def after_epoch(self):
             if self.epoch==0: raise KeyboardInterrupt
-    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=1, pooling='attention')
+    make = lambda folder: learner(store, model, tmp_path/folder, unfreeze=unfreeze, patience=1, pooling=pooling)
     whole = make('whole'); log = whole.finetune(8, lr=3e-2)
     cut = make('cut')
     with pytest.raises(KeyboardInterrupt), cut.added_cbs(Kill()): cut.finetune(8, lr=3e-2)
@@ -177,7 +193,11 @@ def test_refused(tmp_path):
                      (dict(target='height'), "found 'height', expected a column of the store's table"), (dict(target=[1,2]), "found 2 values, expected one for each of the store's 18"),
                      (dict(target=-np.arange(18), transform='logminmax'), "negative"), (dict(transform='log'), "transform: found 'log'"), (dict(task='ranking'), "task: found 'ranking'"),
                      (dict(unfreeze='half'), "unfreeze: found 'half'"), (dict(head='deep'), "head: found 'deep'"), (dict(threshold=4), "threshold: found 4 with task 'regression'"),
-                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"), (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
+                     (dict(target=np.ones(18), transform=MinMax().fit([0,2])), "constant"),
+                     (dict(target=np.ones(18)), "constant: all 10 training values are 1"), (dict(target=[1]*18, task='classification'), "found one class, 1, in all 10"),
+                     (dict(target=list('ab'*5+'ac'*4), task='classification'), r"found \['c'\] in the validation or test"),
+                     (dict(target=np.r_[np.ones(10), np.arange(8)]), "constant: all 10 training values are 1"),
+                     (dict(target=[1.]*10+[np.inf]*8), "infinite"), (dict(batch_size=99), "batch_size: found 99"),
                      (dict(split=np.where(split=='valid', 'test', split)), "found no 'valid' recordings")):
         with pytest.raises(ValueError, match=words): make(**kw)
     other = load_parcellation('glasser360'); few = small_model(store, split); few.parcellation = other
@@ -217,6 +237,18 @@ def test_join_by_subject_and_session(tmp_path):
     assert joined.sex.tolist()==['M','M','F','F'] and report.matched==4 and 'none' in repr(report)
     with pytest.raises(ValueError, match='1 rows without subject'): join_covariates(store, pd.DataFrame(dict(subject=['007',None], sex=['F','M'])))
     with pytest.raises(ValueError, match='none of its 2 ids'): join_covariates(store, pd.DataFrame(dict(subject=[7,8], sex=['F','M'])))
+
+
+# %% ../nbs/22_finetuning.ipynb #3d8f6b21
+def test_what_a_joined_table_lacks_is_said_and_what_it_spoils_is_refused(tmp_path):
+    "An empty table and one of other people; missing values are counted; an infinite one, a constant and a class that training lacks stop the learner"
+    store = small_store(tmp_path/'s'); model = small_model(store); t = pd.DataFrame(dict(subject=[f's{i}' for i in range(9)], age=[30., np.inf, None, *range(40, 46)], same=1., kind=list('ababababc')))
+    with pytest.raises(ValueError, match='none of its 0 ids'): join_covariates(store, t[:0])
+    joined, report = join_covariates(store, t); assert report.missing=={'age': 1} and report.matched==9 and np.isinf(joined.age[1])
+    for target,task,words in (('age','regression',"an infinite value for subject 's1'"), ('same','regression','constant'), ('kind','classification',r"found \['c'\] in the validation or test")):
+        with pytest.raises(ValueError, match=words): learner(store, model, tmp_path/'r', joined[target], task=task)
+    some, report = join_covariates(store, t.assign(age=t.age.replace(np.inf, 31.))[:6]); assert report.unmatched==['s6','s7','s8']
+    with pytest.warns(UserWarning, match='2 training and validation recordings have no value'): learner(store, model, tmp_path/'r', some.age)
 
 
 # %% ../nbs/22_finetuning.ipynb #b2480795
