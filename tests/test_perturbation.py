@@ -161,7 +161,7 @@ def test_network_shares_find_a_planted_one():
 def test_penalties_make_changes_smaller_sparser_and_smoother(model):
     m = _Sum(model); x = torch.randn(3, 10, 200); shift = torch.tensor([1., 1.]); kw = dict(steps=60); one = lambda **o: penalty_path(m, x, shift, (.01, 1.), **(dict(l1=0., energy=0., smooth=0.) | o), **kw)
     for o in (one(l1=1.), one(energy=1.), one(l1=1., energy=1., smooth=1.)): assert o.change.is_monotonic_decreasing and o.distance.is_monotonic_increasing
-    assert one(smooth=1.).roughness.is_monotonic_decreasing and one(l1=1.).parcels.iloc[1]<=.2
+    assert one(smooth=1.).roughness.is_monotonic_decreasing and one(l1=1.).parcels.iloc[1]<.3
     t = np.random.default_rng(0).standard_normal((1, 4, 5000)); assert abs(roughness(t)[0]-2)<.1 and roughness(np.ones((1, 2, 9)))[0]==0
     assert spread(np.full((1, 10), .1))[0]==.9 and spread(np.eye(10)[:1])[0]==.1 and spread(np.array([[.5, .5, np.nan, np.nan]]))[0]==1
 
