@@ -53,6 +53,7 @@ def latents(
     valid:Tensor=None, # bool [batch, parcel, patch], tokens that exist; None: all
 )->Tensor: # [batch, feature], NaN for the features of missing parcels
     "What `optimise` matches. ValueError for another kind, or a window of one patch where the future is asked for."
+    device = next(model.parameters()).device; x, valid = x.to(device), None if valid is None else valid.to(device)
     if kind=='cls': return model.encode(x, valid)[1]
     if kind=='tokens':
         z = model.encode(x, valid)[0]
@@ -81,7 +82,7 @@ def _last(x, valid, S): # [batch], number of the last patch that exists
 def _ready(model, x, valid=None, least=1):
     "Windows on the model's device, 0 where nothing exists, and valid, None where everything does. ValueError for windows that do not do."
     P, S, device = model.config.n_parcels, model.config.patch_size, next(model.parameters()).device
-    if x.ndim!=3 or x.shape[1]!=P: raise ValueError(f"signal: found shape {list(x.shape)}, expected [window, {P}, time], the parcels of the model")
+    if x.ndim!=3 or x.shape[1]!=P or not len(x): raise ValueError(f"signal: found shape {list(x.shape)}, expected [window, {P}, time], the parcels of the model")
     if (T := x.shape[2])%S or T<least*S: raise ValueError(f"signal: found {T} time points, expected whole patches of {S}, at least {least}")
     x = x.to(device); valid = torch.ones(len(x), P, T//S, dtype=torch.bool, device=device) if valid is None else valid.to(device)
     want = [len(x), P, T//S]
@@ -201,8 +202,8 @@ def plot_path(
     title:str='', chosen:float=None # as in `plot_energy`; strength to mark
 ): # matplotlib figure
     "What a penalty costs and what it buys"
-    fig, axs = plt.subplots(1, 3, figsize=(9.5, 2.5), layout='constrained'); c = sns.color_palette('colorblind')
-    shown = dict(distance='squared distance left', parcels='share of parcels with 90 % of the energy', roughness='roughness of the change')
+    fig, axs = plt.subplots(1, 3, figsize=(9.5, 2.7), layout='constrained'); c = sns.color_palette('colorblind')
+    shown = dict(distance='squared distance left', parcels='parcels that carry\n90 % of the energy (share)', roughness='roughness of the change')
     for ax,(k,label) in zip(axs, shown.items()):
         ax.plot(path.index, path[k], 'o-', color=c[0], ms=4); sns.despine(ax=ax)
         ax.set(xscale='log', xlabel='strength of the penalties', ylabel=label, ylim=(0, None))
