@@ -119,11 +119,11 @@ def _goal(z, shift, latent):
     "Where the latents z are to go, NaN for features that do not exist, and how far that is, squared. ValueError for a shift that does not do."
     shift = shift.to(z)
     if shift.shape[-1]!=z.shape[1]: raise ValueError(f"shift: found {shift.shape[-1]} features, expected {z.shape[1]}, those of the latents {latent!r}")
-    goal = z+shift; far = _squared(goal-z)
-    if not (far.isfinite() & (far>0)).all(): raise ValueError(f"shift: found length {far.min().sqrt():g}, expected one above 0: the target is the source")
+    goal = z+shift; far = _squared(z, goal)
+    if not (far.isfinite() & (far>0)).all(): raise ValueError(f"shift: found length {far.min().sqrt():g}, expected a finite one above 0; at 0 the target is the source")
     return goal, far
 
-def _squared(d): return torch.where(d.isnan(), 0, d).square().sum(1) # [batch], over the features that exist
+def _squared(z, goal): return torch.where(goal.isnan(), 0, z-goal).square().sum(1) # [batch], over the features that the goal has
 
 # %% ../nbs/42_perturbation.ipynb #b9596307
 def _penalty(d, there, l1, energy, smooth): # [batch]; the bars are means over what exists
@@ -149,7 +149,7 @@ def optimise(
     g = Perturbation(x.shape, kind, start=start, seed=seed).to(x.device)
     goal, far = _goal(_encoded(model, x, latent, valid, batch_size), shift, latent); opt = torch.optim.Adam(g.parameters(), lr); log = []
     def change(rows): return torch.where(there[rows], g(x[rows], rows), x[rows])
-    def ratio(y, rows): return _squared(latents(model, y, latent, None if valid is None else valid[rows])-goal[rows])/far[rows]
+    def ratio(y, rows): return _squared(latents(model, y, latent, None if valid is None else valid[rows]), goal[rows])/far[rows]
     parts = [slice(i, i+batch_size) for i in range(0, len(x), batch_size)]
     for k in range(steps):
         opt.zero_grad(); opt.param_groups[0]['lr'] = lr*(1-k/steps)
@@ -220,7 +220,7 @@ def apart(
     "How far is far: squared latent distance from each window to one of another person, in the unit of `optimise`. ValueError for one window."
     if len(x)<2: raise ValueError(f"signal: found {len(x)} window, expected those of at least two people")
     x, valid = _ready(model, x, valid, 2 if latent=='future' else 1); z = _encoded(model, x, latent, valid, batch_size); goal, far = _goal(z, shift, latent)
-    return (_squared((z.roll(1, 0)-z).masked_fill(goal.isnan(), float('nan')))/far).cpu().numpy()
+    other = z.roll(1, 0); return (_squared(other, z.masked_fill((goal+other).isnan(), float('nan')))/far).cpu().numpy()
 
 # %% ../nbs/42_perturbation.ipynb #2439c15b
 def spins(
