@@ -432,10 +432,10 @@ def _conditions(store, model, column, source, target, n_windows, seed):
 # %% ../nbs/42_perturbation.ipynb #d9022a58
 def _experiment(model, a, b, x, latent, kind, steps, seed):
     "G toward b and, as a null, toward other a; the windows are pairs of signal and valid"
-    (a, va), (b, vb), (x, vx) = a, b, x; c = len(a)//2; kw = dict(kind=kind, latent=latent, steps=steps, valid=vx)
+    (a, va), (b, vb), (x, vx) = a, b, x; c = len(a)//2; kw = dict(kind=kind, latent=latent, steps=steps, valid=vx, l1=.1, smooth=.1)
     shift = direction(model, a, b, latent, (va, vb)); other = direction(model, a[:c], a[c:], latent, (va[:c], va[c:]))
     other = other*shift.nan_to_num().norm()/other.nan_to_num().norm()
-    r = AttrDict(toward=optimise(model, x, shift, **kw, seed=seed), null=optimise(model, x, other, **kw, seed=seed), far=apart(model, x, shift, latent, vx))
+    r = AttrDict(penalties=f"L1 {kw['l1']}, smoothness {kw['smooth']}", toward=optimise(model, x, shift, **kw, seed=seed), null=optimise(model, x, other, **kw, seed=seed), far=apart(model, x, shift, latent, vx))
     r.again = optimise(model, x, shift, **kw, start=.1, seed=seed+1); r.driven = np.argsort(-_mean_map(r.toward.energy), kind='stable')[:min(10, x.shape[1]//4)]
     r.response = respond(model, x, x+torch.from_numpy(r.toward.delta), r.driven, vx) if isinstance(model, BrainLM) else None
     return r
@@ -463,7 +463,7 @@ def _how(r, rows, source, target, kind, steps):
     "What was done, and how stable it is"
     again = np.mean([stability(o) for o in zip(r.toward.energy, r.again.energy)])
     return (f'{len(r.far)} windows, one a subject, of people who gave nothing to the direction ({len(rows[0])} gave {source}, {len(rows[1])} {target}). '
-            f'G: {kind}, {steps} steps, the default penalties of optimise (L1 and smoothness). '
+            f'G: {kind}, {steps} steps; penalties: {r.penalties}. '
             f'The same map from another start, ten times as large: r = {again:.2f}; in other people: r = {stability(r.toward.energy):.2f}. '
             f'Two people in {source} are {r.far.mean():.1f} times as far apart, squared, as the target is from the start (dashed).')
 
@@ -479,7 +479,7 @@ def _response_section(store, r, sizes, title, atlas):
 def _page(store, r, shares, sizes, rows, source, target, latent, kind, steps, atlas):
     "The page of `perturbation_report`"
     p, title, n, first = store.parcellation, f"{'/'.join(store.attrs['provenance'])} data", len(r.far), next(iter(shares.values()))
-    what = f'{source} → {target} ({title})'; fig, axs = plt.subplots(1, 2, figsize=(11, .9+.32*len(first)), layout='constrained', sharey=True)
+    what = f'{source} → {target} ({title})'; fig, axs = plt.subplots(1, 2, figsize=(11, .9+.32*len(first)), layout='constrained', sharex=True, sharey=True)
     for ax,(k,v) in zip(axs, shares.items()): plot_energy(v, k, ax)
     where = plot_glass_brain(100*_mean_map(r.toward.energy), p, what, 'share of the energy (%)', vmin=0).frame_axes.figure
     parts = [section('Which networks', figure_html(fig, f'Energy share by network, 95 % intervals over subjects, against randomly turned maps ({title}).'),

@@ -230,7 +230,7 @@ def _study(tmp_path, n=12, lost=()):
 
 def test_report_with_missing_parcels_and_a_short_recording(tmp_path):
     store, m = _study(tmp_path, lost=(4, 7)); f = perturbation_report(store, m, tmp_path/'o', steps=3, device='cpu'); page = f.read_text(encoding='utf-8')
-    assert all(o in page for o in ('What follows', 'from another start', 'times as far apart', 'G: additive', 'simulated data'))
+    assert all(o in page for o in ('What follows', 'from another start', 'times as far apart', 'G: additive', 'penalties: L1 0.1', 'simulated data'))
     n = pd.read_csv(f.parent/'networks.csv', index_col=[0,1]); assert {'p','q'} <= set(n) and n.notna().all(axis=None)
     assert len(pd.read_csv(f.parent/'response.csv')) and np.isfinite(np.load(f.parent/'delta.npy')).all()
 
