@@ -120,10 +120,11 @@ def _goal(z, shift, latent):
     shift = shift.to(z)
     if shift.shape[-1]!=z.shape[1]: raise ValueError(f"shift: found {shift.shape[-1]} features, expected {z.shape[1]}, those of the latents {latent!r}")
     goal = z+shift; far = _squared(z, goal)
-    if not (far.isfinite() & (far>0)).all(): raise ValueError(f"shift: found length {far.min().sqrt():g}, expected a finite one above 0; at 0 the target is the source")
+    if not (far.isfinite() & (far>0)).all():
+        raise ValueError(f"shift: found length {far.min().sqrt():g}, expected a finite one above 0; at 0 the target is the source")
     return goal, far
 
-def _squared(z, goal): return torch.where(goal.isnan(), 0, z-goal).square().sum(1) # [batch], over the features that the goal has
+def _squared(z, goal): return torch.where(goal.isnan(), 0, z-goal).square().sum(1) # [batch], over the features that exist
 
 # %% ../nbs/42_perturbation.ipynb #b9596307
 def _penalty(d, there, l1, energy, smooth): # [batch]; the bars are means over what exists
@@ -435,7 +436,8 @@ def _experiment(model, a, b, x, latent, kind, steps, seed):
     (a, va), (b, vb), (x, vx) = a, b, x; c = len(a)//2; kw = dict(kind=kind, latent=latent, steps=steps, valid=vx, l1=.1, smooth=.1)
     shift = direction(model, a, b, latent, (va, vb)); other = direction(model, a[:c], a[c:], latent, (va[:c], va[c:]))
     other = other*shift.nan_to_num().norm()/other.nan_to_num().norm()
-    r = AttrDict(penalties=f"L1 {kw['l1']}, smoothness {kw['smooth']}", toward=optimise(model, x, shift, **kw, seed=seed), null=optimise(model, x, other, **kw, seed=seed), far=apart(model, x, shift, latent, vx))
+    r = AttrDict(penalties=f"L1 {kw['l1']}, smoothness {kw['smooth']}", far=apart(model, x, shift, latent, vx))
+    r.toward, r.null = (optimise(model, x, o, **kw, seed=seed) for o in (shift, other))
     r.again = optimise(model, x, shift, **kw, start=.1, seed=seed+1); r.driven = np.argsort(-_mean_map(r.toward.energy), kind='stable')[:min(10, x.shape[1]//4)]
     r.response = respond(model, x, x+torch.from_numpy(r.toward.delta), r.driven, vx) if isinstance(model, BrainLM) else None
     return r
