@@ -139,7 +139,7 @@ def _attention(a):
 
 def _perturb(a):
     from brainlm.perturbation import perturbation_report
-    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, steps=a.steps)
+    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, kind=a.kind, steps=a.steps, device=a.device)
 
 # %% ../nbs/51_cli.ipynb #5ed47936
 def _embed(a):
@@ -239,9 +239,12 @@ def _parser():
     _options(e, ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')), ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
         ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')), ('--permutations', 2000, 'for p', n))
     e.set_defaults(run=_attention)
-    g = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another', description='Find the change of recordings of one condition that moves the latents toward another.'))
-    _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')), ('--target', 'task', 'its value to go to', dict(metavar='VALUE')),
-        ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')), ('--steps', 60, 'of the optimiser', n))
+    g = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another',
+        description='Find the change of recordings of one condition that moves the latents toward another, and what the model expects to follow from it.'))
+    _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')),
+        ('--target', 'task', 'its value to go to', dict(metavar='VALUE')), ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')),
+        ('--kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel', name('additive','low-rank','gain')),
+        ('--steps', 60, 'of the optimiser', n), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
     g.set_defaults(run=_perturb)
     b = sub.add_parser('embed', help='a vector for each recording, in a Parquet file', description='Embed the recordings of a store, with a model of yours or a published one.')
     b.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')

@@ -55,7 +55,8 @@ def test_presets_are_those_of_the_model():
 # %% ../nbs/51_cli.ipynb #74d3999c
 @pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
     (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
-    (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'")])
+    (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
+    (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
 def test_wrong_usage(words, says):
     r = shell(*words)
     assert r.returncode==2 and says in r.stderr and 'Traceback' not in r.stderr
@@ -85,7 +86,8 @@ def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
 
 
 # %% ../nbs/51_cli.ipynb #3cba0bcd
-@pytest.mark.parametrize('words,says', [(['networks','--permutations','2'], 'k-NN on attention'), (['attention','--contrast','half','--groups','a','b','--permutations','20'], 'parcels differ in CLS attention'), (['perturb','--column','half','--source','a','--target','b','--steps','2'], 'From a toward b')])
+@pytest.mark.parametrize('words,says', [(['networks','--permutations','2'], 'k-NN on attention'), (['attention','--contrast','half','--groups','a','b','--permutations','20'], 'parcels differ in CLS attention'), 
+    (['perturb','--column','half','--source','a','--target','b','--steps','2','--kind','gain','--device','cpu'], 'From a toward b')])
 def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, says):
     "Thirty people in two halves and an untrained model: a sentence and a page; a store in another atlas is one line on stderr"
     import torch
@@ -94,7 +96,7 @@ def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, s
     monkeypatch.chdir(tmp_path); store = RecordingStore.create('s', load_parcellation('aal2')); store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=30)))
     torch.manual_seed(0); BrainLM(preset('tiny', n_parcels=94, width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1), store.parcellation, RobustScaler().fit(store, rows='all')).save_pretrained('m')
     assert main([words[0], 's', '--model', 'm', '--out', 'o', *words[1:]])==0
-    out, err = capsys.readouterr(); assert says in out and 'Open o/report.html' in out and Path('o/report.html').exists()
+    out, err = capsys.readouterr(); assert says in out and 'Open o/report.html' in out and (words[0]!='perturb' or 'G: gain' in Path('o/report.html').read_text(encoding='utf-8'))
     RecordingStore.create('other', load_parcellation('glasser360')).extend([Recording(np.random.default_rng(i).standard_normal((200,360)).astype('float32'), 1., f'{i}', provenance='simulated', covariates=dict(half='ab'[i%2])) for i in range(20)])
     assert main([words[0], 'other', '--model', 'm', '--out', 'x', *words[1:]])==1
     err = capsys.readouterr().err; assert "expected the model's, aal2" in err and err.count('\n')==1

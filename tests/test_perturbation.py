@@ -6,23 +6,29 @@ from brainlm.perturbation import *
 
 
 # %% ../nbs/42_perturbation.ipynb #38c0dffb
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
+from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
 
 # %% ../nbs/42_perturbation.ipynb #9878c61c
+def small(parcellation, **kw):
+    torch.manual_seed(0); size = dict(width=16, heads=2, mlp=16, layers=2, decoder_width=16, decoder_heads=2, decoder_mlp=16, decoder_layers=1)
+    return BrainLM(preset('tiny', n_parcels=len(parcellation), **(size | kw)), parcellation, RobustScaler()).eval()
+
 @pytest.fixture(scope='module')
-def model():
-    torch.manual_seed(0); p = Parcellation('few', load_parcellation('aal2').table.iloc[:10])
-    return BrainLM(preset('tiny', n_parcels=10, width=16, heads=2, mlp=16, layers=2, decoder_layers=1), p, RobustScaler()).eval()
+def model(): return small(Parcellation('few', load_parcellation('aal2').table.iloc[:10]))
 
 class _Sum(torch.nn.Module):
     "A model whose CLS is the mean of the first two parcels"
-    def __init__(self, model): super().__init__(); self.config, self.parcellation = model.config, model.parcellation
-    def encode(self, x): return x, x[:,:2].mean(-1)
+    def __init__(self, model): super().__init__(); self.m, self.config, self.parcellation = model, model.config, model.parcellation
+    def encode(self, x, valid=None): return x, x[:,:2].mean(-1)
 
+
+# %% ../nbs/42_perturbation.ipynb #7b728be6
 @pytest.mark.parametrize('kind', ['additive','low-rank'])
 def test_energy_goes_where_the_latent_is(model, kind):
     "Only the parcels that make the latent are changed, in the direction asked for; the target is reached"
@@ -39,18 +45,140 @@ def test_weights_stay_as_they_are(model):
     for latent,n in (('cls',16), ('tokens',160), ('future',200)): assert optimise(model, x, torch.randn(n)*.1, latent=latent, steps=2).delta.shape==(2,10,200)
     assert all(torch.equal(v, was[k]) for k,v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
 
+def test_an_l1_penalty_leaves_nothing_trembling(model):
+    "Parcels that the latent does not read end at zero, not at the step size"
+    x = torch.randn(2, 10, 200); r = optimise(_Sum(model), x, torch.tensor([1., 0.]), steps=100, l1=1., smooth=0.); assert np.abs(r.delta[:,2:]).mean()<1e-3
+
+
+# %% ../nbs/42_perturbation.ipynb #ff7bc800
+@pytest.mark.parametrize('latent', ['cls','tokens','future'])
+def test_a_missing_parcel_is_not_there(model, latent):
+    "The same as the model without it: latents, distances, G, response; no energy there"
+    keep = np.delete(np.arange(10), 4); less = small(Parcellation('fewer', model.parcellation.table.iloc[keep].reset_index(drop=True)))
+    less.load_state_dict({k: v[keep] if k.endswith('.parcel') or k=='xyz_mm' else v for k,v in model.state_dict().items()})
+    x = torch.randn(3, 10, 200); x[:,4] = float('nan'); valid = torch.ones(3, 10, 10, dtype=torch.bool); valid[:,4] = False
+    shift, few = direction(model, x, x+.5, latent, (valid, valid)), direction(less, x[:,keep], x[:,keep]+.5, latent)
+    assert torch.allclose(shift[shift.isfinite()], few, atol=1e-5)
+    kw = dict(latent=latent, steps=8, start=0.); a, b = optimise(model, x, shift, valid=valid, **kw), optimise(less, x[:,keep], few, **kw)
+    assert (a.delta[:,4]==0).all() and np.isnan(a.energy[:,4]).all() and np.allclose(np.nansum(a.energy, 1), 1)
+    assert np.allclose(a.distance, b.distance, rtol=1e-2) and np.abs(a.delta[:,keep]-b.delta).mean()<.01*np.abs(b.delta).mean()
+    assert np.allclose(apart(model, x, shift, latent, valid), apart(less, x[:,keep], few, latent), rtol=1e-3)
+    r = stimulate(model, x, [2], valid=valid); assert np.isnan(r[:,4]).all()
+    assert np.allclose(r[:,keep], stimulate(less, x[:,keep], [2]), atol=1e-5, equal_nan=True)
+
+def test_a_short_recording_ends_where_it_ends(model):
+    "The response sits in its own last two patches, and what stands after the end does not matter"
+    x = torch.randn(2, 10, 200); valid = torch.ones(2, 10, 10, dtype=torch.bool); valid[0,:,6:] = False; z = x.clone(); z[0,:,120:] = 7
+    r = stimulate(model, x, [3], 2., valid); assert np.allclose(r, stimulate(model, z, [3], 2., valid), equal_nan=True)
+    for i,o in enumerate((x[:1,:,:120], x[1:])): assert np.allclose(r[i], stimulate(model, o, [3], 2.)[0], atol=1e-5, equal_nan=True)
+    s = torch.randn(200)*.1; a, b = (optimise(model, o, s, latent='future', steps=3, valid=valid).delta for o in (x, z))
+    assert np.array_equal(a, b) and (a[0,:,120:]==0).all() and (a[0,:,:120]!=0).all()
+
+def test_a_window_without_the_driven_parcel_has_no_response(model):
+    x = torch.randn(2, 10, 200); valid = torch.ones(2, 10, 10, dtype=torch.bool); valid[0,3] = False; r = stimulate(model, x, [3], valid=valid)
+    assert np.isnan(r[0]).all() and np.isfinite(r[1,3,20:]).all() and np.isnan(response_matrix(model, x, [3], valid=valid)[0,3])
+    with pytest.raises(ValueError, match='expected a stimulus'): stimulate(model, x[:1], [3], valid=valid[:1])
+
+
+# %% ../nbs/42_perturbation.ipynb #f3ab1b74
+class _Syncs(TorchDispatchMode):
+    "Counts the times that a number is fetched from a tensor, for which a GPU must wait"
+    n = 0
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        self.n += f is torch.ops.aten._local_scalar_dense.default; return f(*args, **(kwargs or {}))
+
+@pytest.mark.parametrize('latent', ['cls','tokens'])
+def test_no_step_waits_for_the_device(model, monkeypatch, latent):
+    "As many numbers are fetched in twelve steps as in two (Adam's own count of steps lives on the CPU)"
+    monkeypatch.setattr(torch.optim.Adam, 'step', lambda self: None); x = torch.randn(3, 10, 200); valid = torch.ones(3, 10, 10, dtype=torch.bool)
+    x[0,2] = float('nan'); valid[0,2] = False; shift = torch.ones(16 if latent=='cls' else 160); counts = []
+    for steps in (2, 12):
+        with _Syncs() as s: optimise(model, x, shift, latent=latent, steps=steps, valid=valid)
+        counts.append(s.n)
+    assert counts[0]==counts[1]>0
+
+def test_every_tensor_is_made_where_the_model_is(model, monkeypatch):
+    "With another default device, whatever is made without naming one stands on the wrong machine and fails"
+    monkeypatch.setattr(torch.optim.Adam, 'step', lambda self: None); x = torch.randn(4, 10, 200); seen = []
+    valid = torch.ones(4, 10, 10, dtype=torch.bool); valid[0,2] = False
+    for device in ('cpu', 'meta'):
+        with torch.device(device):
+            shift = direction(model, x[:2], x[2:], 'future', (valid[:2], valid[2:]))
+            r = optimise(model, x, shift, 'low-rank', 'future', steps=2, valid=valid)
+            seen.append((r.delta, r.history.to_numpy(), apart(model, x, shift, 'future', valid), stimulate(model, x, [3], valid=valid)))
+    assert all(np.array_equal(a, b, equal_nan=True) for a,b in zip(*seen))
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+def test_the_same_on_cuda(model):
+    x, out = torch.randn(3, 10, 200), []
+    for device in ('cpu', 'cuda'):
+        m = model.to(device); s = direction(m, x, x+1, 'tokens'); r = optimise(m, x, s, latent='tokens', steps=5)
+        out.append((r.distance, apart(m, x, s, 'tokens'), respond(m, x, x+1, [3])))
+    model.cpu(); assert s.is_cuda and all(np.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True) for a,b in zip(*out))
+
+def test_batches_change_nothing(model):
+    x, shift = torch.randn(5, 10, 200), torch.randn(160)*.1; a, b = (optimise(model, x, shift, latent='tokens', steps=4, batch_size=n) for n in (2, 8))
+    assert np.allclose(a.delta, b.delta, atol=1e-4) and np.allclose(a.history, b.history, rtol=1e-4)
+    assert np.allclose(*(stimulate(model, x, [1], batch_size=n) for n in (2, 8)), atol=1e-5, equal_nan=True)
+
+
+# %% ../nbs/42_perturbation.ipynb #10ee9e2b
+def _spoiled(v): x = torch.randn(2, 10, 60); x[1,3,5] = v; return x
+@pytest.mark.parametrize('x, says', [(torch.randn(2, 10, 10), 'found 10 time points, expected whole patches of 20'),
+    (torch.randn(2, 10, 70), 'expected whole patches'), (torch.randn(2, 9, 60), 'the parcels of the model'), (torch.randn(0, 10, 60), 'found shape|found 0 window'),
+    (torch.randn(10, 60), 'expected \\[window, 10, time\\]'),
+    (_spoiled(float('nan')), 'found 1 values that are NaN or infinite'), (_spoiled(float('inf')), 'found 1 values that are NaN or infinite')])
+def test_windows_that_do_not_do(model, x, says):
+    one = torch.ones(16); calls = (optimise, (x, one)), (direction, (x, x)), (stimulate, (x, [1])), (respond, (x, x, [1])), (apart, (x, one))
+    for f,args in calls:
+        with pytest.raises(ValueError, match=says): f(model, *args)
+
+@pytest.mark.parametrize('valid, says', [(torch.ones(2, 10, 2, dtype=torch.bool), 'valid: found torch.bool \\[2, 10, 2\\]'),
+    (torch.ones(2, 10, 3), 'valid: found torch.float32'), (torch.zeros(2, 10, 3, dtype=torch.bool), 'found a window with 0 patches')])
+def test_valid_that_does_not_do(model, valid, says):
+    with pytest.raises(ValueError, match=says): optimise(model, torch.randn(2, 10, 60), torch.ones(16), valid=valid)
+
+def test_targets_and_stimuli_that_do_not_do(model):
+    x = torch.randn(2, 10, 60)
+    with pytest.raises(ValueError, match='the target is the source'): optimise(model, x, direction(model, x, x))
+    with pytest.raises(ValueError, match='shift: found length nan|shift: found length inf'): optimise(model, x, torch.full((16,), float('inf')))
+    with pytest.raises(ValueError, match='found 3 features, expected 160'): optimise(model, x, torch.ones(3), latent='tokens')
+    with pytest.raises(ValueError, match='at least two people'): apart(model, x[:1], torch.ones(16))
+    with pytest.raises(ValueError, match='at least two patches'): latents(model, x[...,:20], 'future')
+    with pytest.raises(ValueError, match='parcels: found none'): stimulate(model, x, [])
+    with pytest.raises(ValueError, match='parcels: found 10, expected names or numbers \\(0 to 9\\)'): stimulate(model, x, [10])
+    with pytest.raises(ValueError, match="unknown network column 'schaefer'"): stimulate(model, x, 'Visual', atlas='schaefer')
+    with pytest.raises(ValueError, match="expected 'now' or 'next'"): response_matrix(model, x, [1], 'later')
+
+
+# %% ../nbs/42_perturbation.ipynb #6084137d
 def test_spins_keep_space_and_hemisphere():
     p = load_parcellation('aal2'); s = spins(p, 50); left = p.xyz_mm[:,0]<0
     assert s.shape==(50,94) and (left[s]==left).all() and (s!=np.arange(94)).mean()>.8
-    smooth = p.xyz_mm[:,1].astype(float); near = np.argsort(np.linalg.norm(p.xyz_mm[:,None]-p.xyz_mm, axis=-1), 1)[:,1]; rough = lambda m: np.mean((m-m[near])**2)/m.var()
+    smooth = p.xyz_mm[:,1].astype(float); near = np.argsort(np.linalg.norm(p.xyz_mm[:,None]-p.xyz_mm, axis=-1), 1)[:,1]
+    rough = lambda m: np.mean((m-m[near])**2)/m.var()
     assert np.median([rough(smooth[o]) for o in s])<.5 < rough(np.random.default_rng(0).permutation(smooth))
 
 def test_network_shares_find_a_planted_one():
     p = load_parcellation('aal2'); rng = np.random.default_rng(0); flat = rng.uniform(.5, 1.5, (12,94)); hot = np.where(p.networks()=='Visual', 4., 1.)*flat
-    a, b = (energy_by_network(e/e.sum(1, keepdims=True), p, n_spins=200, n_boot=50) for e in (hot, flat))
-    assert a.loc['Visual','p']<.05 and a.ratio.idxmax()=='Visual' and (a.low<=a.share).all() and (a.share<=a.high).all() and b.loc['Visual','p']>.05
+    unit = lambda e: e/np.nansum(e, 1, keepdims=True)
+    a, b = (energy_by_network(unit(e), p, n_spins=200, n_boot=50) for e in (hot, flat))
+    assert a.loc['Visual','q']<.05 and a.ratio.idxmax()=='Visual' and (a.low<=a.share).all() and (a.share<=a.high).all()
+    assert (a.q>=a.p).all() and (b.q>.05).all()
+    hot[:6,::7] = np.nan; hot[:,5] = np.nan; c = energy_by_network(unit(hot), p, n_spins=200, n_boot=50)
+    assert c.loc['Visual','q']<.05 and abs(c.loc['Visual','share']-a.loc['Visual','share'])<.05 and c.notna().all(axis=None)
     with pytest.raises(ValueError, match='has no yeo7 labels'): energy_by_network(flat, Parcellation('bare', p.table.assign(yeo7='')))
 
+def test_penalties_make_changes_smaller_sparser_and_smoother(model):
+    x = torch.randn(3, 10, 200); shift = torch.tensor([1., 1.]); none = dict(l1=0., energy=0., smooth=0.)
+    one = lambda **o: penalty_path(_Sum(model), x, shift, (.01, 1.), **(none | o))
+    for o in (one(l1=1.), one(energy=1.), one(l1=1., energy=1., smooth=1.)): assert o.change.is_monotonic_decreasing and o.distance.is_monotonic_increasing
+    assert one(smooth=1.).roughness.is_monotonic_decreasing and one(l1=1.).parcels.iloc[1]<.3
+    t = np.random.default_rng(0).standard_normal((1, 4, 5000)); assert abs(roughness(t)[0]-2)<.1 and roughness(np.ones((1, 2, 9)))[0]==0
+    assert spread(np.full((1, 10), .1))[0]==.9 and spread(np.eye(10)[:1])[0]==.1 and spread(np.array([[.5, .5, np.nan, np.nan]]))[0]==1
+
+
+# %% ../nbs/42_perturbation.ipynb #b91613bc
 def test_response_is_what_the_model_says(model):
     "Against two passes by hand; untouched windows, and what is hidden, do not matter"
     x = torch.randn(2, 10, 200); r = stimulate(model, x, [3], 2.); mask = torch.zeros(2, 10, 10, dtype=torch.bool); mask[...,8:] = True; mask[:,3,8] = False
@@ -59,3 +187,65 @@ def test_response_is_what_the_model_says(model):
     assert np.isnan(r[:,3,:20]).all() and np.allclose(np.nan_to_num(r), np.where(np.isnan(r), 0, want), atol=1e-6) and np.abs(np.nan_to_num(r)).max()>0
     z = x.clone(); z[:,:3,160:] = 9; assert np.allclose(stimulate(model, z, [3], 2.), r, atol=1e-5, equal_nan=True)
     m = response_matrix(model, x, [3, 5]); assert m.shape==(2,10) and np.isnan(m[0,3]) and np.isnan(m[1,5])
+
+def test_respond_reads_the_change_in_its_parcels_alone(model):
+    x = torch.randn(2, 10, 200); y = x+torch.randn(2, 10, 200); r = respond(model, x, y, [1, 6]); z = x.clone(); z[:,[1,6]] = y[:,[1,6]]
+    assert np.allclose(r, respond(model, x, z, [1, 6]), equal_nan=True) and not np.allclose(r[:,0], respond(model, x, y, [1])[:,0])
+    p = model.parcellation.names; assert np.allclose(r, respond(model, x, y, [p[1], p[6]]), equal_nan=True)
+
+def test_networks_of_any_atlas_can_be_driven(model):
+    t = model.parcellation.table.assign(mine=['front']*3+['back']*7); m = small(Parcellation('mine', t)); x = torch.randn(1, 10, 200)
+    assert np.allclose(stimulate(m, x, 'front', None, atlas='mine'), stimulate(m, x, [0, 1, 2], None), equal_nan=True)
+    with pytest.raises(ValueError, match="one of its networks \\(mine\\), back, front"): stimulate(m, x, 'Visual', atlas='mine')
+
+def test_a_gaussian_answers_as_it_should():
+    "Against regression on many draws; Fisher z with an empty diagonal is understood"
+    rng = np.random.default_rng(0); a = rng.standard_normal((6, 6)); c = a@a.T; s = np.sqrt(np.diag(c)); c = c/s/s[:,None]; d = rng.standard_normal((3, 2, 5))
+    x = rng.multivariate_normal(np.zeros(6), c, 200000); beta = np.linalg.lstsq(x[:,[1,4]], x, rcond=None)[0]; want = np.einsum('dp,wdt->wpt', beta, d)
+    got, free = gaussian_answer(c, d, [1, 4]), [0, 2, 3, 5]; assert np.isnan(got[:,[1,4]]).all() and np.allclose(got[:,free], want[:,free], atol=.05)
+    z = np.arctanh(c*(1-np.eye(6))); assert np.allclose(gaussian_answer(z, d, [1, 4])[:,free], got[:,free])
+
+def test_comparing_responses_leaves_out_what_was_driven():
+    rng = np.random.default_rng(0); t, noise = rng.standard_normal((2, 8, 40)); r = t+.1*rng.standard_normal(t.shape); r[:,:3] = np.nan
+    c = compare_responses(dict(a=r, b=noise), dict(t=t), n_boot=100); assert float(c.t['a'][:4])>.95 and abs(float(c.t['b'].split()[0]))<.2
+    t[:,:3] = np.arange(1, 4)*1e3; noise[:,:3] = -t[:,:3]; assert compare_responses(dict(a=r, b=noise), dict(t=t), n_boot=100).equals(c)
+
+def test_networks_answer_by_their_root_mean_square():
+    p = load_parcellation('aal2'); r = np.zeros((6, 94, 40)); sign = np.sign(np.random.default_rng(0).standard_normal((6, 1, 20)))
+    r[:,p.networks()=='Visual',:20] = 2*sign; r[:,0] = np.nan; s = response_by_network(r, p, n_boot=20)['size'].unstack()
+    assert s.loc['Visual','now']==2 and s.drop(index='Visual').to_numpy().max()==0==s.loc['Visual','next']
+    r[:,p.networks()=='Visual'] = np.nan; assert response_by_network(r, p, n_boot=20).loc['Visual'].isna().all(axis=None)
+
+
+# %% ../nbs/42_perturbation.ipynb #51713eb1
+def _study(tmp_path, n=12, lost=()):
+    "Waves in two conditions, the second larger in two parcels; parcels lost in some people, one recording too short"
+    p = Parcellation('few', load_parcellation('aal2').table.iloc[:10]); rng = np.random.default_rng(0); store = RecordingStore.create(tmp_path/'s', p)
+    def rec(i, task, n_time=60):
+        x = rng.standard_normal((n_time, 10)).astype('float32'); x[:,:2] *= 1+3*(task=='task')
+        if lost and i%3==0: x[:,lost[i%len(lost)]] = np.nan
+        return Recording(x, 1., f'{i:02}', task=task, provenance='simulated')
+    store.extend([rec(i, k) for i in range(n) for k in ('rest','task')]+[rec(n, 'rest', 50)])
+    m = small(p, n_time=60); m.scaler.fit(store, rows='all'); return store, m
+
+def test_report_with_missing_parcels_and_a_short_recording(tmp_path):
+    store, m = _study(tmp_path, lost=(4, 7)); f = perturbation_report(store, m, tmp_path/'o', steps=3, device='cpu'); page = f.read_text(encoding='utf-8')
+    assert all(o in page for o in ('What follows', 'from another start', 'times as far apart', 'G: additive', 'penalties: L1 0.1', 'simulated data'))
+    n = pd.read_csv(f.parent/'networks.csv', index_col=[0,1]); assert {'p','q'} <= set(n) and n.notna().all(axis=None)
+    assert len(pd.read_csv(f.parent/'response.csv')) and np.isfinite(np.load(f.parent/'delta.npy')).all()
+
+@pytest.mark.parametrize('change, says', [(dict(column='group'), "column: found 'group', expected a column of the store"),
+    (dict(target='rest'), 'the target is the source'), (dict(target='music'), "task = 'music': found 0 subjects"),
+    (dict(kind='magic'), "kind: found 'magic'"), (dict(latent='magic'), "kind: found 'magic'"),
+    (dict(atlas='yeo17'), 'has no yeo17 labels')])
+def test_report_refuses(tmp_path, change, says):
+    store, m = _study(tmp_path)
+    if 'atlas' in change:
+        p = Parcellation('bare', store.parcellation.table.assign(yeo17='')); store, m = RecordingStore.create(tmp_path/'bare', p), small(p, n_time=60)
+    with pytest.raises(ValueError, match=says): perturbation_report(store, m, tmp_path/'o', steps=2, device='cpu', **change)
+
+def test_report_wants_five_subjects_and_its_own_parcels(tmp_path):
+    store, m = _study(tmp_path, n=8)
+    with pytest.raises(ValueError, match='found 4 subjects in half of the store, expected at least 5'): perturbation_report(store, m, tmp_path/'o')
+    other = small(Parcellation('others', load_parcellation('aal2').table.iloc[10:20].reset_index(drop=True)), n_time=60)
+    with pytest.raises(ValueError, match="found parcellation few \\(10 parcels\\), expected the model's"): perturbation_report(store, other, tmp_path/'o')
