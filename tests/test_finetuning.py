@@ -104,8 +104,9 @@ def test_prediction_is_the_mean_over_windows(tmp_path):
 @pytest.mark.parametrize('pooling', ['cls','mean','attention'])
 def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling):
     "Whatever the number of epochs, unless the pooling learns; and the head reads from signals what it learnt from features"
-    store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); encode, n = BrainLM.encode, []
-    monkeypatch.setattr(BrainLM, 'encode', lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
+    store = small_store(tmp_path/'s', (450,240,90,240,200,240,410,240,100), missing=(1,)); model = small_model(store); n = []
+    read_by = 'encode_cls' if pooling=='cls' else 'encode'; encode = getattr(BrainLM, read_by)
+    monkeypatch.setattr(BrainLM, read_by, lambda self, x, *more: n.append(len(x)) or encode(self, x, *more))
     learn = learner(store, model, tmp_path/'r', pooling=pooling); n.clear(); log = learn.finetune(3); read = sum(n)
     v, train = TiledWindows(store, model.scaler, sides=='valid'), RandomWindows(store, model.scaler, sides=='train')
     drawn = [[*zip(train.item, train.start)] for e in range(3) if train.set_epoch(e) is None]
