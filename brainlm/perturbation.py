@@ -54,7 +54,7 @@ def latents(
 )->Tensor: # [batch, feature], NaN for the features of missing parcels
     "What `optimise` matches. ValueError for another kind, or a window of one patch where the future is asked for."
     device = next(model.parameters()).device; x, valid = x.to(device), None if valid is None else valid.to(device)
-    if kind=='cls': return model.encode(x, valid)[1]
+    if kind=='cls': return model.encode_cls(x, valid)
     if kind=='tokens':
         z = model.encode(x, valid)[0]
         if valid is None: return z.mean(2).flatten(1)

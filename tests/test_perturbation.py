@@ -25,7 +25,7 @@ def model(): return small(Parcellation('few', load_parcellation('aal2').table.il
 class _Sum(torch.nn.Module):
     "A model whose CLS is the mean of the first two parcels"
     def __init__(self, model): super().__init__(); self.m, self.config, self.parcellation = model, model.config, model.parcellation
-    def encode(self, x, valid=None): return x, x[:,:2].mean(-1)
+    def encode_cls(self, x, valid=None): return x[:,:2].mean(-1)
 
 
 # %% ../nbs/42_perturbation.ipynb #7b728be6
