@@ -306,7 +306,8 @@ def _about_attention(store, model, rows, title):
 
 def _about_stimulation(store, model, windows, title):
     "The response to driving the visual network"
-    first = [int(np.flatnonzero(windows.item==i)[0]) for i in range(len(windows.rows))]; x = torch.stack([windows[i][0] for i in first]); r = stimulate(model, x, 'Visual').mean(0)
+    first = [int(np.flatnonzero(windows.item==i)[0]) for i in range(len(windows.rows))]; x, valid = (torch.stack(o) for o in zip(*(windows[i] for i in first)))
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); r = np.nanmean(stimulate(model, x, 'Visual', valid=valid), 0)      # the driven parcels have no answer while they are driven
     return section('An experiment in silico', text('All visual parcels are raised by one IQR for 20 frames; the others must be filled in by the model, and so must the 20 frames that follow. Shown is what it expects otherwise than without the stimulus.'),
         figure_html(plot_response(r, store.parcellation, store.table['tr_s'].iloc[0], title).figure, f'Response of every parcel, mean of {len(x)} test subjects; the driven parcels are blank while they are driven ({title}).'))
 

@@ -75,12 +75,17 @@ def raw_profiles(store:RecordingStore, scaler, rows, n_time:int=200)->np.ndarray
     return np.concatenate([_z(scaler.transform(store.read(i, 0, n_time))) for i in rows]).T
 
 def fc_profiles(store:RecordingStore, rows)->np.ndarray: # [parcel, parcel]
-    "Rows of the mean correlation matrix (Fisher z), zero on the diagonal"
+    "Rows of the mean correlation matrix (Fisher z), zero on the diagonal. A parcel that is missing throughout is NaN, and 0 in the rows of the others"
     total = _BySubject()
-    for i in rows: total.add([store.table['subject'].iloc[i]], [_fc(store.read(i))])
-    return total.mean()
+    for i in rows:
+        x = store.read(i); fc = _fc(x); gone = np.isnan(x).all(0); fc[gone] = fc[:,gone] = np.nan
+        total.add([store.table['subject'].iloc[i]], [fc])
+    fc = total.mean(); gone = np.isnan(fc).all(0); fc[:,gone] = 0; fc[gone] = np.nan; return fc
 
-def _z(x): return np.nan_to_num((x-np.nanmean(x, 0))/np.maximum(np.nanstd(x, 0), 1e-6))
+def _z(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                                     # a missing parcel has no mean, and becomes 0
+        return np.nan_to_num((x-np.nanmean(x, 0))/np.maximum(np.nanstd(x, 0), 1e-6))
 def _fc(x): z = _z(x); r = np.clip(z.T@z/len(z), -.999, .999); np.fill_diagonal(r, 0); return np.arctanh(r)
 
 def token_profiles(
@@ -119,7 +124,7 @@ class _GCN(nn.Module):
 def gcn_profiles(store:RecordingStore, train, rows, steps:int=200, seed:int=0)->np.ndarray: # [parcel, latent]
     "Embedding of each parcel by a graph autoencoder (Kipf & Welling, 2016) on the strongest tenth of correlations, trained on the recordings `train`"
     def graph(o):
-        fc = torch.from_numpy(fc_profiles(store, o)).float(); edges = (fc>=fc.flatten().quantile(.9)).float()
+        fc = torch.from_numpy(fc_profiles(store, o)).float().nan_to_num(); edges = (fc>=fc.flatten().quantile(.9)).float()
         loops = edges+torch.eye(len(fc)); scale = loops.sum(1).rsqrt(); return fc, edges, scale[:,None]*loops*scale
     torch.manual_seed(seed); fc, edges, links = graph(train); net = _GCN(len(fc)); opt = torch.optim.AdamW(net.parameters(), 1e-2)
     weight = torch.where(edges>0, (1-edges.mean())/edges.mean(), 1.)

@@ -14,6 +14,7 @@ from .atlas import plot_glass_brain
 from .recordings import RecordingStore
 from .metrics import bootstrap, check_predictions, paired_difference, paired_tests, plot_calibration, prediction_columns, prediction_scores, score
 from .model import BrainLM
+from .pretraining import _sides
 from .report import figure_html, page, section, table_html, text, write_whole
 from .finetuning import finetune_learner, forecast, forecast_learner, join_covariates
 from .baselines import clinical_rivals, forecasters
@@ -99,7 +100,7 @@ def finetune_report(
     batch_size:int=8, seed:int=0, device=None, progress:bool=None # as in `finetune_learner`
 )->Path: # the page
     "Fine-tune, predict the test subjects, and write the folder. Errors of `join_covariates` and `finetune_learner`; ValueError for more than two classes or fewer than two test subjects."
-    out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split)
+    out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split); _sides(store, split)
     covariates, joined = (store.table, None) if table is None else join_covariates(store, table, on)
     for c in (target, *confounds):
         if c not in covariates: raise ValueError(f"target, confounds: found {c!r}, expected columns of the table, some of {list(covariates)}")
@@ -182,7 +183,8 @@ def forecast_report(
     batch_size:int=4, seed:int=0, device=None, progress:bool=None # as in `forecast_learner`
 )->Path: # the page
     "Forecast the test subjects beside the rivals, and write the folder. Errors of `forecast_windows` and `forecast_learner`; ValueError for fewer than two test subjects or an unknown rival."
-    out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split); known = forecasters(stride=stride, device=device, seed=seed)
+    out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split); _sides(store, split)
+    known = forecasters(stride=stride, device=device, seed=seed)
     names = list(known) if rivals=='all' else list(rivals)
     if lost := [k for k in names if k not in known]: raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(known)}")
     if (n := store.table['subject'][split=='test'].nunique())<2: raise ValueError(f"split: found {n} test subjects, expected at least 2")

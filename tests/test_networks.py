@@ -58,6 +58,8 @@ def test_attention_is_averaged_by_subject(tmp_path):
     ok = ~np.isnan(b); assert np.allclose(got[ok], (a[ok]+b[ok])/2) and np.allclose(got[~ok], a[~ok])
     x = attention_profiles(got, 0, 1); assert x.shape==(8,16) and np.allclose(x[:,:8].mean(1), 0) and np.allclose(x[:,8:].mean(1), 0, atol=1e-6)
     assert np.allclose(token_profiles(m, store, [0]).shape, (8,16))
+    fc, b = fc_profiles(store, [0, 1]), fc_profiles(store, [1])
+    assert np.isfinite(fc).all() and np.allclose(fc[3], fc_profiles(store, [0])[3]) and np.isnan(b[3]).all() and (b[[0,1,2,4,5,6,7],3]==0).all()
 
 def test_clusters():
     r = cluster_parcels(noise(2.), glasser, n_permutations=50); assert r.ari>.5 and r.p<.05 and abs(r.null_ari)<.02
