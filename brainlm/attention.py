@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['cls_attention', 'rollout', 'cls_rollout', 'attribution', 'cls_attribution', 'cls_direction', 'contrast',
-           'network_means', 'plain_maps', 'plot_network_effects', 'plot_surface', 'view_surface', 'attention_report']
+           'network_means', 'plain_maps', 'attention_to_networks', 'fc_to_networks', 'plot_network_effects',
+           'plot_surface', 'view_surface', 'attention_report']
 
 # %% ../nbs/41_attention.ipynb #4f47c9ff
 import warnings
@@ -105,7 +106,8 @@ def _checked(values, group, subjects, groups, covariates):
     if values.ndim!=2 or not len(values)==len(group)==len(subjects):
         raise ValueError(f"values: found shape {values.shape} with {len(group)} groups and {len(subjects)} subjects, expected a row for each recording")
     groups = _two_groups(group, subjects, groups); here = np.isin(group, groups)
-    if (bad := np.isinf(values[here])).any(): raise ValueError(f"values: found {int(bad.sum())} that are infinite, expected numbers, or NaN for a missing parcel")
+    if (bad := np.isinf(values[here])).any():
+        raise ValueError(f"values: found {int(bad.sum())} that are infinite, expected numbers, or NaN for a missing parcel")
     if covariates is not None:
         covariates = pd.DataFrame(covariates).reset_index(drop=True); gone = covariates[here].isna().sum()
         if gone.any(): raise ValueError(f"covariates: {gone.idxmax()!r} is missing in {gone.max()} recordings, expected a value for each")
@@ -161,14 +163,16 @@ def contrast(
     groups=None, # (first, second); the effect is second minus first. None: the two that are there, sorted
     covariates=None, # DataFrame [recording]: numbers or words to regress out; only between subjects
     n_permutations:int=2000, n_boot:int=1000, seed:int=0,
-)->pd.DataFrame: # a row for each name: d (Cohen's, of differences where paired) with low and high (95 %, bootstrap over subjects), t, p, q; attrs: paired, n, groups
+)->pd.DataFrame: # a row for each name: d (Cohen's, of differences where paired), low, high (95 %, bootstrap over subjects), t, p, q; attrs paired, n, groups
     "Second group minus first, over subjects. ValueError for other than two groups, fewer than 5 subjects in one, or values that do not do."
     values, group, subjects, groups, covariates = _checked(values, group, subjects, groups, covariates); rng = np.random.default_rng(seed)
     (s0, y0), (s1, y1) = (_subject_means(values[group==g], subjects[group==g]) for g in groups); paired = set(s0)==set(s1)
     if paired and covariates is not None: warnings.warn("covariates: every subject is in both groups, so they are not used")
     y = y1-y0 if paired else np.concatenate([y0, y1]); ok = np.isfinite(y).all(0)
     if paired: t, null, d, boots = _paired(y[:,ok], rng, n_permutations, n_boot)
-    else: t, null, d, boots = _unpaired(y[:,ok], np.repeat([0., 1.], [len(s0), len(s1)]), _nuisance(covariates, group, subjects, groups, (s0, s1)), rng, n_permutations, n_boot)
+    else:
+        z = _nuisance(covariates, group, subjects, groups, (s0, s1))
+        t, null, d, boots = _unpaired(y[:,ok], np.repeat([0., 1.], [len(s0), len(s1)]), z, rng, n_permutations, n_boot)
     p = (1+(np.abs(null)>=np.abs(t)).sum(0))/(1+n_permutations); low, high = np.percentile(boots, [2.5, 97.5], axis=0)
     res = pd.DataFrame(np.nan, pd.Index(list(names), name='name'), ['d','low','high','t','p','q'])
     res.loc[ok] = np.stack([d, low, high, t, p, multipletests(p, method='fdr_bh')[1]], 1)
@@ -198,6 +202,33 @@ def plain_maps(
     with np.errstate(divide='ignore'): sd = np.stack([np.log2(np.nanstd(o, 0)) for o in x])
     fc = np.stack([np.where(np.isnan(o).all(0), np.nan, _fc(o).sum(0)/(o.shape[1]-1)) for o in x])
     return {'variance': np.where(np.isfinite(sd), sd, np.nan), 'FC strength': fc}
+
+# %% ../nbs/41_attention.ipynb #86ad7de2
+def _to_networks(a, member):
+    "Mean over the other parcels of each network, `member` bool [network, parcel]: [..., from, to] → [..., from, network]"
+    there = ~(a.isnan() | torch.eye(a.shape[-1], dtype=torch.bool, device=a.device)); w = member.to(a).T
+    return torch.where(there, a, 0)@w/(there.to(a)@w)
+
+def _members(parcellation, atlas): net, names = _network_of(parcellation, atlas); return torch.from_numpy(net==np.array(names)[:,None])
+
+def attention_to_networks(
+    model:BrainLM, store:RecordingStore, rows=None, # as in `cls_attention`
+    atlas:str='yeo7', batch_size:int=4
+)->np.ndarray: # [recording, layer, head, parcel, network], log2 of share over equal share, NaN for missing parcels
+    "Attention of each parcel to each network, itself left out, mean over windows. ValueError for another parcellation or an atlas without labels."
+    member = _members(store.parcellation, atlas).to(next(model.parameters()).device)
+    return _by_recording(model, store, rows, batch_size, lambda s,v: _to_networks(_shares(model.attention_maps(s, v)[...,1:,1:]), member))
+
+def fc_to_networks(
+    store:RecordingStore, rows=None, # as in `cls_attention`
+    atlas:str='yeo7'
+)->np.ndarray: # [recording, parcel, network], mean Fisher z, NaN for missing parcels
+    "Correlation of each parcel with each network, itself left out. ValueError for an atlas without labels."
+    member, out = _members(store.parcellation, atlas), []
+    for i in np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows)]:
+        x = store.read(i); gone = np.isnan(x).all(0); fc = np.where(gone | gone[:,None], np.nan, _fc(x))
+        out.append(_to_networks(torch.from_numpy(fc), member).numpy())
+    return np.stack(out)
 
 # %% ../nbs/41_attention.ipynb #30d93492
 def plot_network_effects(
@@ -232,7 +263,8 @@ def _nearest(values, parcellation, places, limit_mm):
 def _on_surface(values, parcellation, limit_mm=15.):
     "Inflated mesh, {side: value of each vertex, NaN where there is none}, and in words how that was done. ValueError for another number of values"
     values, hcp = np.asarray(values, float), _hcp_surfaces(); how = f'nearest parcel within {limit_mm:g} mm'
-    if values.shape!=(len(parcellation),): raise ValueError(f"values: found shape {values.shape}, expected one value for each of the {len(parcellation)} parcels of {parcellation.name}")
+    if values.shape!=(len(parcellation),):
+        raise ValueError(f"values: found shape {values.shape}, expected one value for each of the {len(parcellation)} parcels of {parcellation.name}")
     if hcp is None:
         from nilearn.datasets import load_fsaverage
         mesh = load_fsaverage('fsaverage5'); return mesh['inflated'], _nearest(values, parcellation, _places(mesh['pial']), limit_mm), f'fsaverage5, {how}'
@@ -254,7 +286,8 @@ def plot_surface(
 ): # matplotlib figure
     "Parcels on the inflated surface, four views; the title ends with how vertices got their values. ValueError for another number of values."
     from nilearn import plotting
-    mesh, on, how = _on_surface(values, parcellation); vmax = vmax or np.nanmax(np.abs(values)); views = [('left','lateral'), ('left','medial'), ('right','medial'), ('right','lateral')]
+    mesh, on, how = _on_surface(values, parcellation); vmax = vmax or np.nanmax(np.abs(values))
+    views = [('left','lateral'), ('left','medial'), ('right','medial'), ('right','lateral')]
     fig, axs = plt.subplots(1, 4, figsize=(11, 2.9), subplot_kw=dict(projection='3d'))
     for ax,(side,view) in zip(axs, views):
         plotting.plot_surf(mesh.parts[side], surf_map=on[side], hemi=side, view=view, axes=ax, figure=fig, cmap=cmap, vmin=-vmax, vmax=vmax, colorbar=False)
@@ -289,7 +322,8 @@ def _asked(t, column, groups, threshold, covariates):
 def _said(parcels, kind, n):
     "What came out, in a sentence"
     c = parcels['CLS attention']; hit = c[c.q<.05].sort_values('t', key=abs, ascending=False)
-    first = f", first {', '.join(hit.index[:3])}" if len(hit) else ''; rest = '; '.join(f'{k}: {int((v.q<.05).sum())} parcels' for k,v in parcels.items() if k!='CLS attention')
+    first = f", first {', '.join(hit.index[:3])}" if len(hit) else ''
+    rest = '; '.join(f'{k}: {int((v.q<.05).sum())} parcels' for k,v in parcels.items() if k!='CLS attention')
     return f"{len(hit)} of {c.d.notna().sum()} parcels differ in CLS attention, {kind} (q < 0.05; {n}){first}. {rest}."
 
 def _smallest(c, net, n=20):
@@ -310,9 +344,10 @@ def attention_report(
     atlas:str='yeo7', # column of networks
     n_permutations:int=2000, seed:int=0
 )->Path: # the page
-    "CLS attention contrasted, beside variance and FC strength: `parcels.csv`, `networks.csv`, `surface.html`, `report.html`. Errors of `contrast`, `network_means` and `cls_attention`."
+    "CLS attention contrasted, beside variance and FC strength, with tables and `surface.html`. ValueError for what cannot be contrasted, before any work."
     out, p, rows = Path(out), store.parcellation, np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows)]
-    _windows(model, store, rows); net, _ = _network_of(p, atlas); t = store.table.iloc[rows]; g, groups, z = _asked(t, column, groups, threshold, covariates) # before any work
+    _windows(model, store, rows); net, _ = _network_of(p, atlas); t = store.table.iloc[rows]
+    g, groups, z = _asked(t, column, groups, threshold, covariates) # before any work
     maps = {'CLS attention': cls_attention(model, store, rows).mean((1,2)), **plain_maps(store, model.scaler, rows)}
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
     parcels = {k: both(v, p.names) for k,v in maps.items()}; nets = {k: both(*network_means(v, p, atlas)) for k,v in maps.items()}
@@ -328,8 +363,10 @@ def _report_page(out, parcels, nets, p, net, provenance):
     fig, axs = plt.subplots(1, len(nets), figsize=(13, .8+.32*len(nets['CLS attention'])), layout='constrained', sharey=True)
     for ax,(k,v) in zip(axs, nets.items()): plot_network_effects(v, k, ax)
     glass = plot_glass_brain(c.d, p, head, 'd', 'PuOr_r', -top, top).frame_axes.figure
-    return write_whole(out/'report.html', page(f'CLS attention: {kind}', text(f'{title} · {n}', 'sub'), f'<div class="verdict">{text(_said(parcels, kind, n))}</div>',
-        section('Networks', figure_html(fig, f'Effect sizes by network, 95 % bootstrap intervals over subjects, beside two maps that need no model ({title}).')),
-        section('Parcels', figure_html(glass, f'Effect size of each parcel ({title}).'),
-                figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.'),
-                table_html(_smallest(c, net), f'The 20 parcels of smallest p; d: effect size with 95 % interval, q: false discovery rate ({title}, {n}). All are in parcels.csv.', ''))))
+    bars = figure_html(fig, f'Effect sizes by network, 95 % bootstrap intervals over subjects, beside two maps that need no model ({title}).')
+    glass = figure_html(glass, f'Effect size of each parcel ({title}).')
+    cortex = figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.')
+    table = table_html(_smallest(c, net), f'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate ({title}, {n}). All: parcels.csv.', '')
+    verdict = f'<div class="verdict">{text(_said(parcels, kind, n))}</div>'
+    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table)
+    return write_whole(out/'report.html', page(f'CLS attention: {kind}', *parts))
