@@ -72,9 +72,9 @@ def attribution(
     "How much each parcel moves CLS along a direction. Errors of `encode`."
     from captum.attr import IntegratedGradients
     model.eval()
-    with torch.no_grad(): cls = model.encode(signal, valid)[1]
+    with torch.no_grad(): cls = model.encode_cls(signal, valid)
     along = cls if direction is None else torch.as_tensor(direction, dtype=cls.dtype, device=cls.device).expand_as(cls)
-    def length(x, along, valid=None): return (model.encode(x, valid)[1]*along).sum(1)
+    def length(x, along, valid=None): return (model.encode_cls(x, valid)*along).sum(1)
     more = (along,) if valid is None else (along, valid)
     path = IntegratedGradients(length).attribute(signal, additional_forward_args=more, n_steps=n_steps, internal_batch_size=len(signal)*4)
     a = path.abs().sum(-1).detach()
@@ -96,7 +96,7 @@ def cls_direction(
     "From the mean CLS of the first group to that of the second, recordings of both. ValueError for another parcellation, or a group without recordings."
     group = np.asarray(group, object); rows = [np.flatnonzero(group==g) for g in groups]
     if empty := [g for g,r in zip(groups, rows) if not len(r)]: raise ValueError(f"group {empty[0]!r}: found no recordings, expected some")
-    with torch.no_grad(): a, b = (_by_recording(model, store, r, batch_size, lambda s,v: model.encode(s, v)[1]).mean(0) for r in rows)
+    with torch.no_grad(): a, b = (_by_recording(model, store, r, batch_size, lambda s,v: model.encode_cls(s, v)).mean(0) for r in rows)
     return b-a
 
 # %% ../nbs/41_attention.ipynb #85d10fcd
