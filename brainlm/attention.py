@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cls_attention', 'rollout', 'cls_rollout', 'attribution', 'cls_attribution', 'cls_direction', 'contrast',
-           'network_means', 'plain_maps', 'attention_to_networks', 'fc_to_networks', 'plot_network_effects',
-           'plot_surface', 'view_surface', 'attention_report']
+           'network_means', 'plain_maps', 'attention_to_networks', 'fc_to_networks', 'link_means', 'plot_links',
+           'plot_network_effects', 'plot_surface', 'view_surface', 'attention_report']
 
 # %% ../nbs/41_attention.ipynb #4f47c9ff
 import warnings
@@ -230,6 +230,28 @@ def fc_to_networks(
         out.append(_to_networks(torch.from_numpy(fc), member).numpy())
     return np.stack(out)
 
+# %% ../nbs/41_attention.ipynb #f6c7980e
+def link_means(
+    values, # [recording, parcel, network], from `attention_to_networks` (of a layer, mean over heads) or `fc_to_networks`
+    parcellation:Parcellation, atlas:str='yeo7'
+)->tuple[np.ndarray,list]: # [recording, from · to] and the names of the pairs, 'Limbic → Default'
+    "Mean over the parcels of each network. ValueError for an atlas without labels."
+    names = _network_of(parcellation, atlas)[1]; flat = [network_means(v, parcellation, atlas)[0] for v in np.moveaxis(np.asarray(values), 2, 0)]
+    return np.stack(flat, 2).reshape(len(values), -1), [f'{a} → {b}' for a in names for b in names]
+
+def plot_links(
+    effects:pd.DataFrame, # from `contrast` of `link_means`
+    title:str='', # say here whether the data are real, semi-synthetic or simulated
+    vmax:float=None, # of the colour scale, which is symmetric
+    ax=None # matplotlib axes
+): # matplotlib axes
+    "Effect size from network to network; a dot where q < 0.05"
+    n = int(len(effects)**.5); names = [k.split(' → ')[1] for k in effects.index[:n]]; d = effects['d'].to_numpy().reshape(n, n)
+    ax = ax or plt.subplots(figsize=(1.8+.38*n, 1.3+.34*n), layout='constrained')[1]; top = vmax or np.nanmax(np.abs(d))
+    im = ax.imshow(d, cmap='PuOr_r', vmin=-top, vmax=top); ax.plot(*np.argwhere((effects['q'].to_numpy()<.05).reshape(n, n)).T[::-1], 'ko', ms=4)
+    ax.set_xticks(range(n), names, rotation=90, fontsize=8); ax.set_yticks(range(n), names, fontsize=8); ax.set(xlabel='to', ylabel='from')
+    ax.set_title(title, fontsize=10); ax.figure.colorbar(im, ax=ax, label=f"d, {' − '.join(effects.attrs['groups'][::-1])} (dots: q < 0.05)", shrink=.8); return ax
+
 # %% ../nbs/41_attention.ipynb #30d93492
 def plot_network_effects(
     effects:pd.DataFrame, # from `contrast` of `network_means`
@@ -344,18 +366,34 @@ def attention_report(
     atlas:str='yeo7', # column of networks
     n_permutations:int=2000, seed:int=0
 )->Path: # the page
-    "CLS attention contrasted, beside variance and FC strength, with tables and `surface.html`. ValueError for what cannot be contrasted, before any work."
+    "CLS attention contrasted, beside variance and FC strength, and attention between networks beside FC. ValueError for what cannot be contrasted, before any work."
     out, p, rows = Path(out), store.parcellation, np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows)]
     _windows(model, store, rows); net, _ = _network_of(p, atlas); t = store.table.iloc[rows]
     g, groups, z = _asked(t, column, groups, threshold, covariates) # before any work
-    maps = {'CLS attention': cls_attention(model, store, rows).mean((1,2)), **plain_maps(store, model.scaler, rows)}
+    look, links = _cls_and_links(model, store, rows, atlas); maps = {'CLS attention': look, **plain_maps(store, model.scaler, rows)}
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
     parcels = {k: both(v, p.names) for k,v in maps.items()}; nets = {k: both(*network_means(v, p, atlas)) for k,v in maps.items()}
+    links = {k: both(*link_means(v, p, atlas)) for k,v in {**links, 'FC': fc_to_networks(store, rows, atlas)}.items()}
     out.mkdir(parents=True, exist_ok=True)
-    for name,d in (('parcels',parcels), ('networks',nets)): pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
-    return _report_page(out, parcels, nets, p, net, '/'.join(store.attrs['provenance']))
+    for name,d in (('parcels',parcels), ('networks',nets), ('links',links)): pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
+    return _report_page(out, parcels, nets, links, p, net, '/'.join(store.attrs['provenance']))
 
-def _report_page(out, parcels, nets, p, net, provenance):
+def _cls_and_links(model, store, rows, atlas):
+    "In one pass: CLS attention [recording, parcel], and that of parcels to networks in the first and the last layer that read parcels, means over heads"
+    member = _members(store.parcellation, atlas).to(next(model.parameters()).device)
+    def f(s, v):
+        a = model.attention_maps(s, v); cut = [0, -1][:a.shape[1]]
+        to = _to_networks(_shares(a[:,cut][...,1:,1:]), member).mean(2)     # [window, layer, parcel, network]
+        return torch.cat([_shares(a[...,0,1:]).mean((1,2))[...,None], to.movedim(1, 2).flatten(2)], -1)
+    z = _by_recording(model, store, rows, 4, f); to = z[...,1:].reshape(*z.shape[:2], -1, len(member))
+    return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in enumerate(('first','last')[:to.shape[2]])}
+
+def _links_figure(links, title):
+    fig, axs = plt.subplots(1, len(links), figsize=(15, 4.4), layout='constrained'); top = max(np.nanmax(np.abs(v.d)) for v in links.values())
+    for ax,(k,v) in zip(axs, links.items()): plot_links(v, k, top, ax)
+    return figure_html(fig, f'Whom parcels look at, from network to network, across the first and the last layer that read parcels, and with whom they correlate ({title}).')
+
+def _report_page(out, parcels, nets, links, p, net, provenance):
     "Writes the page and the surface to turn"
     c, title = parcels['CLS attention'], f'{provenance} data'; a = c.attrs; kind = f"{a['groups'][1]} − {a['groups'][0]}"; top = max(np.nanmax(np.abs(c.d)), .1)
     n = f"{a['n'][0]} subjects, paired" if a['paired'] else f"{a['n'][0]} and {a['n'][1]} subjects"; head = f'CLS attention, {kind} ({title})'
@@ -368,5 +406,5 @@ def _report_page(out, parcels, nets, p, net, provenance):
     cortex = figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.')
     table = table_html(_smallest(c, net), f'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate ({title}, {n}). All: parcels.csv.', '')
     verdict = f'<div class="verdict">{text(_said(parcels, kind, n))}</div>'
-    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table)
+    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table), section('Links', _links_figure(links, title))
     return write_whole(out/'report.html', page(f'CLS attention: {kind}', *parts))

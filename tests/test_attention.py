@@ -112,9 +112,16 @@ def test_rollout_and_attribution_of_recordings(model, people):
     got = cls_attribution(model, people, [1, 2, 5], 2, toward, 4)
     assert np.allclose(got, np.log2(10*attribution(model, x[[1,2,5]], torch.tensor(toward).float(), n_steps=4)), atol=1e-3)
 
+def test_report_looks_once_and_sees_the_same(model, people):
+    "What the report reads in one pass is what the two functions give"
+    look, links = ba._cls_and_links(model, people, [0, 3, 5], 'yeo7'); to = attention_to_networks(model, people, [0, 3, 5]).mean(2)
+    assert np.allclose(look, cls_attention(model, people, [0, 3, 5]).mean((1,2)), atol=1e-5)
+    assert [*links]==['attention, first layer','attention, last layer'][:to.shape[1]]
+    assert all(np.allclose(v, to[:,i], atol=1e-5, equal_nan=True) for i,v in enumerate(links.values()))
+
 def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
     "An empty group, few people, people in both groups, no labels, another parcellation, words to a threshold, a gap in a covariate: each its own error"
-    monkeypatch.setattr(ba, 'cls_attention', lambda *a, **kw: pytest.fail('work before the checks')); out = tmp_path/'report'
+    monkeypatch.setattr(ba, '_by_recording', lambda *a, **kw: pytest.fail('work before the checks')); out = tmp_path/'report'
     def refused(match, column='task', store=people, model=model, **kw):
         with pytest.raises(ValueError, match=match): attention_report(store, model, column, out, **kw)
     refused("group 'pain': found 0 subjects", groups=('rest','pain')); refused('found 4 subjects, expected at least 5', 'age', threshold=23)
@@ -130,7 +137,7 @@ def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
 
 def test_report(model, people, tmp_path):
     page = attention_report(people, model, 'task', tmp_path/'report', n_permutations=20)
-    assert {o.name for o in page.parent.iterdir()}=={'report.html','surface.html','parcels.csv','networks.csv'} and 'task − rest' in page.read_text()
+    assert {o.name for o in page.parent.iterdir()}=={'report.html','surface.html','parcels.csv','networks.csv','links.csv'} and 'task − rest' in page.read_text()
     t = pd.read_csv(page.parent/'parcels.csv'); assert set(t['map'])=={'CLS attention','variance','FC strength'} and len(t)==30 and t.p.between(1/21, 1).all()
     old = attention_report(people, model, 'age', tmp_path/'age', threshold=25, n_permutations=20); assert '&gt; 25 − ≤ 25' in old.read_text()
 
