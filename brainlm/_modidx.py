@@ -1047,6 +1047,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.results._long': ('results.html#_long', 'brainlm/results.py'),
                                  'brainlm.results._names': ('results.html#_names', 'brainlm/results.py'),
                                  'brainlm.results._numeric': ('results.html#_numeric', 'brainlm/results.py'),
+                                 'brainlm.results._on_the_rest': ('results.html#_on_the_rest', 'brainlm/results.py'),
                                  'brainlm.results._once': ('results.html#_once', 'brainlm/results.py'),
                                  'brainlm.results._reference': ('results.html#_reference', 'brainlm/results.py'),
                                  'brainlm.results._rivals': ('results.html#_rivals', 'brainlm/results.py'),

@@ -105,7 +105,7 @@ def _finetune(a):
 
 def _forecast(a):
     from brainlm.results import forecast_report
-    _report(a, forecast_report, context=a.context, horizon=a.horizon, **(dict(rivals='all') if a.all_rivals else {}))
+    _report(a, forecast_report, context=a.context, horizon=a.horizon, residual=a.residual, **(dict(rivals='all') if a.all_rivals else {}))
 
 def _compare(a):
     "`compare_results` from a shell: two tables and a page"
@@ -225,6 +225,7 @@ def _parser():
     f.set_defaults(run=_finetune)
     o = _with_model(sub.add_parser('forecast', help='the frames to come, beside simple rivals', description='Forecast the test subjects with a model and with simple rivals, and write model, predictions, table and page.'))
     _options(o, ('--context', 180, 'frames given', n), ('--horizon', 20, 'frames to come', n), ('--epochs', 0, 'passes of fine-tuning, at most; 0: the model as it is', dict(type=int, metavar='N')),
+        ('--residual', False, 'also learn what the best linear rival leaves over, and add to it; needs --epochs', dict(action='store_true')),
         ('--all-rivals', False, 'networks too, which takes long', dict(action='store_true')))
     o.set_defaults(run=_forecast)
     c = sub.add_parser('compare', help='results of several runs side by side', description='Compare folders of brainlm finetune and brainlm forecast, subject by subject where they share subjects.')

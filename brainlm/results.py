@@ -17,7 +17,7 @@ from .model import BrainLM
 from .pretraining import _sides
 from .report import figure_html, page, section, table_html, text, write_whole
 from .finetuning import finetune_learner, forecast, forecast_learner, join_covariates
-from .baselines import clinical_rivals, forecasters
+from .baselines import NeuralForecaster, Residual, clinical_rivals, forecasters, future_net
 from .forecasting import forecast_stats, forecast_windows, plot_forecast, plot_horizons, predictability
 from .clinical import ConfoundReader, _predicted, recordings_array
 
@@ -153,6 +153,11 @@ def _brain_forecast(model, X, horizon, batch_size=16):
     parts = (forecast(model, a, horizon, v[...,None].expand(-1, -1, a.shape[-1]//model.config.patch_size)) for a,v in zip(x.split(batch_size), there.split(batch_size)))
     return torch.cat(list(parts)).mT.numpy()
 
+def _on_the_rest(model, var, train, test, out, epochs, **kw):
+    "Forecasts by VAR + means and a copy of the model that learns what VAR leaves over on people it has not seen; the copy is kept in `out`"
+    both = Residual(var, NeuralForecaster(future_net(model, fresh_head=True), epochs=epochs, **kw)).fit(train.X, train.Y, train.subjects)
+    both.second.net.model.save_pretrained(out, adds_to='VAR + means ridge of the training and validation subjects'); return both.predict(test.X)
+
 def _long(predictions, windows, names):
     "A row for each model, window and step; a column for each parcel"
     n, h = windows.Y.shape[:2]
@@ -177,15 +182,17 @@ def forecast_report(
     context:int=180, horizon:int=20, # time points given, and to come; multiples of the patch size
     epochs:int=0, # passes of fine-tuning; 0: the model as it is
     lr:float=1e-3, # as in `finetune`
+    residual:bool=False, # fine-tune a second copy on what VAR + means leaves over, to add to it; takes as long again
     rivals=quick_rivals, # names out of `forecasters`, or 'all' (networks take long)
     stride:int=20, # time points from one test window to the next
     resume:bool=False, # go on with training that was interrupted
     batch_size:int=4, seed:int=0, device=None, progress:bool=None # as in `forecast_learner`
 )->Path: # the page
-    "Forecast the test subjects beside the rivals, and write the folder. Errors of `forecast_windows` and `forecast_learner`; ValueError for fewer than two test subjects or an unknown rival."
+    "Forecast the test subjects beside the rivals, and write the folder. Errors of `forecast_windows` and `forecast_learner`; ValueError for fewer than two test subjects, an unknown rival, or a residual without epochs."
     out = Path(out); split = store.split(.15, .25, seed) if split is None else np.asarray(split); _sides(store, split)
     known = forecasters(stride=stride, device=device, seed=seed)
     names = list(known) if rivals=='all' else list(rivals)
+    if residual and not epochs: raise ValueError("residual: found epochs 0, expected at least 1: what VAR + means leaves over must be learnt")
     if lost := [k for k in names if k not in known]: raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(known)}")
     if (n := store.table['subject'][split=='test'].nunique())<2: raise ValueError(f"split: found {n} test subjects, expected at least 2")
     learn = forecast_learner(store, model, out/'run', split, context, horizon, batch_size, patience=3 if (split=='valid').any() else None, seed=seed, device=device, progress=progress) # checks that all fits
@@ -193,6 +200,9 @@ def forecast_report(
     predictions = {k: known[k].fit(train.X, train.Y, train.subjects).predict(test.X) for k in names} | {'BrainLM zero-shot': _brain_forecast(model, test.X, horizon)}
     best = model
     if epochs: learn.finetune(epochs, lr, resume=resume); best = learn.model; predictions['BrainLM fine-tuned'] = _brain_forecast(best, test.X, horizon)
+    if residual:
+        kw = dict(lr=lr, seed=seed, device=device)
+        predictions['BrainLM on the rest of VAR + means'] = _on_the_rest(model, known['VAR + means ridge'], train, test, out/'residual', epochs, **kw)
     stats = forecast_stats(predictions, test.Y, test.subjects, store.parcellation); results = _forecast_results(stats, horizon)
     out.mkdir(parents=True, exist_ok=True); best.save_pretrained(out/'model', forecast=dict(context=context, horizon=horizon, epochs=epochs))
     by_subject = stats.groupby(['model','step','subject'], observed=True, as_index=False).agg({'n_windows':'max'} | dict.fromkeys(('n','sum_y','sum_p','sum_yy','sum_pp','sum_yp','sum_ee'), 'sum'))

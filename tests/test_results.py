@@ -79,6 +79,10 @@ def test_forecast_report(study):
     assert p.groupby('model').size().nunique()==1 and set(p.subject)==set(store.table.subject[split=='test']) and (p.start+140<=200).all()
     truth = p[p.model=='recorded'].iloc[0]; z = model.scaler.transform(store.read(truth.recording))
     assert np.allclose(truth[store.parcellation.names].to_numpy(float), z[truth.start+100+truth.step-1], atol=1e-5)
+    html = forecast_report(store, model, top/'rest', split, context=160, horizon=40, epochs=1, residual=True, rivals=('VAR + means ridge',), progress=False).read_text(encoding='utf-8')
+    assert 'BrainLM on the rest of VAR + means' in html and BrainLM.from_pretrained(top/'rest/residual').card['adds_to'].startswith('VAR + means')
+    with pytest.raises(ValueError, match='residual: found epochs 0'): forecast_report(store, model, top/'none', split, context=100, horizon=40, residual=True)
+    with pytest.raises(ValueError, match='split: found 3 words'): forecast_report(store, model, top/'none', ['train','valid','test'], context=100, horizon=40)
     _, d = compare_results([top/'ahead'], 'mean'); assert set(d.measure)=={'R²'} and set(d.model)==set(p.model)-{'mean','recorded'}
 
 def test_refusals(study, tmp_path):
