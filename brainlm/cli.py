@@ -121,11 +121,12 @@ def _compare(a):
 
 # %% ../nbs/51_cli.ipynb #d67b40e8
 def _read_only(a, function, **kw):
-    "Call a function that reads a store with a model and writes a folder with a page"
+    "Call a function that reads a store with a model, on the device asked for, and writes a folder with a page"
     os.environ['MPLBACKEND'] = 'Agg'
+    import torch
     from brainlm.published import load_model
     from brainlm.recordings import RecordingStore
-    store, model = RecordingStore(a.store), load_model(a.model)
+    store, model = RecordingStore(a.store), load_model(a.model).to(a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     print(store, flush=True)
     _say(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **kw))
 
@@ -139,7 +140,7 @@ def _attention(a):
 
 def _perturb(a):
     from brainlm.perturbation import perturbation_report
-    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, kind=a.kind, steps=a.steps, device=a.device)
+    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, kind=a.kind, steps=a.steps)
 
 # %% ../nbs/51_cli.ipynb #5ed47936
 def _embed(a):
@@ -173,7 +174,8 @@ def _reads(p):
     "Options of every command that reads a store with a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     for k,words in (('--model','model folder'), ('--out','folder to write')): p.add_argument(k, required=True, metavar='FOLDER', help=words)
-    _options(p, ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')), ('--seed', 0, 'of what is random', dict(type=int, metavar='N')))
+    _options(p, ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')), ('--seed', 0, 'of what is random', dict(type=int, metavar='N')),
+        ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
     return p
 
 def _parser():
@@ -235,7 +237,7 @@ def _parser():
     w = _reads(sub.add_parser('networks', help='functional networks from self-attention', description='Classify parcels into networks by self-attention, beside correlation, token embeddings and place.'))
     _options(w, ('--permutations', 200, 'for p', n))
     w.set_defaults(run=_networks)
-    e = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups', description='Contrast CLS attention between two groups or conditions, beside two maps that need no model.'))
+    e = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups', description='Contrast CLS attention between two groups or conditions, beside two maps that need no model, and attention between networks beside correlation.'))
     e.add_argument('--contrast', required=True, metavar='COLUMN', help='of the store: who belongs to which group')
     _options(e, ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')), ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
         ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')), ('--permutations', 2000, 'for p', n))
@@ -245,7 +247,7 @@ def _parser():
     _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')),
         ('--target', 'task', 'its value to go to', dict(metavar='VALUE')), ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')),
         ('--kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel', name('additive','low-rank','gain')),
-        ('--steps', 60, 'of the optimiser', n), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
+        ('--steps', 60, 'of the optimiser', n))
     g.set_defaults(run=_perturb)
     b = sub.add_parser('embed', help='a vector for each recording, in a Parquet file', description='Embed the recordings of a store, with a model of yours or a published one.')
     b.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')

@@ -503,10 +503,9 @@ def perturbation_report(
     latent:str='tokens', kind:str='additive', steps:int=60, # as in `optimise`
     n_windows:int=20, # to perturb, one a subject
     atlas:str='yeo7', seed:int=0,
-    device=None, # None: CUDA where there is one
 )->Path: # the page, report.html, beside networks.csv, energy.csv, response.csv and delta.npy
     "From one condition toward another, in half of the subjects. ValueError as of `optimise`, for an unknown column, or fewer than 5 subjects in a half."
-    out, p = Path(out), store.parcellation; _labels(p, atlas); model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    out, p = Path(out), store.parcellation; _labels(p, atlas)
     rows = _conditions(store, model, column, source, target, n_windows, seed); windows = [_first_windows(model, store, o) for o in rows]
     r = _experiment(model, *windows, latent, kind, steps, seed); both = {f'{source} → {target}': r.toward, f'{source} → other {source}': r.null}
     shares = {k: energy_by_network(o.energy, p, atlas, seed=seed) for k,o in both.items()}

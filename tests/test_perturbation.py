@@ -229,7 +229,7 @@ def _study(tmp_path, n=12, lost=()):
     m = small(p, n_time=60); m.scaler.fit(store, rows='all'); return store, m
 
 def test_report_with_missing_parcels_and_a_short_recording(tmp_path):
-    store, m = _study(tmp_path, lost=(4, 7)); f = perturbation_report(store, m, tmp_path/'o', steps=3, device='cpu'); page = f.read_text(encoding='utf-8')
+    store, m = _study(tmp_path, lost=(4, 7)); f = perturbation_report(store, m, tmp_path/'o', steps=3); page = f.read_text(encoding='utf-8')
     assert all(o in page for o in ('What follows', 'from another start', 'times as far apart', 'G: additive', 'penalties: L1 0.1', 'simulated data'))
     n = pd.read_csv(f.parent/'networks.csv', index_col=[0,1]); assert {'p','q'} <= set(n) and n.notna().all(axis=None)
     assert len(pd.read_csv(f.parent/'response.csv')) and np.isfinite(np.load(f.parent/'delta.npy')).all()
@@ -242,7 +242,7 @@ def test_report_refuses(tmp_path, change, says):
     store, m = _study(tmp_path)
     if 'atlas' in change:
         p = Parcellation('bare', store.parcellation.table.assign(yeo17='')); store, m = RecordingStore.create(tmp_path/'bare', p), small(p, n_time=60)
-    with pytest.raises(ValueError, match=says): perturbation_report(store, m, tmp_path/'o', steps=2, device='cpu', **change)
+    with pytest.raises(ValueError, match=says): perturbation_report(store, m, tmp_path/'o', steps=2, **change)
 
 def test_report_wants_five_subjects_and_its_own_parcels(tmp_path):
     store, m = _study(tmp_path, n=8)
