@@ -353,6 +353,39 @@ def _smallest(c, net, n=20):
     shown = {'network': net, **{m: c[m].map('{:.2f}'.format) for m in ('d','low','high')}, 'q': c.q.map('{:.3g}'.format)}
     return pd.DataFrame(shown, c.index).loc[c.p.sort_values(kind='stable').index[:n]]
 
+# %% ../nbs/41_attention.ipynb #d478fca0
+def _cls_and_links(model, store, rows, atlas):
+    "In one pass: CLS attention [recording, parcel], and that of parcels to networks in the first and the last layer that read parcels, means over heads"
+    member = _members(store.parcellation, atlas).to(next(model.parameters()).device)
+    def f(s, v):
+        a = model.attention_maps(s, v); cut = [0, -1][:a.shape[1]]
+        to = _to_networks(_shares(a[:,cut][...,1:,1:]), member).mean(2)     # [window, layer, parcel, network]
+        return torch.cat([_shares(a[...,0,1:]).mean((1,2))[...,None], to.movedim(1, 2).flatten(2)], -1)
+    z = _by_recording(model, store, rows, 4, f); to = z[...,1:].reshape(*z.shape[:2], -1, len(member))
+    return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in enumerate(('first','last')[:to.shape[2]])}
+
+# %% ../nbs/41_attention.ipynb #4a0f6672
+def _links_figure(links, title):
+    fig, axs = plt.subplots(1, len(links), figsize=(15, 4.4), layout='constrained'); top = max(np.nanmax(np.abs(v.d)) for v in links.values())
+    for ax,(k,v) in zip(axs, links.items()): plot_links(v, k, top, ax)
+    return figure_html(fig, f'Whom parcels look at, from network to network, across the first and the last layer that read parcels, and with whom they correlate ({title}).')
+
+def _report_page(out, parcels, nets, links, p, net, provenance):
+    "Writes the page and the surface to turn"
+    c, title = parcels['CLS attention'], f'{provenance} data'; a = c.attrs; kind = f"{a['groups'][1]} − {a['groups'][0]}"; top = max(np.nanmax(np.abs(c.d)), .1)
+    n = f"{a['n'][0]} subjects, paired" if a['paired'] else f"{a['n'][0]} and {a['n'][1]} subjects"; head = f'CLS attention, {kind} ({title})'
+    view_surface(c.d, p, head, vmax=top).save_as_html(str(out/'surface.html'))
+    fig, axs = plt.subplots(1, len(nets), figsize=(13, .8+.32*len(nets['CLS attention'])), layout='constrained', sharey=True)
+    for ax,(k,v) in zip(axs, nets.items()): plot_network_effects(v, k, ax)
+    glass = plot_glass_brain(c.d, p, head, 'd', 'PuOr_r', -top, top).frame_axes.figure
+    bars = figure_html(fig, f'Effect sizes by network, 95 % bootstrap intervals over subjects, beside two maps that need no model ({title}).')
+    glass = figure_html(glass, f'Effect size of each parcel ({title}).')
+    cortex = figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.')
+    table = table_html(_smallest(c, net), f'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate ({title}, {n}). All: parcels.csv.', '')
+    verdict = f'<div class="verdict">{text(_said(parcels, kind, n))}</div>'
+    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table), section('Links', _links_figure(links, title))
+    return write_whole(out/'report.html', page(f'CLS attention: {kind}', *parts))
+
 # %% ../nbs/41_attention.ipynb #ee901f0f
 def attention_report(
     store:RecordingStore, # recordings, in the model's parcellation
@@ -377,34 +410,3 @@ def attention_report(
     out.mkdir(parents=True, exist_ok=True)
     for name,d in (('parcels',parcels), ('networks',nets), ('links',links)): pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
     return _report_page(out, parcels, nets, links, p, net, '/'.join(store.attrs['provenance']))
-
-def _cls_and_links(model, store, rows, atlas):
-    "In one pass: CLS attention [recording, parcel], and that of parcels to networks in the first and the last layer that read parcels, means over heads"
-    member = _members(store.parcellation, atlas).to(next(model.parameters()).device)
-    def f(s, v):
-        a = model.attention_maps(s, v); cut = [0, -1][:a.shape[1]]
-        to = _to_networks(_shares(a[:,cut][...,1:,1:]), member).mean(2)     # [window, layer, parcel, network]
-        return torch.cat([_shares(a[...,0,1:]).mean((1,2))[...,None], to.movedim(1, 2).flatten(2)], -1)
-    z = _by_recording(model, store, rows, 4, f); to = z[...,1:].reshape(*z.shape[:2], -1, len(member))
-    return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in enumerate(('first','last')[:to.shape[2]])}
-
-def _links_figure(links, title):
-    fig, axs = plt.subplots(1, len(links), figsize=(15, 4.4), layout='constrained'); top = max(np.nanmax(np.abs(v.d)) for v in links.values())
-    for ax,(k,v) in zip(axs, links.items()): plot_links(v, k, top, ax)
-    return figure_html(fig, f'Whom parcels look at, from network to network, across the first and the last layer that read parcels, and with whom they correlate ({title}).')
-
-def _report_page(out, parcels, nets, links, p, net, provenance):
-    "Writes the page and the surface to turn"
-    c, title = parcels['CLS attention'], f'{provenance} data'; a = c.attrs; kind = f"{a['groups'][1]} − {a['groups'][0]}"; top = max(np.nanmax(np.abs(c.d)), .1)
-    n = f"{a['n'][0]} subjects, paired" if a['paired'] else f"{a['n'][0]} and {a['n'][1]} subjects"; head = f'CLS attention, {kind} ({title})'
-    view_surface(c.d, p, head, vmax=top).save_as_html(str(out/'surface.html'))
-    fig, axs = plt.subplots(1, len(nets), figsize=(13, .8+.32*len(nets['CLS attention'])), layout='constrained', sharey=True)
-    for ax,(k,v) in zip(axs, nets.items()): plot_network_effects(v, k, ax)
-    glass = plot_glass_brain(c.d, p, head, 'd', 'PuOr_r', -top, top).frame_axes.figure
-    bars = figure_html(fig, f'Effect sizes by network, 95 % bootstrap intervals over subjects, beside two maps that need no model ({title}).')
-    glass = figure_html(glass, f'Effect size of each parcel ({title}).')
-    cortex = figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.')
-    table = table_html(_smallest(c, net), f'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate ({title}, {n}). All: parcels.csv.', '')
-    verdict = f'<div class="verdict">{text(_said(parcels, kind, n))}</div>'
-    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table), section('Links', _links_figure(links, title))
-    return write_whole(out/'report.html', page(f'CLS attention: {kind}', *parts))

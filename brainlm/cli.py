@@ -10,6 +10,47 @@ import argparse, errno, os, shlex, sys
 from pathlib import Path
 from . import __version__
 
+# %% ../nbs/51_cli.ipynb #6bd71c5f
+def _whole(s):
+    if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
+    return n
+
+_N, _X = dict(type=_whole, metavar='N'), dict(type=float, metavar='X')
+_DEVICE = ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {})
+def _of(*values): return dict(choices=values)
+
+def _options(p, *rows):
+    "Add options given as (name, default, help, further settings)"
+    for name,default,words,kw in rows: p.add_argument(name, default=default, help=words + ('' if default in (None, False) else ' (%(default)s)'), **kw)
+
+def _with_model(p):
+    "Options of every command that trains from a store and a model"
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    begin = p.add_mutually_exclusive_group(required=True)
+    begin.add_argument('--model', metavar='FOLDER', help='model to begin from')
+    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'), help='begin from a model of this size that has learned nothing')
+    p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
+    _options(p,
+        ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')),
+        ('--lr', 0.001, 'highest learning rate', _X),
+        ('--batch-size', 4, 'windows in a batch', _N),
+        ('--valid', 0.15, 'share of subjects to stop on', _X),
+        ('--test', 0.25, 'share of subjects to be judged on', _X),
+        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')),
+        ('--seed', 0, 'of weights and windows', dict(type=int, metavar='N')),
+        _DEVICE)
+    return p
+
+def _reads(p):
+    "Options of every command that reads a store with a model"
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    for k,words in (('--model','model folder'), ('--out','folder to write')): p.add_argument(k, required=True, metavar='FOLDER', help=words)
+    _options(p,
+        ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
+        ('--seed', 0, 'of what is random', dict(type=int, metavar='N')),
+        _DEVICE)
+    return p
+
 # %% ../nbs/51_cli.ipynb #ad91445a
 def _demo(a):
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
@@ -17,6 +58,16 @@ def _demo(a):
     from brainlm.demo import demo
     torch.set_num_threads(1)                                                # sums in the same order everywhere; and threads that wait for each other take ages on a busy machine
     demo(a.out, a.epochs, a.seed)
+
+# %% ../nbs/51_cli.ipynb #2e456b47
+def _demo_parser(sub):
+    p = sub.add_parser('demo', help='7 real HCP subjects to a trained model and a report, in a few minutes on a CPU',
+        description='Get a small real sample, pretrain a small model on four of its seven subjects, score it on the other three, write a report. Run it again to go on, or to reuse what is there.')
+    _options(p,
+        ('--out', 'runs/demo', 'folder to write', {}),
+        ('--epochs', 80, 'passes over the training subjects', _N),
+        ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')))
+    p.set_defaults(run=_demo)
 
 # %% ../nbs/51_cli.ipynb #cac0b1e4
 def _atlas(a):
@@ -43,6 +94,29 @@ def _preprocess(a):
     if len(bad): print(f"brainlm: {len(bad)} failed; file, reason and remedy of each: {a.store.rstrip('/')}/failures.tsv", file=sys.stderr)
     return int(len(bad)>0)
 
+# %% ../nbs/51_cli.ipynb #88e5b8e9
+def _preprocess_parser(sub):
+    p = sub.add_parser('preprocess', help='files of any kind to a store of recordings; run it again to go on',
+        description='Images, tables and arrays to recordings in a store. What is there already is skipped, one bad file stops nothing: the exit code is 1 if some failed, and failures.tsv in the store says why.')
+    p.add_argument('input', nargs='+', metavar='INPUT', help='files, or folders to search')
+    p.add_argument('store', metavar='STORE', help='folder or URL of the store; made if missing')
+    _options(p,
+        ('--jobs', 1, 'processes', _N),
+        ('--scheduler', None, 'of Dask, to use instead, e.g. tcp://node1:8786', dict(metavar='ADDRESS')),
+        ('--parcellation', 'a424', 'a424, glasser360, aal2 or a table of your own', dict(metavar='NAME|FILE.tsv')),
+        ('--volume', None, 'its label image, for volumes', dict(metavar='FILE.nii.gz')),
+        ('--dlabel', None, 'its labels on grayordinates', dict(metavar='FILE.dlabel.nii')),
+        ('--tr', None, 'repetition time, where the files do not say it', dict(type=float, metavar='S', dest='tr_s')),
+        ('--strategy', 'auto', 'which confounds to regress', _of('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')),
+        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep', dict(type=float, metavar='HZ', dest='high_pass_hz')),
+        ('--low-pass', None, 'filter', dict(type=float, metavar='HZ', dest='low_pass_hz')),
+        ('--target-tr', None, 'repetition time to resample to', dict(type=float, metavar='S', dest='target_tr_s')),
+        ('--min-coverage', 0.5, 'share of its voxels below which a parcel is missing', _X),
+        ('--key', None, 'array or column to read, where a file holds several', dict(metavar='NAME')),
+        ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
+        ('--provenance', 'real', 'what the data are', _of('real', 'semi-synthetic', 'simulated')))
+    p.set_defaults(run=_preprocess)
+
 # %% ../nbs/51_cli.ipynb #588eef93
 def _qc(a):
     "`qc_page` from a shell"
@@ -55,6 +129,16 @@ def _qc(a):
     html = qc_page(store, a.show)
     out.parent.mkdir(parents=True, exist_ok=True); write_whole(out, html)
     print(f"{store}\n{stands_out(qc_table(store))}\nOpen {out} in a browser.")
+
+# %% ../nbs/51_cli.ipynb #f0312dc2
+def _qc_parser(sub):
+    p = sub.add_parser('qc', help='a page on the quality of a store, outliers first',
+        description='Write an HTML page on the quality of the recordings of a store: measures, missing parcels and carpet plots, outliers first.')
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    _options(p,
+        ('--out', None, 'page to write (default: the name of the store and _qc.html, in this folder)', dict(metavar='FILE.html')),
+        ('--show', 6, 'recordings to show in full, worst first', _N))
+    p.set_defaults(run=_qc)
 
 # %% ../nbs/51_cli.ipynb #cf683566
 def _pretrain(a):
@@ -70,6 +154,31 @@ def _pretrain(a):
     log = learn.pretrain(a.epochs, a.lr, resume=a.resume)
     print(f"{a.out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}" + (f", best validation loss {log['valid_loss'].min():.4f} in epoch {log['valid_loss'].idxmin()}" if log['valid_loss'].notna().any() else '')
           + f"\nload it with BrainLM.from_pretrained('{Path(a.out)/('best' if log['valid_loss'].notna().any() else 'last')}')")
+
+# %% ../nbs/51_cli.ipynb #fdf35e88
+def _pretrain_parser(sub):
+    p = sub.add_parser('pretrain', help='pretrain a masked autoencoder on a store of recordings',
+        description='Pretrain a masked autoencoder on a store of recordings.')
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    p.add_argument('--out', required=True, metavar='FOLDER', help='of the run: log, checkpoint, best and last model')
+    _options(p,
+        ('--resume', False, 'go on with the run in FOLDER; the weights will be those of an uninterrupted run', dict(action='store_true')),
+        ('--preset', 'tiny', 'size of the model', _of('tiny', 'small', '13m', '111m', '650m')),
+        ('--attention', 'axial', 'arrangement', _of('joint', 'axial')),
+        ('--prior', 'none', 'starting point', _of('none', 'gaussian')),
+        ('--epochs', 50, 'passes over the training windows', _N),
+        ('--lr', 0.002, 'highest learning rate', _X),
+        ('--batch-size', 4, 'windows in a batch', _N),
+        ('--accumulate', 1, 'batches for each optimiser step', _N),
+        ('--mask-ratios', [0.2, 0.5, 0.75], 'shares of tokens to hide, taken in turn', dict(_X, nargs='+')),
+        ('--valid', 0.1, 'share of subjects to validate on', _X),
+        ('--test', 0.1, 'share of subjects to keep out', _X),
+        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')),
+        ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')),
+        ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
+        ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')),
+        _DEVICE)
+    p.set_defaults(run=_pretrain)
 
 # %% ../nbs/51_cli.ipynb #4082a056
 def _store_and_model(a, split):
@@ -119,6 +228,45 @@ def _compare(a):
     Path(a.out).parent.mkdir(parents=True, exist_ok=True); write_whole(a.out, compare_page(results, differences))
     print(f'Open {a.out} in a browser.')
 
+# %% ../nbs/51_cli.ipynb #ed9f9be1
+def _finetune_parser(sub):
+    p = _with_model(sub.add_parser('finetune', help='a model for a variable of the person: age, sex, a score',
+        description='Fine-tune a model on a variable of the person, predict the test subjects beside simple rivals, and write model, predictions, table and page.'))
+    p.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
+    _options(p,
+        ('--table', None, 'covariates, a row for each subject; default: the columns of the store', dict(metavar='FILE.csv')),
+        ('--on', ['subject'], 'columns that table and store share', dict(nargs='+', metavar='COLUMN')),
+        ('--confounds', [], 'columns whose own prediction is shown too', dict(nargs='+', metavar='COLUMN')),
+        ('--task', None, 'default: from the values', _of('regression', 'classification')),
+        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')),
+        ('--balanced', False, 'rare classes weigh more', dict(action='store_true')),
+        ('--transform', 'zscore', 'of a number', _of('zscore', 'minmax', 'logminmax')),
+        ('--pooling', 'cls', 'what the head reads', _of('cls', 'mean', 'attention')),
+        ('--head', 'linear', 'on top of the encoder', _of('linear', 'mlp')),
+        ('--unfreeze', 'none', 'what learns beside the head', _of('none', 'last', 'all', 'lora')),
+        ('--epochs', 20, 'passes over the training subjects, at most', _N))
+    p.set_defaults(run=_finetune)
+
+def _forecast_parser(sub):
+    p = _with_model(sub.add_parser('forecast', help='the frames to come, beside simple rivals',
+        description='Forecast the test subjects with a model and with simple rivals, and write model, predictions, table and page.'))
+    _options(p,
+        ('--context', 180, 'frames given', _N),
+        ('--horizon', 20, 'frames to come', _N),
+        ('--epochs', 0, 'passes of fine-tuning, at most; 0: the model as it is', dict(type=int, metavar='N')),
+        ('--residual', False, 'also learn what the best linear rival leaves over, and add to it; needs --epochs', dict(action='store_true')),
+        ('--all-rivals', False, 'networks too, which takes long', dict(action='store_true')))
+    p.set_defaults(run=_forecast)
+
+def _compare_parser(sub):
+    p = sub.add_parser('compare', help='results of several runs side by side',
+        description='Compare folders of brainlm finetune and brainlm forecast, subject by subject where they share subjects.')
+    p.add_argument('results', nargs='+', metavar='RESULTS', help='folders, or tables results.parquet')
+    _options(p,
+        ('--reference', None, 'model to compare with; default: the first', dict(metavar='MODEL')),
+        ('--out', 'comparison.html', 'page to write', dict(metavar='FILE.html')))
+    p.set_defaults(run=_compare)
+
 # %% ../nbs/51_cli.ipynb #d67b40e8
 def _read_only(a, function, **kw):
     "Call a function that reads a store with a model, on the device asked for, and writes a folder with a page"
@@ -142,6 +290,37 @@ def _perturb(a):
     from brainlm.perturbation import perturbation_report
     _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, kind=a.kind, steps=a.steps)
 
+# %% ../nbs/51_cli.ipynb #b9c7f7fb
+def _networks_parser(sub):
+    p = _reads(sub.add_parser('networks', help='functional networks from self-attention',
+        description='Classify parcels into networks by self-attention, beside correlation, token embeddings and place.'))
+    _options(p,
+        ('--permutations', 200, 'for p', _N))
+    p.set_defaults(run=_networks)
+
+def _attention_parser(sub):
+    p = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups',
+        description='Contrast CLS attention between two groups or conditions, beside two maps that need no model, and attention between networks beside correlation.'))
+    p.add_argument('--contrast', required=True, metavar='COLUMN', help='of the store: who belongs to which group')
+    _options(p,
+        ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')),
+        ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
+        ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')),
+        ('--permutations', 2000, 'for p', _N))
+    p.set_defaults(run=_attention)
+
+def _perturb_parser(sub):
+    p = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another',
+        description='Find the change of recordings of one condition that moves the latents toward another, and what the model expects to follow from it.'))
+    _options(p,
+        ('--column', 'task', 'of the store', dict(metavar='COLUMN')),
+        ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')),
+        ('--target', 'task', 'its value to go to', dict(metavar='VALUE')),
+        ('--latent', 'tokens', 'what is to match', _of('cls', 'tokens', 'future')),
+        ('--kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel', _of('additive', 'low-rank', 'gain')),
+        ('--steps', 60, 'of the optimiser', _N))
+    p.set_defaults(run=_perturb)
+
 # %% ../nbs/51_cli.ipynb #5ed47936
 def _embed(a):
     from brainlm.embedding import embed_store
@@ -149,113 +328,29 @@ def _embed(a):
     store = RecordingStore(a.store); t = embed_store(store, a.model, a.out, pooling=a.pooling, window=a.window, batch_size=a.batch_size, device=a.device)
     print(f"{store}\n{a.out}: {len(t)} rows, {t.shape[1]-4} features")
 
+# %% ../nbs/51_cli.ipynb #68b4f233
+def _embed_parser(sub):
+    p = sub.add_parser('embed', help='a vector for each recording, in a Parquet file',
+        description='Embed the recordings of a store, with a model of yours or a published one.')
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    p.add_argument('out', metavar='OUT.parquet', help='file to write')
+    p.add_argument('--model', required=True, metavar='MODEL', help='folder, or old_13M, vitmae_111M, vitmae_650M')
+    _options(p,
+        ('--pooling', 'cls', 'of the tokens', _of('cls', 'mean', 'parcel')),
+        ('--window', 'tile', 'all windows, or the middle one', _of('tile', 'center')),
+        ('--batch-size', 8, 'windows at a time', _N),
+        _DEVICE)
+    p.set_defaults(run=_embed)
+
 # %% ../nbs/51_cli.ipynb #92fc860a
-def _whole(s):
-    if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
-    return n
-
-def _options(p, *rows):
-    "Add options given as (name, default, help, further settings)"
-    for name,default,words,kw in rows: p.add_argument(name, default=default, help=words + ('' if default in (None, False) else ' (%(default)s)'), **kw)
-
-def _with_model(p):
-    "Options of every command that trains from a store and a model"
-    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    begin = p.add_mutually_exclusive_group(required=True)
-    begin.add_argument('--model', metavar='FOLDER', help='model to begin from')
-    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'), help='begin from a model of this size that has learned nothing')
-    p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
-    _options(p, ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')), ('--lr', 1e-3, 'highest learning rate', dict(type=float, metavar='X')),
-        ('--batch-size', 4, 'windows in a batch', dict(type=_whole, metavar='N')), ('--valid', 0.15, 'share of subjects to stop on', dict(type=float, metavar='X')), ('--test', 0.25, 'share of subjects to be judged on', dict(type=float, metavar='X')),
-        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')), ('--seed', 0, 'of weights and windows', dict(type=int, metavar='N')), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
-    return p
-
-def _reads(p):
-    "Options of every command that reads a store with a model"
-    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    for k,words in (('--model','model folder'), ('--out','folder to write')): p.add_argument(k, required=True, metavar='FOLDER', help=words)
-    _options(p, ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')), ('--seed', 0, 'of what is random', dict(type=int, metavar='N')),
-        ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
-    return p
-
 def _parser():
     "The parser of the command line"
     p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog='`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.')
     p.add_argument('--version', action='version', version=f'brainlm {__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    n, x, name = dict(type=_whole, metavar='N'), dict(type=float, metavar='X'), lambda *o: dict(choices=o)
-    d = sub.add_parser('demo', help='7 real HCP subjects to a trained model and a report, in a few minutes on a CPU',
-        description='Get a small real sample, pretrain a small model on four of its seven subjects, score it on the other three, write a report. Run it again to go on, or to reuse what is there.')
-    _options(d, ('--out', 'runs/demo', 'folder to write', {}), ('--epochs', 80, 'passes over the training subjects', n), ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')))
-    d.set_defaults(run=_demo)
-    r = sub.add_parser('preprocess', help='files of any kind to a store of recordings; run it again to go on',
-        description='Images, tables and arrays to recordings in a store. What is there already is skipped, one bad file stops nothing: the exit code is 1 if some failed, and failures.tsv in the store says why.')
-    r.add_argument('input', nargs='+', metavar='INPUT', help='files, or folders to search')
-    r.add_argument('store', metavar='STORE', help='folder or URL of the store; made if missing')
-    _options(r, ('--jobs', 1, 'processes', n), ('--scheduler', None, 'of Dask, to use instead, e.g. tcp://node1:8786', dict(metavar='ADDRESS')),
-        ('--parcellation', 'a424', 'a424, glasser360, aal2 or a table of your own', dict(metavar='NAME|FILE.tsv')), ('--volume', None, 'its label image, for volumes', dict(metavar='FILE.nii.gz')),
-        ('--dlabel', None, 'its labels on grayordinates', dict(metavar='FILE.dlabel.nii')), ('--tr', None, 'repetition time, where the files do not say it', dict(type=float, metavar='S', dest='tr_s')),
-        ('--strategy', 'auto', 'which confounds to regress', name('auto','none','simple','scrubbing','compcor','ica_aroma')),
-        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep', dict(type=float, metavar='HZ', dest='high_pass_hz')), ('--low-pass', None, 'filter', dict(type=float, metavar='HZ', dest='low_pass_hz')),
-        ('--target-tr', None, 'repetition time to resample to', dict(type=float, metavar='S', dest='target_tr_s')), ('--min-coverage', 0.5, 'share of its voxels below which a parcel is missing', x),
-        ('--key', None, 'array or column to read, where a file holds several', dict(metavar='NAME')), ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
-        ('--provenance', 'real', 'what the data are', name('real','semi-synthetic','simulated')))
-    r.set_defaults(run=_preprocess)
-    q = sub.add_parser('qc', help='a page on the quality of a store, outliers first', description='Write an HTML page on the quality of the recordings of a store: measures, missing parcels and carpet plots, outliers first.')
-    q.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    _options(q, ('--out', None, 'page to write (default: the name of the store and _qc.html, in this folder)', dict(metavar='FILE.html')), ('--show', 6, 'recordings to show in full, worst first', n))
-    q.set_defaults(run=_qc)
-    t = sub.add_parser('pretrain', help='pretrain a masked autoencoder on a store of recordings', description='Pretrain a masked autoencoder on a store of recordings.')
-    t.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    t.add_argument('--out', required=True, metavar='FOLDER', help='of the run: log, checkpoint, best and last model')
-    _options(t, ('--resume', False, 'go on with the run in FOLDER; the weights will be those of an uninterrupted run', dict(action='store_true')),
-        ('--preset', 'tiny', 'size of the model', name('tiny','small','13m','111m','650m')), ('--attention', 'axial', 'arrangement', name('joint','axial')),
-        ('--prior', 'none', 'starting point', name('none','gaussian')), ('--epochs', 50, 'passes over the training windows', n), ('--lr', 2e-3, 'highest learning rate', x),
-        ('--batch-size', 4, 'windows in a batch', n), ('--accumulate', 1, 'batches for each optimiser step', n),
-        ('--mask-ratios', [0.2,0.5,0.75], 'shares of tokens to hide, taken in turn', dict(x, nargs='+')), ('--valid', 0.1, 'share of subjects to validate on', x),
-        ('--test', 0.1, 'share of subjects to keep out', x), ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')),
-        ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')), ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
-        ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')), ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
-    t.set_defaults(run=_pretrain)
-    f = _with_model(sub.add_parser('finetune', help='a model for a variable of the person: age, sex, a score', description='Fine-tune a model on a variable of the person, predict the test subjects beside simple rivals, and write model, predictions, table and page.'))
-    f.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
-    _options(f, ('--table', None, 'covariates, a row for each subject; default: the columns of the store', dict(metavar='FILE.csv')), ('--on', ['subject'], 'columns that table and store share', dict(nargs='+', metavar='COLUMN')),
-        ('--confounds', [], 'columns whose own prediction is shown too', dict(nargs='+', metavar='COLUMN')), ('--task', None, 'default: from the values', name('regression','classification')),
-        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')), ('--balanced', False, 'rare classes weigh more', dict(action='store_true')), ('--transform', 'zscore', 'of a number', name('zscore','minmax','logminmax')),
-        ('--pooling', 'cls', 'what the head reads', name('cls','mean','attention')), ('--head', 'linear', 'on top of the encoder', name('linear','mlp')),
-        ('--unfreeze', 'none', 'what learns beside the head', name('none','last','all','lora')), ('--epochs', 20, 'passes over the training subjects, at most', n))
-    f.set_defaults(run=_finetune)
-    o = _with_model(sub.add_parser('forecast', help='the frames to come, beside simple rivals', description='Forecast the test subjects with a model and with simple rivals, and write model, predictions, table and page.'))
-    _options(o, ('--context', 180, 'frames given', n), ('--horizon', 20, 'frames to come', n), ('--epochs', 0, 'passes of fine-tuning, at most; 0: the model as it is', dict(type=int, metavar='N')),
-        ('--residual', False, 'also learn what the best linear rival leaves over, and add to it; needs --epochs', dict(action='store_true')),
-        ('--all-rivals', False, 'networks too, which takes long', dict(action='store_true')))
-    o.set_defaults(run=_forecast)
-    c = sub.add_parser('compare', help='results of several runs side by side', description='Compare folders of brainlm finetune and brainlm forecast, subject by subject where they share subjects.')
-    c.add_argument('results', nargs='+', metavar='RESULTS', help='folders, or tables results.parquet')
-    _options(c, ('--reference', None, 'model to compare with; default: the first', dict(metavar='MODEL')), ('--out', 'comparison.html', 'page to write', dict(metavar='FILE.html')))
-    c.set_defaults(run=_compare)
-    w = _reads(sub.add_parser('networks', help='functional networks from self-attention', description='Classify parcels into networks by self-attention, beside correlation, token embeddings and place.'))
-    _options(w, ('--permutations', 200, 'for p', n))
-    w.set_defaults(run=_networks)
-    e = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups', description='Contrast CLS attention between two groups or conditions, beside two maps that need no model, and attention between networks beside correlation.'))
-    e.add_argument('--contrast', required=True, metavar='COLUMN', help='of the store: who belongs to which group')
-    _options(e, ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')), ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
-        ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')), ('--permutations', 2000, 'for p', n))
-    e.set_defaults(run=_attention)
-    g = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another',
-        description='Find the change of recordings of one condition that moves the latents toward another, and what the model expects to follow from it.'))
-    _options(g, ('--column', 'task', 'of the store', dict(metavar='COLUMN')), ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')),
-        ('--target', 'task', 'its value to go to', dict(metavar='VALUE')), ('--latent', 'tokens', 'what is to match', name('cls','tokens','future')),
-        ('--kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel', name('additive','low-rank','gain')),
-        ('--steps', 60, 'of the optimiser', n))
-    g.set_defaults(run=_perturb)
-    b = sub.add_parser('embed', help='a vector for each recording, in a Parquet file', description='Embed the recordings of a store, with a model of yours or a published one.')
-    b.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    b.add_argument('out', metavar='OUT.parquet', help='file to write')
-    b.add_argument('--model', required=True, metavar='MODEL', help='folder, or old_13M, vitmae_111M, vitmae_650M')
-    _options(b, ('--pooling', 'cls', 'of the tokens', name('cls','mean','parcel')), ('--window', 'tile', 'all windows, or the middle one', name('tile','center')), ('--batch-size', 8, 'windows at a time', n),
-        ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}))
-    b.set_defaults(run=_embed)
+    _demo_parser(sub); _preprocess_parser(sub); _qc_parser(sub); _pretrain_parser(sub)
+    _finetune_parser(sub); _forecast_parser(sub); _compare_parser(sub)
+    _networks_parser(sub); _attention_parser(sub); _perturb_parser(sub); _embed_parser(sub)
     return p
 
 # %% ../nbs/51_cli.ipynb #114314f8

@@ -180,6 +180,24 @@ def _distances(x):
     sd = x.std(0); z = (x-x.mean(0))/np.where(sd>0, sd, 1)
     return [np.nan_to_num(cdist(x, x, 'cosine'), nan=1.), cdist(z, z)]
 
+# %% ../nbs/40_networks.ipynb #f776f502
+def _interval(right, groups, seed, n_boot=2000):
+    "95 % interval of the mean, pairs resampled"
+    at = np.unique(groups, return_inverse=True)[1]; s, n = np.bincount(at, right), np.bincount(at)
+    w = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), n_boot)
+    low, high = np.percentile(w@s/(w@n), [2.5, 97.5]); return dict(low=low, high=high)
+
+def _shuffled(y, groups, n, seed):
+    "Labels given to other pairs: those of a pair stay together"
+    rng = np.random.default_rng(seed); members = [np.flatnonzero(groups==k) for k in np.unique(groups)]; sizes = np.array([len(m) for m in members])
+    for _ in range(n):
+        out = y.copy()
+        for size in np.unique(sizes):
+            same = [m for m,s in zip(members, sizes) if s==size]
+            for a,b in zip(same, rng.permutation(len(same))): out[a] = y[same[b]]
+        yield out
+
+# %% ../nbs/40_networks.ipynb #85b17d85
 def classify_parcels(
     profiles:np.ndarray, # [parcel, feature]
     parcellation:Parcellation,
@@ -202,22 +220,6 @@ def classify_parcels(
     res.predicted = np.full((n_repeats, len(there)), '', object); res.predicted[:,there] = np.array(names, object)[got]
     res.confusion = pd.DataFrame(np.mean([confusion_matrix(y, o, labels=range(len(names)), normalize='true') for o in got], 0), names, names)
     return res
-
-def _interval(right, groups, seed, n_boot=2000):
-    "95 % interval of the mean, pairs resampled"
-    at = np.unique(groups, return_inverse=True)[1]; s, n = np.bincount(at, right), np.bincount(at)
-    w = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), n_boot)
-    low, high = np.percentile(w@s/(w@n), [2.5, 97.5]); return dict(low=low, high=high)
-
-def _shuffled(y, groups, n, seed):
-    "Labels given to other pairs: those of a pair stay together"
-    rng = np.random.default_rng(seed); members = [np.flatnonzero(groups==k) for k in np.unique(groups)]; sizes = np.array([len(m) for m in members])
-    for _ in range(n):
-        out = y.copy()
-        for size in np.unique(sizes):
-            same = [m for m,s in zip(members, sizes) if s==size]
-            for a,b in zip(same, rng.permutation(len(same))): out[a] = y[same[b]]
-        yield out
 
 # %% ../nbs/40_networks.ipynb #9133276b
 def compare_methods(
