@@ -378,7 +378,8 @@ def _fit(model, weights, file, family):
     for k,name in _tables.items():
         if k not in got: continue
         table = got.pop(k); formula = time_encoding(len(table), table.shape[-1]) if name is None else getattr(model, name, None)
-        if formula is None or table.shape!=formula.shape or not torch.allclose(table, formula, atol=1e-4): raise ValueError(f"{file}: {k} is not the fixed table of sines and cosines that the published models have")
+        same = formula is not None and table.shape==formula.shape and torch.allclose(table, formula, atol=1e-3)     # an angle of 5,000 has no more digits in float32
+        if not same: raise ValueError(f"{file}: {k} is not the fixed table of sines and cosines that the published models have")
     if family=='mae': got |= {k: want[k] for k in _dead if k not in got}
     got.pop('bce_with_logits_criterion.pos_weight', None)
     if diff := _differences(want, got): raise ValueError(f"{file} does not fit config.json; nothing is filled in:\n" + '\n'.join(diff[:20]) + (f'\nand {len(diff)-20} more' if len(diff)>20 else ''))

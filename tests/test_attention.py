@@ -176,7 +176,7 @@ def test_without_the_wheel_fsaverage_is_drawn_and_named(monkeypatch):
     try:
         with pytest.warns(UserWarning, match='no index here'): fig = plot_surface(p.xyz_mm[:,1]/50, p, 'simulated')
         assert 'fsaverage5, nearest parcel' in fig._suptitle.get_text(); assert 'fsaverage5, nearest' in view_surface(p.xyz_mm[:,1], p, 'simulated').html
-    finally: ba._hcp_surfaces.cache_clear()
+    finally: ba._hcp_surfaces.cache_clear(); ba.plt.close('all')
 
 def test_real_areas_of_glasser_and_a424():
     "Each vertex has the value of its area, which lies where the table says; the subcortex of A424 is not on the surface"
