@@ -29,7 +29,8 @@ def small_store(path, lengths=(400,)*4, runs=1):
 
 small_config = BrainLMConfig(n_parcels=94, width=16, layers=2, heads=2, mlp=32, decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32)
 sides = np.array(['train']*3+['valid'])
-def learner(store, folder, split=sides, config=small_config, **kwargs): return pretrain_learner(store, config, folder, split, progress=False, device='cpu', **kwargs)
+def learner(store, folder, split=sides, config=small_config, **settings):
+    return pretrain_learner(store, config, folder, split, training=Training(progress=False, device='cpu', **settings))
 def same(a, b): return all(torch.equal(x, y) for x,y in zip(a.state_dict().values(), b.state_dict().values()))
 
 
