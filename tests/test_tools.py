@@ -1,5 +1,7 @@
 "The measuring scripts run, at sizes that measure nothing"
-import json, subprocess, sys
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 tools = Path(__file__).resolve().parents[1]/'tools'
@@ -24,3 +26,27 @@ def test_hcp_gpu_without_a_gpu(tmp_path):
     assert 'check of the script on the CPU' in out and results['data']=='simulated'
     assert set(results['r2'])=={f'{m} {r}' for m in ('gaussian','axial','joint') for r in (0.2,0.5,0.75)}
     assert results['joint']['gflop_per_window']['0.75']>results['axial']['gflop_per_window']['0.75']>0
+
+rooms = dict(store='def read(rows): return rows\n',
+             report="""from .store import read
+from . import store as s
+def page(data, title):
+    rows = read(data)
+    draw(title)
+    draw(rows)
+    return s.read(rows=data)
+def draw(x): return read(x)
+""")
+
+def test_house(tmp_path):
+    for d in ('brainlm', 'nbs'): (tmp_path/d).mkdir()
+    for i,(room,text) in enumerate(rooms.items()):
+        (tmp_path/'brainlm'/f'{room}.py').write_text(text)
+        cell = dict(cell_type='code', id='a', source=f'#| default_exp {room}')
+        (tmp_path/'nbs'/f'{i}_{room}.ipynb').write_text(json.dumps(dict(cells=[cell])))
+    walk = lambda *args: run('house.py', '--root', tmp_path, *args, '--walk', 'report:page:data').splitlines()
+    itself,made = walk()
+    assert itself.endswith('2 stops in 2 rooms, 0 times up: report.page > store.read')
+    assert made.endswith('4 stops in 2 rooms, 1 times up: report.page > store.read > report.draw > store.read')
+    out = run('house.py', '--only', 'lines', 'cells', 'names', 'walks')
+    assert 'joined statements' in out and 'pretraining:pretrain_learner:store and what is made from it' in out
