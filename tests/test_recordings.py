@@ -327,6 +327,46 @@ def test_windows_outside(tmp_path):
     assert s.read(0).flags.writeable
 
 
+# %% ../nbs/01_recordings.ipynb #345ee86e
+def test_split_grows(tmp_path):
+    "By rule: those who come later get sides, nobody moves. By words: refused, with a remedy"
+    s = RecordingStore.create(tmp_path/'s', _parc())
+    s.extend(_rec(k, 20) for k in range(20))
+    rule,words = s.split(.3, .3, 3),Split(s, ['train']*19+['no target'])
+    rule.save(tmp_path/'rule.json')
+    words.save(tmp_path/'words.json')
+    assert Split.load(tmp_path/'words.json', s).sides.tolist() == words.sides.tolist() and len(words.train) == 19
+    s.extend(_rec(k, 20) for k in range(20, 40))
+    later = Split.load(tmp_path/'rule.json', s)
+    assert later.sides[:20].tolist() == rule.sides.tolist() and later.sides.tolist() == s.split(.3, .3, 3).sides.tolist()
+    assert Split.of(s, rule).sides.tolist() == later.sides.tolist()
+    with pytest.raises(ValueError, match='words.json: split: found subject .s20. of s on no side.*by a rule'): Split.load(tmp_path/'words.json', s)
+    s.append(_rec(19, 20, run='2'))
+    assert later.rule == Split.of(s, later).rule and s.rows('test', later).tolist() == s.split(.3, .3, 3).test.tolist()
+
+def test_split_files(tmp_path):
+    "A file that is no split, or was edited by hand, is refused by name"
+    s = _base(tmp_path/'s')
+    for text in ('[1]', '{', '{"rule": {"kind": "words"}}'):
+        (tmp_path/'x.json').write_text(text)
+        with pytest.raises(ValueError, match='x.json'): Split.load(tmp_path/'x.json', s)
+    d = s.split().to_dict()
+    d['subjects']['test'] = ['s0']
+    d['subjects']['train'] = ['s0', 's1']
+    with pytest.raises(ValueError, match='two sides'): Split.from_dict(d, s)
+    assert pickle.loads(pickle.dumps(s.split())).sides.tolist() == s.split().sides.tolist()
+
+def test_split_of_models(tmp_path):
+    "Also of models of 0.1.0, whose cards list subjects"
+    s = _base(tmp_path/'s')
+    model = lambda **card: type('M', (), dict(card=card))
+    old = dict(store='s', recordings=dict(train=2, test=1), subjects=dict(train=['s0', 's2'], valid=[], test=['s1']))
+    assert split_of(model(data=old), s).sides.tolist() == ['train', 'test', 'train']
+    assert split_of(model(data={**old, 'store': 'other'}), s) is None
+    assert split_of(model(split=Split(s, ['train']*3).to_dict()), _base(tmp_path/'t')) is None
+    assert split_of(model(split=s.split(.2, .2, 5).to_dict()), _base(tmp_path/'u')).seed == 5
+
+
 # %% ../nbs/01_recordings.ipynb #cc99ffaa
 def test_split_is_stable():
     "Known forever: another version, machine or order of subjects gives the same sides"
