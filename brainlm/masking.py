@@ -52,8 +52,9 @@ def future_mask(
     n_patches:int=1, # how many patches at the end of each sample to hide
 )->Tensor: # bool [batch, parcel, patch], True = hidden
     "Hide the last `n_patches` valid patches of each sample. ValueError if a sample would have no past left."
-    length = valid.any(1).sum(1)                                            # patches that exist, [batch]
-    if n_patches < 1 or (length <= n_patches).any():
-        raise ValueError(f"n_patches: found {n_patches}, expected 1 ≤ n_patches < {int(length.min())}, the shortest sample's patches")
-    patch = torch.arange(valid.shape[2], device=valid.device)
-    return (patch >= (length - n_patches)[:,None])[:,None] & valid
+    there = valid.any(1)
+    left = there.flip(1).cumsum(1).flip(1)                                  # patches that exist from here on, [batch, patch]
+    shortest = int(left[:,0].min())
+    if not 1 <= n_patches < shortest:
+        raise ValueError(f"n_patches: found {n_patches}, expected 1 ≤ n_patches < {shortest}, the shortest sample's patches")
+    return (left <= n_patches)[:,None] & valid

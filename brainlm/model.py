@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['presets', 'BrainLMConfig', 'preset', 'patchify', 'unpatchify', 'time_encoding', 'xyz_features', 'GaussianPrior',
-           'BrainLM', 'BrainLMOutput']
+           'BrainLM', 'BrainLMOutput', 'whole_folder']
 
 # %% ../nbs/11_model.ipynb #9e304e8c
 import json, math, os, tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, asdict, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -15,6 +16,7 @@ import torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
 from safetensors.torch import save_file, load_file
+from .basics import one_of, write_whole
 from .atlas import Parcellation, load_parcellation
 from .scaling import RobustScaler
 from .masking import random_mask, n_visible
@@ -151,7 +153,7 @@ def _take(x, idx):
 # %% ../nbs/11_model.ipynb #a442b6a2
 def _sdpa(q, k, v, mask): return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-class _Joint:
+class Joint:
     "One sequence: CLS, then tokens. `present` [batch, token] or None says which of them exist."
     def __init__(self, present=None): self.mask = None if present is None else present[:,None,None]
 
@@ -161,7 +163,7 @@ class _Joint:
         return _sdpa(q, k, v, self.mask).transpose(1,2).flatten(2)
 
 # %% ../nbs/11_model.ipynb #83909dae
-class _Axial:
+class Axial:
     "A grid [batch, 1 + parcel, patch]. `cells` [batch, token] says where the tokens stand (None: everywhere, in order), `present` which exist."
     def __init__(self, n_parcels, n_patches, cells=None, present=None):
         self.P, self.K, self.at, self.bin = n_parcels+1, n_patches, None, present is not None
@@ -322,12 +324,12 @@ def _layout(self:BrainLM, shape, idx=None, present=None, valid=None):
     "Who attends to whom in the list `CLS, tokens idx [batch, m]` (None: all tokens), where `valid` tokens exist and `present` ones are wanted"
     B,P,K = shape
     if idx is None and valid is not None: present = valid.flatten(1)
-    if self.config.attention=='joint': return _Joint(None if present is None else F.pad(present, (1,0), value=True))
+    if self.config.attention=='joint': return Joint(None if present is None else F.pad(present, (1,0), value=True))
     device = self.cls.device
     cls_there = torch.ones(B, K, dtype=torch.bool, device=device) if valid is None else valid.any(1)
     if present is not None: present = torch.cat([cls_there, present], 1)
     if idx is not None: idx = torch.cat([torch.arange(K, device=device).expand(B, K), idx+K], 1)
-    return _Axial(P, K, idx, present)
+    return Axial(P, K, idx, present)
 
 @patch
 def _embedded(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None):
@@ -366,7 +368,7 @@ def _guess_hidden(self:BrainLM, cls, x, visible, idx, hidden_idx, hidden_present
     x, layout = torch.cat([cls, x], 1), self._layout(shape, valid=valid)
     for block in self.decoder[:-1]: x = block(x, layout)
     asks = hidden_idx + n_cls
-    x = self.decoder[-1](x, layout, asks, None if n_cls==1 else _Axial(P, K, asks, hidden_present))
+    x = self.decoder[-1](x, layout, asks, None if n_cls==1 else Axial(P, K, asks, hidden_present))
     guess = self.head(self.decoder_norm(x)).to(self.cls.dtype)            # out of bf16, where that is in use
     return guess if prior is None else guess + _take(prior.flatten(1,2), hidden_idx)
 
@@ -466,7 +468,7 @@ def encode_cls(self:BrainLM,
     "The CLS vector of `encode`, without what only the tokens need. ValueError for shapes that do not fit."
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     x, layout, n = self._embedded(patches, xyz_mm, valid=valid); last = self.parcel_layers[-1]
-    alone = _Axial(0, n, present=None if valid is None or n==1 else valid.any(1)); cls = torch.arange(n, device=x.device).expand(len(x), n)
+    alone = Axial(0, n, present=None if valid is None or n==1 else valid.any(1)); cls = torch.arange(n, device=x.device).expand(len(x), n)
     for block in self.encoder[:last]: x = block(x, layout)
     x = self.encoder[last](x, layout, cls, alone)
     for block in self.encoder[last+1:]: x = block(x, alone)
@@ -478,7 +480,7 @@ def _probabilities(q, k, mask):
     return (a if mask is None else a.masked_fill(~mask, -math.inf)).softmax(-1)
 
 @patch
-def maps(self:_Joint, q, k, heads, n_patches, block=32):
+def maps(self:Joint, q, k, heads, n_patches, block=32):
     "From row to row [batch, head, 1 + parcel, 1 + parcel], NaN from a row without tokens; `block` parcels at a time"
     q, k = (o.unflatten(-1, (heads,-1)).transpose(1,2) for o in (q,k))
     there = torch.ones_like(q[:,:1,:,:1]) if self.mask is None else self.mask.mT.to(q.dtype)
@@ -490,8 +492,8 @@ def maps(self:_Joint, q, k, heads, n_patches, block=32):
     return torch.cat([rows(q[:,:,:1], there[:,:,:1], 1)] + [rows(*o, n_patches) for o in parts], 2)
 
 @patch
-def maps(self:_Axial, q, k, heads, n_patches):
-    "From row to row, as of `_Joint`; one patch of time at a time"
+def maps(self:Axial, q, k, heads, n_patches):
+    "From row to row, as of `Joint`; one patch of time at a time"
     q, k = (o.unflatten(1, (self.P,self.K)).unflatten(-1, (heads,-1)).permute(2,0,3,1,4) for o in (q,k))        # [patch, batch, head, row, feature]
     if (mask := self.masks['parcel']) is None: return sum(_probabilities(*o, None) for o in zip(q, k))/self.K
     mask = mask.unflatten(0, (-1,self.K)).transpose(0,1); there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
@@ -518,10 +520,25 @@ def attention_maps(self:BrainLM,
     return a if valid is None else a.masked_fill(~F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None], float('nan'))
 
 # %% ../nbs/11_model.ipynb #62eb0e62
+@contextmanager
+def whole_folder(
+    folder:str|Path # to write; what is there is replaced when all is written
+): # Path of an empty folder beside it, which becomes it
+    "Write a folder whole or not at all; an error in the block leaves what was there"
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as tmp:
+        new = Path(tmp)/'new'
+        new.mkdir()
+        yield new
+        if folder.exists(): os.replace(folder, Path(tmp)/'old')
+        os.replace(new, folder)
+
 def _card_text(config, card):
-    lines = [f"# BrainLM, {config.attention} attention, {config.n_parcels} parcels", "", "Written by `BrainLM.save_pretrained`; load with `BrainLM.from_pretrained(folder)`.", ""]
+    lines = [f"# BrainLM, {config.attention} attention, {config.n_parcels} parcels", ""]
+    lines += ["Written by `BrainLM.save_pretrained`; load with `BrainLM.from_pretrained(folder)`.", ""]
     for k,v in card.items(): lines += [f"## {k}", "", "```json", json.dumps(v, indent=1), "```", ""]
-    return '\n'.join(lines)
+    return '\n'.join(lines)+'\n'
 
 # %% ../nbs/11_model.ipynb #24140975
 @patch
@@ -531,19 +548,16 @@ def save_pretrained(self:BrainLM,
 )->Path: # the folder
     "Save weights, configuration, scaler, parcellation and card. ValueError without a parcellation."
     if self.parcellation is None: raise ValueError("parcellation: found None, expected the Parcellation that the model was built for")
-    folder = Path(folder); folder.parent.mkdir(parents=True, exist_ok=True)
     card = {**self.card, **card}
-    text = {'config.json': json.dumps({'model_type':'brainlm', **asdict(self.config)}, indent=1), 'card.json': json.dumps(card, indent=1), 'README.md': _card_text(self.config, card)}
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as tmp:
-        new = Path(tmp)/'new'; new.mkdir()
-        for name,t in text.items(): (new/name).write_text(t+'\n')
+    config = {'model_type':'brainlm', **asdict(self.config)}
+    text = {'config.json': config, 'card.json': card, 'README.md': _card_text(self.config, card)}
+    with whole_folder(folder) as new:
+        for name,t in text.items(): write_whole(new/name, t)
         save_file({k: v.contiguous().cpu() for k,v in self.state_dict().items()}, new/'model.safetensors')
         self.parcellation.save(new/'parcellation.tsv')
         if self.scaler is not None: self.scaler.save(new/'scaler.json')
-        if folder.exists(): os.replace(folder, Path(tmp)/'old')
-        os.replace(new, folder)
     self.card = card
-    return folder
+    return Path(folder)
 
 # %% ../nbs/11_model.ipynb #c0a890ed
 def _read_config(folder):
@@ -554,7 +568,7 @@ def _read_config(folder):
     if d.keys()!=names: raise ValueError(f"{f}: missing fields {sorted(names-d.keys())}, unknown fields {sorted(d.keys()-names)}")
     return BrainLMConfig(**d)
 
-def _differences(want, got):
+def differences(want, got):
     "One line for each key that is missing, extra or of another shape"
     shape = lambda o: tuple(o.shape)
     return ([f"missing {k} {shape(want[k])}" for k in want if k not in got] + [f"extra {k} {shape(got[k])}" for k in got if k not in want] +
@@ -572,7 +586,7 @@ def from_pretrained(cls:BrainLM,
     scaler, card = folder/'scaler.json', folder/'card.json'
     model = cls(config, load_parcellation(folder/'parcellation.tsv'), RobustScaler.load(scaler) if scaler.is_file() else None)
     weights, own = load_file(folder/'model.safetensors'), model.state_dict()
-    if diff := _differences(own, weights): raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
+    if diff := differences(own, weights): raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
     model.load_state_dict(weights)
     if card.is_file(): model.card = json.loads(card.read_text())
     return model.eval()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Training', 'takes_training', 'MaskTokens', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly',
-           'RunFolder', 'make_learner', 'sides', 'model_loss', 'sided_windows', 'pretrain_learner']
+           'RunFolder', 'make_learner', 'data_card', 'model_loss', 'sided_windows', 'pretrain_learner']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect, json, math, sys, time, warnings
@@ -21,13 +21,13 @@ from fastai.callback.schedule import combined_cos # noqa: F401, not used by name
 from fastai.callback.training import GradientClip
 from fastcore.basics import patch
 from .basics import write_whole
-from .recordings import RecordingStore
+from .recordings import RecordingStore, Split, side_names
 from .scaling import RobustScaler
 from .windows import RandomWindows, TiledWindows, window_dls
 from .model import BrainLM, BrainLMConfig
 from .metrics import scaled_recordings
 
-# %% ../nbs/21_pretraining.ipynb #b1573063
+# %% ../nbs/21_pretraining.ipynb #f7aa15ce
 @dataclass
 class Training:
     "How to train, in the same words for every learner"
@@ -42,7 +42,7 @@ class Training:
     progress:bool|None=None # bars and a table; None: in a terminal only
     patience:int|None=None # epochs without gain on the validation subjects to stop after; 0: train all epochs; None: the learner's own
 
-# %% ../nbs/21_pretraining.ipynb #4f1c8d7d
+# %% ../nbs/21_pretraining.ipynb #a07b1d26
 @patch
 def settled(self:Training,
     **own # the learner's own values for what is left open
@@ -60,7 +60,7 @@ def recipe(self:Training)->dict: # JSON types
     if self.patience: names.append('patience')
     return {k: getattr(self, k) for k in names}
 
-# %% ../nbs/21_pretraining.ipynb #38832314
+# %% ../nbs/21_pretraining.ipynb #710e72f9
 def takes_training(
     *order # names of the arguments that once came by position, after those that still do
 ):  # Decorator of a function with an argument `training`
@@ -140,7 +140,7 @@ class StopOnNaN(Callback):
         raise FloatingPointError(f"training loss is {loss} {where}. What was saved before is untouched: {self.run_folder}. "
             "A lower learning rate, or a look for outliers in the data, may help.")
 
-# %% ../nbs/21_pretraining.ipynb #23de3871
+# %% ../nbs/21_pretraining.ipynb #667ff7f6
 class StopEarly(Callback):
     "End the training `patience` epochs after the best one"
     order = 95                                                              # after the run folder has its log
@@ -167,7 +167,7 @@ class RunFolder(Callback):
         now = time.perf_counter(), time.process_time()
         self.seconds = [b-a for a,b in zip(self.clock, now)]
 
-# %% ../nbs/21_pretraining.ipynb #4c275bc1
+# %% ../nbs/21_pretraining.ipynb #962d27d0
 @patch
 def after_epoch(self:RunFolder):
     "A row of the log, the models that are due, and the checkpoint"
@@ -190,7 +190,7 @@ def _row(self:RunFolder):
     row |= dict(lr=float(self.opt.hypers[-1]['lr']), seconds=round(seconds, 2), cpu_seconds=round(cpu, 2))
     return row | dict(windows_per_s=round(n/seconds, 2))
 
-# %% ../nbs/21_pretraining.ipynb #1aa62408
+# %% ../nbs/21_pretraining.ipynb #3aa812ad
 @patch
 def _save(self:RunFolder, name):
     "The model as it is now, with all that it remembers"
@@ -258,35 +258,35 @@ def make_learner(
     learn.logger = lambda _: None
     return learn
 
-# %% ../nbs/21_pretraining.ipynb #068576cf
-def sides(store, split):
-    "Rows of each side, and the card's account of the data; ValueError for a split that does not fit or mixes a subject"
-    split, subjects, table = np.asarray(split), store.table['subject'], store.table
-    if len(split)!=len(store): raise ValueError(f"split: found {len(split)} words, expected one for each of the store's {len(store)} recordings")
-    pairs = pd.DataFrame(dict(subject=subjects, side=split)).drop_duplicates()
-    if (twice := pairs.subject.duplicated()).any(): raise ValueError(f"split: subject {pairs.subject[twice].iloc[0]!r} is on two sides")
-    rows = {side: np.flatnonzero(split==side) for side in ('train','valid','test')}
-    if not len(rows['train']): raise ValueError("split: found no 'train' recordings, expected at least one")
-    card = dict(store=store.name, provenance=sorted(set(table['provenance'])), tr_s=sorted(set(table['tr_s'])), recordings={k: len(v) for k,v in rows.items()},
-                subjects={k: sorted(set(subjects.iloc[v])) for k,v in rows.items()})
-    return rows, card
+# %% ../nbs/21_pretraining.ipynb #434e2237
+def data_card(
+    store:RecordingStore, # recordings
+    split:Split # of the store
+)->dict: # JSON types
+    "What a model remembers about the data that it was made from"
+    t = store.table
+    facts = {k: sorted(set(t[k])) for k in ('provenance','tr_s')}
+    n = {s: len(split.rows(s)) for s in side_names}
+    return dict(store=store.name, **facts, recordings=n, subjects=split.subjects)
 
 def model_loss(out, signal):
     "The loss that the model has worked out by itself"
     return out.loss
 
-# %% ../nbs/21_pretraining.ipynb #8456f78a
+def _sides(store, split): return Split.of(store, split) # for rooms that still ask here
+
+# %% ../nbs/21_pretraining.ipynb #f4b2ce48
 def sided_windows(
     store:RecordingStore, # recordings
     scaler:RobustScaler, # fitted on training recordings
-    rows:dict, # side → rows
+    split:Split, # of the store
     seed:int, # of the random windows
     watch=TiledWindows, # class of the validation windows
     **size # n_time and patch_size
 ): # windows to learn from, and windows to watch or None
     "Random windows of the training side and fixed ones of the validation side, where there is one"
-    train = RandomWindows(store, scaler, rows['train'], seed=seed, **size)
-    return train, watch(store, scaler, rows['valid'], **size) if len(rows['valid']) else None
+    train = RandomWindows(store, scaler, split.train, seed=seed, **size)
+    return train, watch(store, scaler, split.valid, **size) if len(split.valid) else None
 
 # %% ../nbs/21_pretraining.ipynb #ba471bbe
 @takes_training(*'scaler batch_size accumulate mask_ratios weight_decay bf16 seed num_workers device progress'.split())
@@ -294,20 +294,22 @@ def pretrain_learner(
     store:RecordingStore, # recordings
     config:BrainLMConfig, # shape of the model; `n_parcels` must be the store's
     folder, # of the run: log, checkpoint, best and last model
-    split, # 'train', 'valid' or 'test' for each recording, as `store.split()` gives; without 'valid' there is no best model, only a last one
+    split=None, # `Split`, or a word for each recording; None: `store.split()`. Without 'valid' there is no best model, only a last one
     *,
     scaler:RobustScaler|None=None, # None: fitted on the training recordings
     training:Training|None=None # settings; batches of 4, no early stop where they leave that open
 )->Learner: # call its `pretrain`
     "A learner that pretrains a `BrainLM` on the store. ValueError where store, split, scaler and configuration do not fit together."
     t = (training or Training()).settled(batch_size=4, patience=0)
-    rows, data = sides(store, split)
+    split = Split.of(store, split)
     if scaler is None: scaler = RobustScaler().fit(store, split)
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
-    dls = window_dls(*sided_windows(store, scaler, rows, t.seed, **size), t.batch_size, t.num_workers, t.device)
+    dls = window_dls(*sided_windows(store, scaler, split, t.seed, **size), t.batch_size, t.num_workers, t.device)
     model = _new_model(store, config, scaler, split, t.seed)
+    data = data_card(store, split)
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios)) | t.recipe()
-    return make_learner(dls, model, model_loss, RunFolder(folder, recipe, dict(data=data)), t, [MaskTokens(t.mask_ratios, t.seed)])
+    run = RunFolder(folder, recipe, dict(data=data, split=split.to_dict()))
+    return make_learner(dls, model, model_loss, run, t, [MaskTokens(t.mask_ratios, t.seed)])
 
 def _new_model(store, config, scaler, split, seed):
     "A `BrainLM` with the weights of `seed`, its Gaussian fitted where it has one"

@@ -20,7 +20,7 @@ from .atlas import Parcellation, load_parcellation
 from .scaling import ukb_1000
 from .preprocessing import resample_time
 from .datasets import fetch_ukb_normalization
-from .model import BrainLM, _Joint, _differences, time_encoding
+from .model import BrainLM, Joint, differences, time_encoding
 
 # %% ../nbs/12_published.ipynb #6647cacd
 class _Tree(nn.Module):
@@ -146,7 +146,7 @@ def attention_maps(self:PublishedMAE, signal:Tensor, valid=None)->Tensor: # [bat
     x = torch.cat([w['vit.embeddings.cls_token'].expand(len(x), -1, -1), x], 1)
     for i in range(self.published.num_hidden_layers):
         pre = f'vit.encoder.layer.{i}'; q, k = (_linear(w, f'{pre}.attention.self.{o}', x) for o in ('query','key'))
-        out.append(_Joint().maps(q, k, n, patches.shape[2])); x = _post_norm_layer(w, pre, x, n)
+        out.append(Joint().maps(q, k, n, patches.shape[2])); x = _post_norm_layer(w, pre, x, n)
     return torch.stack(out, 1)
 PublishedMAE.attention_maps = attention_maps
 PublishedMAE.parcel_layers = property(lambda self: list(range(self.published.num_hidden_layers)))
@@ -382,7 +382,7 @@ def _fit(model, weights, file, family):
         if not same: raise ValueError(f"{file}: {k} is not the fixed table of sines and cosines that the published models have")
     if family=='mae': got |= {k: want[k] for k in _dead if k not in got}
     got.pop('bce_with_logits_criterion.pos_weight', None)
-    if diff := _differences(want, got): raise ValueError(f"{file} does not fit config.json; nothing is filled in:\n" + '\n'.join(diff[:20]) + (f'\nand {len(diff)-20} more' if len(diff)>20 else ''))
+    if diff := differences(want, got): raise ValueError(f"{file} does not fit config.json; nothing is filled in:\n" + '\n'.join(diff[:20]) + (f'\nand {len(diff)-20} more' if len(diff)>20 else ''))
     model.load_state_dict(got)
 
 # %% ../nbs/12_published.ipynb #b6f4755f

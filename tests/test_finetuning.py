@@ -7,12 +7,14 @@ from brainlm.finetuning import *
 
 # %% ../nbs/22_finetuning.ipynb #fbcbca63
 import json, shutil, warnings
+from dataclasses import fields, replace
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import _peft
 from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.pretraining import Training, pretrain_learner
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
@@ -35,7 +37,12 @@ def small_model(store, split=sides, seed=0, **kwargs):
     config = BrainLMConfig(n_parcels=24, width=16, layers=3, heads=2, mlp=32, decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32, **kwargs)
     torch.manual_seed(seed); return BrainLM(config, store.parcellation, RobustScaler().fit(store, split))
 
-def learner(store, model, folder, target='size', split=sides, **kwargs): return finetune_learner(store, model, target, folder, split, progress=False, device='cpu', **{'batch_size':2, **kwargs})
+quiet = Training(batch_size=2, device='cpu', progress=False)
+settings = {o.name for o in fields(Training)}
+def learner(store, model, folder, target='size', split=sides, **kwargs):
+    kw = {'batch_size':2, 'progress':False, 'device':'cpu', **kwargs}
+    training = Training(**{k: kw.pop(k) for k in settings & kw.keys()})
+    return finetune_learner(store, model, target, folder, split, training=training, **kw)
 def has_peft():
     try: _peft(); return True
     except ImportError: return False
@@ -263,7 +270,7 @@ def test_forecasts_read_no_future(tmp_path):
 
 def test_one_future_for_learning_and_forecasting(tmp_path):
     "The loss that the learner sees is the error of the forecast, with gradients, also where parcels are missing; a token hidden in the past is not read"
-    store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); dls = forecast_learner(store, model, tmp_path/'r', sides, 160, 40, batch_size=2, device='cpu', progress=False).dls
+    store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); dls = forecast_learner(store, model, tmp_path/'r', sides, context=160, horizon=40, training=quiet).dls
     windows = FullWindows(store, model.scaler, [0,1]); signal, valid = (torch.stack(o) for o in zip(windows[0], windows[1])); past = signal[...,:160], 40, valid[...,:8]
     guess = fill_future(model, *past); there = valid.any(-1)
     loss = model(signal, valid, future_mask(valid, 2)).loss; assert torch.allclose(loss, (guess-signal[...,160:])[there].square().mean(), atol=1e-6)
@@ -276,14 +283,14 @@ def test_one_future_for_learning_and_forecasting(tmp_path):
 # %% ../nbs/22_finetuning.ipynb #328f5f34
 def test_forecast_learner_on_other_horizons(tmp_path):
     store = small_store(tmp_path/'s', missing=(0,5)); model = small_model(store)
-    make = lambda folder='r', split=sides, **kw: forecast_learner(store, model, tmp_path/folder, split, device='cpu', batch_size=2, progress=False, **kw)
+    make = lambda folder='r', split=sides, patience=None, **kw: forecast_learner(store, model, tmp_path/folder, split, training=replace(quiet, patience=patience), **kw)
     learn = make(context=60, horizon=40); log = learn.finetune(2)
     assert log.valid_loss.notna().all() and BrainLM.from_pretrained(tmp_path/'r/best').card['recipe']['horizon']==40 and not learn.model.training
-    last = make('all', np.where(sides=='valid', 'train', sides), patience=None); last.finetune(1)
+    last = make('all', np.where(sides=='valid', 'train', sides), patience=0); last.finetune(1)
     assert (tmp_path/'all/last').is_dir() and not (tmp_path/'all/best').exists()
     with pytest.raises(ValueError, match='found 180 . 40 time points, expected at most'): make(horizon=40)
     with pytest.raises(ValueError, match='horizon: found 0'): make(horizon=0)
     with pytest.raises(ValueError, match='horizon: found 30 .* to train on'): make(context=160, horizon=30)
     with pytest.raises(ValueError, match="found no 'valid'"): make(split=np.where(sides=='valid', 'test', sides))
     short = small_store(tmp_path/'t', (240,)*4+(100,)+(240,)*4)
-    with pytest.raises(ValueError, match="subject 's4': found 100 time points, expected at least context . horizon = 200"): forecast_learner(short, small_model(short), tmp_path/'x', sides, progress=False)
+    with pytest.raises(ValueError, match="subject 's4': found 100 time points, expected at least context . horizon = 200"): forecast_learner(short, small_model(short), tmp_path/'x', sides, training=quiet)

@@ -10,7 +10,7 @@ import json, numpy as np, pytest, torch, torch.nn as nn
 from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import random_mask
-from brainlm.model import _Axial, _Joint
+from brainlm.model import Axial, Joint
 
 
 # %% ../nbs/11_model.ipynb #7a0aa74e
@@ -122,7 +122,7 @@ def test_attention_maps_without_gaps(attention):
     assert torch.allclose(a, model.attention_maps(x, torch.ones(2, 12, 10, dtype=torch.bool))) and torch.allclose(a.sum(-1), torch.ones_like(a[...,0]))
     if attention=='joint':
         q, k = torch.randn(2, 121, 16).double(), torch.randn(2, 121, 16).double()
-        assert torch.allclose(_Joint().maps(q, k, 2, 10, block=5), _Joint().maps(q, k, 2, 10, block=12))
+        assert torch.allclose(Joint().maps(q, k, 2, 10, block=5), Joint().maps(q, k, 2, 10, block=12))
 
 
 # %% ../nbs/11_model.ipynb #b7b92946
@@ -149,7 +149,7 @@ def test_joint_attention_is_the_standard_one():
         'self_attn.out_proj.weight': block.out.weight, 'self_attn.out_proj.bias': block.out.bias, 'linear1.weight': block.mlp[0].weight, 'linear1.bias': block.mlp[0].bias,
         'linear2.weight': block.mlp[2].weight, 'linear2.bias': block.mlp[2].bias, 'norm1.weight': block.norm1.weight, 'norm1.bias': block.norm1.bias, 'norm2.weight': block.norm2.weight, 'norm2.bias': block.norm2.bias})
     x = torch.randn(2, 30, 16)
-    assert torch.allclose(block(x, _Joint()), ref(x), atol=1e-5)
+    assert torch.allclose(block(x, Joint()), ref(x), atol=1e-5)
 
 
 # %% ../nbs/11_model.ipynb #ca260d8d
