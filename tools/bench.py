@@ -221,7 +221,7 @@ def learn(a):
     from torch.utils.data import Subset
     from brainlm.atlas import load_parcellation
     from brainlm.model import preset
-    from brainlm.pretraining import pretrain_learner
+    from brainlm.pretraining import Training, pretrain_learner
     from brainlm.recordings import RecordingStore
     from brainlm.scaling import RobustScaler
     from brainlm.windows import TiledWindows
@@ -239,7 +239,8 @@ def learn(a):
         for name,kw in {k: arrangements[k] for k in a.arrangements}.items():
             print(f'learn: {name}', file=sys.stderr)
             started = time.process_time()
-            learner = pretrain_learner(data, preset(a.preset, n_parcels=data.n_parcels, **kw), f'{tmp}/{name}', split, scaler, batch_size=a.batch_learn, mask_ratios=(0.75,), device='cpu', progress=False)
+            learner = pretrain_learner(data, preset(a.preset, n_parcels=data.n_parcels, **kw), f'{tmp}/{name}', split, scaler=scaler,
+                training=Training(a.batch_learn, mask_ratios=(0.75,), device='cpu', progress=False))
             log = out[name] = race(learner, Subset(windows, chosen), windows.subjects[chosen], a, started)
             last, passed = log[-1], log[-1]['r2']>a.goal
             rows.append({'arrangement': name, 'parameters': f'{sum(p.numel() for p in learner.model.parameters())/1e6:.2f} M', 'steps': last['step'],

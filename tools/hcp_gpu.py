@@ -14,7 +14,7 @@ from brainlm.atlas import load_parcellation
 from brainlm.datasets import fetch_hcp_rest
 from brainlm.metrics import GaussianImputer, evaluate, model_predictor, score, score_table, scaled_recordings
 from brainlm.model import BrainLM, GaussianPrior, preset
-from brainlm.pretraining import pretrain_learner
+from brainlm.pretraining import Training, pretrain_learner
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
@@ -75,7 +75,8 @@ def long_epochs(learn, times):
 def train(a, name, store, split, scaler, folder, device, budget):
     "Pretrain one arrangement for about `budget` seconds → the model and what was measured"
     start, config, cuda = time.perf_counter(), preset(a.preset, n_parcels=store.n_parcels, attention=name), device.type=='cuda'
-    def learner(folder): return pretrain_learner(store, config, folder, split, scaler, batch_size=a.batch, mask_ratios=ratios, bf16=True, seed=a.seed, num_workers=a.workers, device=device, progress=a.progress)
+    training = Training(a.batch, mask_ratios=ratios, bf16=True, seed=a.seed, num_workers=a.workers, device=device, progress=a.progress)
+    def learner(folder): return pretrain_learner(store, config, folder, split, scaler=scaler, training=training)
     work = {r: flops(config, store.parcellation, r, device) for r in ratios}
     trial = learner(f'{folder}-trial')
     bare = {r: bare_step(trial.model, a.batch, r, device, 5 if cuda else 1) for r in ratios}
