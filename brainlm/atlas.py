@@ -124,11 +124,13 @@ def _repr_html_(self:Parcellation):
 @patch
 def save(self:Parcellation,
     path, # a .tsv file
+    source:str='', # where it comes from, and on which terms: a second comment line
 ): # the path
     "Write the table; a reader never sees half a file"
     path = Path(path)
     tmp = path.with_name(path.name + '.tmp')
-    tmp.write_text(f"# {self.name}\n" + self.table.to_csv(sep='\t', index=False, lineterminator='\n'), encoding='utf-8')
+    comments = ''.join(f'# {o}\n' for o in (self.name, source) if o)
+    tmp.write_text(comments + self.table.to_csv(sep='\t', index=False, lineterminator='\n'), encoding='utf-8')
     os.replace(tmp, path)
     return path
 
@@ -142,14 +144,15 @@ def _parsed(s):
     return s
 
 def _read_table(path):
-    "The name in a file's first line (else its stem) and its table; FileNotFoundError, ValueError"
+    "The name in a file's first line (else its stem) and its table, whatever comments stand between; FileNotFoundError, ValueError"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}")
-    with path.open(encoding='utf-8') as f: first,second = f.readline(),f.readline()
-    named = first.startswith('# ')
-    t = pd.read_csv(path, sep='\t' if '\t' in (second if named else first) else ',', skiprows=int(named), dtype=str, keep_default_na=False)
+    with path.open(encoding='utf-8') as f: head = [line.rstrip('\n') for line in f]
+    n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
+    sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
+    t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
     for c in [c for c in t if c not in ['name', *_words, *network_atlases]]: t[c] = _parsed(t[c])
-    return first[2:].rstrip('\n') if named else path.stem, t
+    return head[0][2:] if n else path.stem, t
 
 # %% ../nbs/00a_atlas.ipynb #69634116
 @patch(cls_method=True)

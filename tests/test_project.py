@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 from configparser import ConfigParser
 from html.parser import HTMLParser
@@ -87,6 +88,18 @@ def test_versions_agree():
     cff = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
     assert ini['DEFAULT']['version']==brainlm.__version__==cff['version']
     assert f'[{brainlm.__version__}]' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
+
+def test_addresses_agree():
+    "One placeholder until the project has an address of its own"
+    project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']
+    cff = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
+    assert cff['repository-code']==project['urls']['Homepage']
+
+def test_tables_say_where_they_come_from():
+    notice = (root/'NOTICE').read_text(encoding='utf-8')
+    for f in sorted((root/'brainlm'/'parcellations').iterdir()):
+        name,source = f.read_text(encoding='utf-8').split('\n')[:2]
+        assert name==f'# {f.stem}' and source.startswith('# source: ') and f'{f.name}: ' in notice
 
 def test_readme_is_in_step(): command(sys.executable, root/'tools'/'readme.py', '--check')
 

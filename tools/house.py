@@ -158,12 +158,14 @@ def megabytes(dists):
     return sum(f.size or 0 for d in dists for f in d.files or [])/1e6
 
 def requirements(folder=root):
-    "The requirements in settings.ini: of the core (''), of each extra, and of development"
+    "The requirements in settings.ini: of the core (''), of each extra, of all of them, and what development adds to these"
     from configparser import ConfigParser
     ini = ConfigParser(delimiters=['='], interpolation=None)
     ini.read(folder/'settings.ini', encoding='utf-8')
     s = ini['DEFAULT']
     extras = {k.removesuffix('_requirements'):v.split() for k,v in s.items() if k.endswith('_requirements')}
+    features = [o for k,v in extras.items() if k!='dev' for o in v]
+    if features: extras['all'] = features
     return {'':s['requirements'].split(), **extras}
 
 def install(folder=root):

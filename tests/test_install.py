@@ -1,0 +1,71 @@
+"What others get: the sdist and the wheel, what they install, and one line where an extra is missing"
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+source = ['pyproject.toml', 'settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'constraints.txt', 'NOTICE', 'LICENSE',
+          'CHANGELOG.md', 'CITATION.cff']
+
+def command(*args, **kw):
+    "Run a command; fail with what it said"
+    r = subprocess.run([str(o) for o in args], capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
+    assert r.returncode==0, f"{' '.join(map(str, args))} failed\n{r.stdout[-3000:]}{r.stderr[-3000:]}"
+    return r.stdout
+
+def build(kind, tree, dest):
+    "The sdist or wheel of a source tree, made with the setuptools that is here"
+    dest.mkdir()
+    command(sys.executable, '-c', f'from setuptools import build_meta; build_meta.build_{kind}({str(dest)!r})', cwd=tree)
+    return next(dest.iterdir())
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "The sdist of this tree, and the wheel that is made from that sdist"
+    tmp = tmp_path_factory.mktemp('built')
+    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info')
+    shutil.copytree(root/'brainlm', tmp/'tree'/'brainlm', ignore=ignore)
+    for f in source: shutil.copy(root/f, tmp/'tree'/f)
+    sdist = build('sdist', tmp/'tree', tmp/'sdist')
+    with tarfile.open(sdist) as t: t.extractall(tmp/'unpacked', filter='data')
+    return sdist, build('wheel', next((tmp/'unpacked').iterdir()), tmp/'wheel')
+
+def test_sdist_holds_what_it_needs(built):
+    with tarfile.open(built[0]) as t: names = {n.partition('/')[2] for n in t.getnames()}
+    assert set(source)-{'MANIFEST.in'} <= names
+
+def test_wheel_holds_what_it_needs(built):
+    with zipfile.ZipFile(built[1]) as z: names = set(z.namelist())
+    tables = {f'brainlm/parcellations/{f.name}' for f in (root/'brainlm'/'parcellations').iterdir()}
+    assert {'brainlm/py.typed', 'brainlm/model.py', *tables} <= names
+    assert {'LICENSE', 'NOTICE'} <= {n.rpartition('/')[2] for n in names}
+    assert not (other := {n for n in names if n.partition('/')[0].partition('-')[0]!='brainlm'}), other
+
+check = """
+import brainlm, sys
+from pathlib import Path
+from brainlm.atlas import load_parcellation
+assert Path(brainlm.__file__).is_relative_to(sys.prefix), brainlm.__file__
+print(brainlm.__version__, *[len(load_parcellation(n)) for n in ('glasser360', 'a424', 'aal2')])
+"""
+
+def test_wheel_works_outside_the_tree(built, tmp_path):
+    "In an environment of its own, which sees the packages that are here"
+    venv = tmp_path/'venv'
+    command(sys.executable, '-m', 'venv', '--without-pip', venv)
+    python = venv/('Scripts' if os.name=='nt' else 'bin')/'python'
+    site = Path(command(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip())
+    here = [p for p in sys.path if Path(p).name in ('site-packages', 'dist-packages')]
+    (site/'packages_of_the_tests.pth').write_text('\n'.join(here))
+    env = {k:v for k,v in os.environ.items() if k!='PYTHONPATH'}
+    install = [sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', '--ignore-installed', built[1]]
+    command(*install, cwd=tmp_path, env=env)
+    out = command(python, '-c', check, cwd=tmp_path, env=env).split()
+    assert out[1:]==['360', '424', '94']
+    assert 'pretrain' in command(python.with_name('brainlm'), '--help', cwd=tmp_path, env=env)
