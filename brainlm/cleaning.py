@@ -6,7 +6,7 @@
 __all__ = ['strategies', 'read_confounds', 'which_strategy', 'mean_fd', 'nuisance', 'clean', 'steps', 'resample_time', 'tsnr',
            'dvars']
 
-# %% ../nbs/03a_cleaning.ipynb #51bbbe74
+# %% ../nbs/03a_cleaning.ipynb #2e907d52
 import re
 import warnings
 from fractions import Fraction
@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 
 from .readers import BadInput, bids_parts
 
-# %% ../nbs/03a_cleaning.ipynb #fa08ce97
+# %% ../nbs/03a_cleaning.ipynb #61a39e9f
 strategies = ('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')
 
 def read_confounds(
@@ -31,8 +31,10 @@ def read_confounds(
     if path is None: return None
     try: return pd.read_csv(path, sep='\t', na_values='n/a')
     except (ValueError, UnicodeDecodeError) as e:
-        raise BadInput(path, f'is not a table of confounds ({str(e).splitlines()[0]})', 'get the file again, or choose --strategy none') from None
+        raise BadInput(path, f'is not a table of confounds ({str(e).splitlines()[0]})',
+                       'get the file again, or choose --strategy none') from None
 
+# %% ../nbs/03a_cleaning.ipynb #c0ae5fa6
 def which_strategy(
     path, # series that is to be cleaned
     table, # its confounds, or None
@@ -41,9 +43,11 @@ def which_strategy(
     "`auto` made plain"
     if strategy!='auto': return strategy
     if table is None: return 'none'
-    if bids_parts(path).get('desc')=='smoothAROMAnonaggr' or table.columns.str.startswith('aroma_motion').any(): return 'ica_aroma'
+    if bids_parts(path).get('desc')=='smoothAROMAnonaggr' or table.columns.str.startswith('aroma_motion').any():
+        return 'ica_aroma'
     return 'simple'
 
+# %% ../nbs/03a_cleaning.ipynb #6094574d
 def mean_fd(
     table, # DataFrame of confounds, or None
     path=None # its file, for the message
@@ -53,10 +57,11 @@ def mean_fd(
     fd = table['framewise_displacement']
     if not pd.api.types.is_numeric_dtype(fd):
         word = fd[pd.to_numeric(fd, errors='coerce').isna() & fd.notna()].iloc[0]
-        raise BadInput(path, f'holds {word!r} in the column framewise_displacement', 'expected numbers or n/a: mend the table')
+        raise BadInput(path, f'holds {word!r} in the column framewise_displacement',
+                       'expected numbers or n/a: mend the table')
     return float(fd.mean())
 
-# %% ../nbs/03a_cleaning.ipynb #a4b63a15
+# %% ../nbs/03a_cleaning.ipynb #1f279123
 def nuisance(
     path, # series of fMRIPrep, with its confounds beside it
     strategy:str, # one of `strategies`, but not `auto` and `none`
@@ -68,7 +73,8 @@ def nuisance(
         try: return _nuisance(path, strategy)
         except KeyError as e: found = f'the column {e}'
         except (ValueError, TypeError) as e: found = ' '.join(str(e).split())
-    raise BadInput(path, f"lacks what the strategy {strategy} needs in its table of confounds ({found})", 'choose another (--strategy)')
+    raise BadInput(path, f"lacks what the strategy {strategy} needs in its table of confounds ({found})",
+                   'choose another (--strategy)')
 
 def _nuisance(path, strategy):
     if strategy!='ica_aroma': return load_confounds_strategy(str(path), denoise_strategy=strategy)
@@ -76,7 +82,16 @@ def _nuisance(path, strategy):
     how = dict(wm_csf='basic', ica_aroma='full' if full else 'basic')
     return load_confounds(str(path), strategy=('wm_csf','ica_aroma','high_pass'), **how)
 
-# %% ../nbs/03a_cleaning.ipynb #cd06746c
+# %% ../nbs/03a_cleaning.ipynb #57ba99c2
+def _regressed(x, high, low, **how):
+    "What nilearn leaves"
+    if high or low: how |= dict(filter='butterworth', high_pass=high, low_pass=low)
+    else: how |= dict(filter=False, high_pass=None, low_pass=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # nilearn warns of every regressor that is constant
+        return signal.clean(x, detrend=True, standardize=None, **how)
+
+# %% ../nbs/03a_cleaning.ipynb #175d50ca
 def clean(
     bold, # [time, parcel], NaN columns where missing
     tr_s:float, # repetition time in seconds
@@ -85,21 +100,18 @@ def clean(
     high_pass_hz:float=None, # Butterworth
     low_pass_hz:float=None, # Butterworth
 ): # float64 [time, parcel], from the first to the last kept frame
-    "Trend, confounds and frequencies taken out, the mean put back; frames that are not kept are filled by a straight line"
+    "Trend, confounds and frequencies taken out, the mean put back; a straight line where frames are not kept"
     ok,res = ~np.isnan(bold).all(0),np.asarray(bold, 'float64')
     x = res[:,ok]
     keep = np.arange(len(x)) if keep is None else np.asarray(keep)
-    filtered = high_pass_hz is not None or low_pass_hz is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # nilearn warns of every regressor that is constant
-        y = signal.clean(x, sample_mask=None if len(keep)==len(x) else keep, confounds=confounds, detrend=True, standardize=None,
-                         filter='butterworth' if filtered else False, high_pass=high_pass_hz, low_pass=low_pass_hz, t_r=tr_s)
+    how = dict(sample_mask=None if len(keep)==len(x) else keep, confounds=confounds, t_r=tr_s)
+    y = _regressed(x, high_pass_hz, low_pass_hz, **how)
     t = np.arange(keep[0], keep[-1]+1)
     res = res[t]
     res[:,ok] = interp1d(keep, y, axis=0)(t) + x.mean(0)
     return res
 
-# %% ../nbs/03a_cleaning.ipynb #13dffd5e
+# %% ../nbs/03a_cleaning.ipynb #d478527b
 def steps(
     path, # file
     made_by:str, # program, from `dataset_description.json`
@@ -117,10 +129,11 @@ def steps(
     else: filtering = 'found' if xcpd or fix else 'missing' if fmriprep else 'unknown'
     if fix or desc=='smoothAROMAnonaggr': ica = 'found'
     else: ica = 'done' if strategy=='ica_aroma' else 'missing' if known else 'unknown'
-    return dict(motion_correction='found' if known else 'unknown', normalisation='found' if known or 'space' in e else 'unknown',
-                filtering=filtering, ica_denoising=ica)
+    moved = 'found' if known else 'unknown'
+    placed = 'found' if known or 'space' in e else 'unknown'
+    return dict(motion_correction=moved, normalisation=placed, filtering=filtering, ica_denoising=ica)
 
-# %% ../nbs/03a_cleaning.ipynb #3f627fdd
+# %% ../nbs/03a_cleaning.ipynb #82107d6f
 def resample_time(
     bold, # [time, parcel]
     tr_s:float, # its repetition time, seconds
@@ -130,7 +143,7 @@ def resample_time(
     f = Fraction(tr_s/target_tr_s).limit_denominator(200)
     return resample_poly(bold, f.numerator, f.denominator, axis=0, padtype='line') if f!=1 else bold
 
-# %% ../nbs/03a_cleaning.ipynb #72dbcc03
+# %% ../nbs/03a_cleaning.ipynb #a18d0048
 def tsnr(
     bold # [time, parcel], before cleaning
 )->float|None: # None where the mean was taken out already
@@ -142,7 +155,7 @@ def tsnr(
 def dvars(
     bold # [time, parcel]
 ): # [time-1]
-    "Root mean square over parcels of the change between frames, in robust standard deviations of each parcel (IQR / 1.349)"
+    "Root mean square over parcels of the change between frames, in robust SD of each parcel (IQR / 1.349)"
     ok = ~np.isnan(bold).any(0)
     x = np.asarray(bold, 'float64')[:,ok]
     sd = np.subtract(*np.percentile(x, [75, 25], axis=0))/1.349

@@ -27,7 +27,7 @@ from .readers import (Atlas, BadInput, Reading, Source, companions, detect, dt_r
                              find_sources, formats, look, nothing_found, read_series, repetition_time, sidecar_tr)
 from .recordings import Recording, RecordingStore, provenances
 
-# %% ../nbs/03b_preprocessing.ipynb #6ebd1f91
+# %% ../nbs/03b_preprocessing.ipynb #86bb3ed6
 _all_ = ['Atlas', 'BadInput', 'Source', 'clean', 'companions', 'detect', 'dvars', 'entities', 'find_sources', 'formats',
          'nuisance', 'repetition_time', 'resample_time', 'steps', 'strategies', 'tsnr'] # lived here until 0.2
 
@@ -47,21 +47,25 @@ class Settings(Reading):
         one_of('provenance', self.provenance, provenances)
         for k in ('tr_s','target_tr_s'): _within(k, getattr(self, k), *dt_range_s)
         for k in ('high_pass_hz','low_pass_hz'): _within(k, getattr(self, k), 0, 60)
-        if not 0 <= self.min_coverage <= 1: raise ValueError(f"min_coverage: found {self.min_coverage}, expected a share from 0 to 1")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"min_coverage: found {self.min_coverage}, expected a share from 0 to 1")
         object.__setattr__(self, 'skip_columns', tuple(self.skip_columns))
 
 def _within(k, v, low, high):
-    if v is not None and not (low<=v<=high and v>0): raise ValueError(f"{k}: found {v}, expected a number of {low} to {high}")
+    if v is not None and not (low<=v<=high and v>0):
+        raise ValueError(f"{k}: found {v}, expected a number of {low} to {high}")
 
-# %% ../nbs/03b_preprocessing.ipynb #6f6bd1a1
+# %% ../nbs/03b_preprocessing.ipynb #7419a77a
 def _missing_confounds(path, files):
     "Why a table of confounds should lie beside a series that has none; '' where nothing says so"
     if files.confounds is not None or not path.endswith(('.nii','.nii.gz')): return ''
     desc = entities(path).get('desc', '')
-    if files.others and desc in ('preproc','smoothAROMAnonaggr',''): return f'others do in its folder ({files.others[0].name})'
+    if files.others and desc in ('preproc','smoothAROMAnonaggr',''):
+        return f'others do in its folder ({files.others[0].name})'
     if desc=='preproc' and 'fmriprep' in files.made_by.lower(): return 'fMRIPrep made it'
     return ''
 
+# %% ../nbs/03b_preprocessing.ipynb #9cdf3ce6
 def confounds_of(
     src:Source,
     files, # from `companions`
@@ -73,23 +77,27 @@ def confounds_of(
     why = _missing_confounds(src.path, files)
     if table is None and strategy!='none' and (strategy!='auto' or why):
         need = f'which the strategy {strategy} needs' if not why else f'and {why}'
-        raise BadInput(src.path, f'has no table of confounds beside it, {need}', 'find it, or choose another (--strategy none)')
+        raise BadInput(src.path, f'has no table of confounds beside it, {need}',
+                       'find it, or choose another (--strategy none)')
     return table,which_strategy(src.path, table, strategy)
 
-# %% ../nbs/03b_preprocessing.ipynb #224a933d
+# %% ../nbs/03b_preprocessing.ipynb #6275cd23
 def _frames(path, bold, table, which, st):
     "(regressors or None, frames to keep); refusals where table and series do not fit, or too little is left"
     if table is not None and len(table)!=len(bold):
-        raise BadInput(path, f'has {len(bold)} volumes, its table of confounds {len(table)} rows', 'find the table that belongs to it')
+        raise BadInput(path, f'has {len(bold)} volumes, its table of confounds {len(table)} rows',
+                       'find the table that belongs to it')
     conf,keep = (None,None) if which=='none' else nuisance(path, which)
     if st.high_pass_hz and conf is not None: conf = conf.loc[:,~conf.columns.str.startswith('cosine')]
     keep,n = np.arange(len(bold)) if keep is None else keep,0 if conf is None else conf.shape[1]
     if len(keep)==0 or len(keep)-n<10:
-        raise BadInput(path, f'has {len(keep)} of {len(bold)} frames left after scrubbing, for {n} regressors', 'leave it out, or choose another strategy')
+        raise BadInput(path, f'has {len(keep)} of {len(bold)} frames left after scrubbing, for {n} regressors',
+                       'leave it out, or choose another strategy')
     if conf is not None and conf.isna().any(axis=None):
         raise BadInput(path, f"has n/a among its confounds, in {conf.columns[conf.isna().any()][0]}", 'mend the table')
     return conf,keep
 
+# %% ../nbs/03b_preprocessing.ipynb #0efcee31
 def _cleaned(src, bold, tr_s, table, which, st):
     "The series after cleaning, and what there is to say about motion"
     fd = mean_fd(table, src.path)
@@ -99,18 +107,21 @@ def _cleaned(src, bold, tr_s, table, which, st):
     if conf is None and not (st.high_pass_hz or st.low_pass_hz): return bold,notes
     return clean(bold, tr_s, conf, keep, st.high_pass_hz, st.low_pass_hz),notes
 
-# %% ../nbs/03b_preprocessing.ipynb #d68b25eb
+# %% ../nbs/03b_preprocessing.ipynb #cefebf86
 def _without_flat(x, path):
     "Parcels that never change are missing: older converters wrote zeros where they had no voxel"
     x = np.array(x, 'float32')
     flat = (x==x[:1]).all(0)
-    if (flat | np.isnan(x).all(0)).all(): raise BadInput(path, 'is all zero or constant in every parcel', 'is it the right file?')
+    if (flat | np.isnan(x).all(0)).all():
+        raise BadInput(path, 'is all zero or constant in every parcel', 'is it the right file?')
     x[:,flat] = np.nan
     return x
 
+# %% ../nbs/03b_preprocessing.ipynb #fdf79638
 def _series_and_notes(src, atlas, st):
     "A series as it goes into a store, its repetition time, and what was done to it"
-    files = companions(src.path) if src.row is None else AttrDict(mask=None, confounds=None, sidecar=None, made_by='', others=[])
+    files = companions(src.path) if src.row is None else AttrDict(mask=None, confounds=None, sidecar=None, made_by='',
+                                                                  others=[])
     table,which = confounds_of(src, files, st.strategy)
     got = read_series(src, atlas, st)
     tr_s = repetition_time(src.path, {**got.tr, 'sidecar':sidecar_tr(files.sidecar)}, src.tr_s or st.tr_s)
@@ -135,7 +146,8 @@ def read_recording(
     gone = [n for n,m in zip(atlas.parcellation.names, np.isnan(bold).all(0), strict=True) if m]
     notes['missing_parcels'] = ', '.join(gone)
     identity = {k:src.names[k] for k in ('subject','session','task','run')}
-    rec = Recording(bold, tr_s, covariates={**src.covariates, **notes}, source=src.name, provenance=st.provenance, **identity)
+    rec = Recording(bold, tr_s, covariates={**src.covariates, **notes}, source=src.name, provenance=st.provenance,
+                    **identity)
     try: rec.check(atlas.parcellation)
     except (ValueError, TypeError) as e: raise BadInput(src.path, _found(e, rec), 'mend the file') from None
     return rec
@@ -171,13 +183,14 @@ def _work(found, atlas, settings, known):
         rec = read_recording(source, atlas, **asdict(settings))
         return replace(rec, covariates={**rec.covariates, 'content_hash':h})
     except BadInput as e: return e
-    except FileNotFoundError as e: return BadInput(source.name, f'is not there any more ({e})', 'find it, and call again')
+    except FileNotFoundError as e:
+        return BadInput(source.name, f'is not there any more ({e})', 'find it, and call again')
     except MemoryError: return BadInput(source.name, 'does not fit into memory', 'take a machine with more')
     except Exception as e: return BadInput(source.name, f'{type(e).__name__}: {e}', 'not foreseen: please report it')
 
 _other = 'is in the store already, made from another content or with other settings'
 
-# %% ../nbs/03b_preprocessing.ipynb #da783751
+# %% ../nbs/03b_preprocessing.ipynb #264815fb
 @contextmanager
 def _client(jobs, scheduler):
     "A Dask client: of the scheduler at this address, or of as many processes here"
@@ -188,6 +201,7 @@ def _client(jobs, scheduler):
         how = dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=40)
         with dask.LocalCluster(**how) as cluster, dask.Client(cluster) as c: yield c
 
+# %% ../nbs/03b_preprocessing.ipynb #8196f0a6
 def _in_order(work, items, jobs, scheduler):
     "(item, work(*item)) in the order of the items, a few ahead at a time"
     if jobs==1 and not scheduler:
@@ -208,15 +222,17 @@ def _result(future, source):
     except optional('distributed', 'cluster', 'work in several processes').KilledWorker:
         return BadInput(source.name, 'its worker was killed several times', 'is there enough memory? Try fewer --jobs')
 
-# %% ../nbs/03b_preprocessing.ipynb #d24c703a
+# %% ../nbs/03b_preprocessing.ipynb #3b422f7d
 outcomes = ('added', 'there already', 'failed', 'passed over')
-_intake_columns = ['outcome','file','n_files','subject','session','task','run','space','strategy','confounds','dt_s','reason','remedy']
+_intake_columns = ['outcome','file','n_files','subject','session','task','run','space','strategy','confounds','dt_s',
+                   'reason','remedy']
 
 def _row(f, **more):
     "One line of the intake table"
     names = f.source.names if f.n_files==1 else {}
     own = dict(outcome=f.outcome or 'to read', file=f.source.name, n_files=f.n_files, reason=f.reason, remedy=f.remedy)
-    return {**dict.fromkeys(_intake_columns, ''), **{k:names.get(k, '') for k in ('subject','session','task','run','space')}, **own, **more}
+    return {**dict.fromkeys(_intake_columns, ''),
+            **{k:names.get(k, '') for k in ('subject','session','task','run','space')}, **own, **more}
 
 class Intake:
     "Takes recordings into a store in batches, and notes what became of everything that was found"
@@ -227,10 +243,11 @@ class Intake:
         self.writer,self.batch = writer,[]
         self.rows = {f.source.name: _row(f) for f in found}
 
-    def note(self, name, outcome, reason='', remedy='', **more): self.rows[name].update(outcome=outcome, reason=reason, remedy=remedy, **more)
+    def note(self, name, outcome, reason='', remedy='', **more):
+        self.rows[name].update(outcome=outcome, reason=reason, remedy=remedy, **more)
     def count(self, outcome): return sum(r['n_files'] for r in self.rows.values() if r['outcome']==outcome)
 
-# %% ../nbs/03b_preprocessing.ipynb #c1fb7774
+# %% ../nbs/03b_preprocessing.ipynb #0a712786
 @patch
 def take(self:Intake,
     source:Source,
@@ -246,9 +263,9 @@ def take(self:Intake,
     self.batch.append((source, res))
     if len(self.batch) >= _batch_size(len(self.writer.store)): self.flush()
 
-def _batch_size(n): return min(max(16, n//32), 256) # so that rewriting the table stays cheap; depends on the store alone
+def _batch_size(n): return min(max(16, n//32), 256) # rewriting the table stays cheap; it depends on the store alone
 
-# %% ../nbs/03b_preprocessing.ipynb #ffbc1143
+# %% ../nbs/03b_preprocessing.ipynb #448230b9
 @patch
 def flush(self:Intake):
     "One commit for the batch; where one of them does not fit the others, one by one"
@@ -260,7 +277,8 @@ def flush(self:Intake):
             try:
                 self.writer.append(rec)
                 self._added(source, rec)
-            except (ValueError, TypeError) as e: self.note(source.name, 'failed', _found(e, rec), 'mend the file or its name')
+            except (ValueError, TypeError) as e:
+                self.note(source.name, 'failed', _found(e, rec), 'mend the file or its name')
     self.batch = []
     self.save()
 
@@ -268,6 +286,7 @@ def flush(self:Intake):
 def _added(self:Intake, source, rec):
     self.note(source.name, 'added', strategy=rec.covariates['strategy'], dt_s=rec.tr_s)
 
+# %% ../nbs/03b_preprocessing.ipynb #9965df27
 @patch
 def save(self:Intake):
     "Write both tables into the store"
@@ -282,13 +301,27 @@ def failures(self:Intake):
     t = self.table
     return t.loc[t['outcome']=='failed', ['file','reason','remedy']].reset_index(drop=True)
 
-# %% ../nbs/03b_preprocessing.ipynb #7f48bb3c
+# %% ../nbs/03b_preprocessing.ipynb #366dffd1
 def _known(store):
     "Recordings of a store: {key: (number, content hash or '')}"
     t = store.table
     keys = t[['subject','session','task','run']].itertuples(index=False, name=None)
     hashes = t['content_hash'].fillna('') if 'content_hash' in t else ['']*len(t)
     return {k:(i, h) for i,(k,h) in enumerate(zip(keys, hashes, strict=True))}
+
+# %% ../nbs/03b_preprocessing.ipynb #85333054
+def _take_all(store, found, atlas, st, jobs, scheduler, progress):
+    "Read all that is to be read, in the order in which it was found, and write it; an `Intake`"
+    todo = [f for f in found if not f.outcome]
+    bar = dict(total=len(todo), unit='file', disable=None if progress is None else not progress)
+    with store.writer() as w:
+        known,intake = _known(store),Intake(w, found)
+        there = lambda f: known.get(f.source.key, (None, None))
+        items = ((f, atlas, st, there(f)[1]) for f in todo)
+        for (f,*_),res in tqdm(_in_order(_work, items, jobs, scheduler), **bar):
+            intake.take(f.source, res, there(f)[0])
+        intake.flush()
+    return intake
 
 # %% ../nbs/03b_preprocessing.ipynb #e9c4f1c8
 def preprocess(
@@ -300,26 +333,21 @@ def preprocess(
     space:str=None, # of BIDS folders, take this space only
     progress:bool=None, # a bar; None: in a terminal only
     **settings # fields of `Settings`
-)->AttrDict: # `store`; numbers `added`, `skipped` (there already), `passed_over`; `failures`; `intake`, a row for all that was found
-    "All recordings that `inputs` hold, into a store. Go on after an interruption by calling it again; ValueError, FileNotFoundError"
+)->AttrDict: # `store`; numbers `added`, `skipped` (there already), `passed_over`; tables `failures` and `intake`
+    "All recordings that `inputs` hold, into a store; call it again to go on. ValueError, FileNotFoundError"
     if jobs<1: raise ValueError(f"jobs: found {jobs}, expected at least 1")
     st,found = Settings(**settings),look(inputs, space, atlas)
-    todo = [f for f in found if not f.outcome]
-    if not todo and not any(f.outcome=='failed' for f in found): raise FileNotFoundError(nothing_found(inputs, found))
+    if all(f.outcome=='passed over' for f in found): raise FileNotFoundError(nothing_found(inputs, found))
     store = RecordingStore.create(url, atlas.parcellation, exist_ok=True)
-    with store.writer() as w:
-        known,intake = _known(store),Intake(w, found)
-        items = ((f, atlas, st, known.get(f.source.key, (None, None))[1]) for f in todo)
-        bar = dict(total=len(todo), unit='file', disable=None if progress is None else not progress)
-        for (f,*_),res in tqdm(_in_order(_work, items, jobs, scheduler), **bar):
-            intake.take(f.source, res, known.get(f.source.key, (None, None))[0])
-        intake.flush()
-    n = {k: intake.count(o) for k,o in dict(added='added', skipped='there already', passed_over='passed over').items()}
+    intake = _take_all(store, found, atlas, st, jobs, scheduler, progress)
+    n = dict(added='added', skipped='there already', passed_over='passed over')
+    n = {k: intake.count(o) for k,o in n.items()}
     return AttrDict(store=store, **n, failures=intake.failures, intake=intake.table)
 
 # %% ../nbs/03b_preprocessing.ipynb #b645b176
 qc_columns = dict(mean_fd_mm=1, dvars_max=1, dvars=1, tsnr=-1, n_scrubbed=1, n_missing=1) # column: the side that is bad
-_small = dict(mean_fd_mm=.02, dvars_max=.2, dvars=.02, tsnr=2, n_scrubbed=3, n_missing=3) # spread that counts as none: where most are alike, a trifle is no outlier
+# spread that counts as none: where most are alike, a trifle is no outlier
+_small = dict(mean_fd_mm=.02, dvars_max=.2, dvars=.02, tsnr=2, n_scrubbed=3, n_missing=3)
 
 def _robust_z(v, small):
     "Distance from the median in units of 1.48 times the median absolute deviation, or of `small` if that is more"
@@ -337,10 +365,10 @@ def _name(row):
     key = row.subject,row.session,row.task,row.run
     return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), key, strict=True) if v)
 
-# %% ../nbs/03b_preprocessing.ipynb #3d385196
+# %% ../nbs/03b_preprocessing.ipynb #31e04bc4
 def qc_table(
     store # `RecordingStore`
-)->pd.DataFrame: # a row a recording, outliers first: recording (its number), name, `qc_columns`, outlier (largest robust z), why
+)->pd.DataFrame: # a row a recording, outliers first: its number, name, `qc_columns`, outlier (largest robust z), why
     "Quality of every recording; computes dvars where a store has none"
     t = _measures(store)
     x = t[list(qc_columns)].astype(float)

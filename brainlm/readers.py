@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import scipy.io
-from fastcore.basics import AttrDict
+from fastcore.basics import AttrDict, patch
 from nilearn.image import resample_img
 from scipy.sparse import csr_array
 
@@ -77,6 +77,7 @@ class Reading:
     key:str|None=None # which array of a file, or column of an Arrow data set
     skip_columns:tuple=() # of a table, names or patterns of those that are no parcels
 
+# %% ../nbs/03_readers.ipynb #1b4681bd
 class Format:
     "One kind of file, for `formats`"
     words = '' # what it is, for people
@@ -115,10 +116,12 @@ def check_here(
     "Raises `BadInput` where a link leads nowhere, FileNotFoundError where there is nothing"
     if os.path.islink(path) and not os.path.exists(path):
         to = os.readlink(path)
-        raise BadInput(path, f'is a link to {to}, which is not here', f'fetch its content (datalad get {Path(path).name})')
+        raise BadInput(path, f'is a link to {to}, which is not here',
+                       f'fetch its content (datalad get {Path(path).name})')
     if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder")
     return str(path)
 
+# %% ../nbs/03_readers.ipynb #783deab4
 def _head(path, n=2**12):
     "The first bytes of a file, unpacked if it is a gzip"
     try:
@@ -147,8 +150,11 @@ def detect(
 
 # %% ../nbs/03_readers.ipynb #dcb2698c
 _made = ('space','cohort','res','den','desc','seg','atlas','stat','hemi','label','suffix') # say how, not what
+
 _order = ('acq','ce','rec','dir','echo','part') # of entities in `run`; all others come after them
-_ends = re.compile(r'(\.(dtseries|ptseries|dat|tsv|csv|txt|1D|npy|npz|h5|hdf5|mat|nii|gz|func|gii|HEAD|BRIK|mgz|mgh))+$')
+
+_endings = 'dtseries|ptseries|dat|tsv|csv|txt|1D|npy|npz|h5|hdf5|mat|nii|gz|func|gii|HEAD|BRIK|mgz|mgh'
+_ends = re.compile(rf'(\.({_endings}))+$')
 
 def stem(
     name # of a file, or its path
@@ -156,6 +162,7 @@ def stem(
     "`sub-01.5_bold` of `sub-01.5_bold.nii.gz`"
     return _ends.sub('', Path(name).name)
 
+# %% ../nbs/03_readers.ipynb #9dc291aa
 def bids_parts(
     name # of a file, or its path
 )->dict: # entities in their order, `suffix` last
@@ -191,7 +198,8 @@ def _bids(path):
 
 # %% ../nbs/03_readers.ipynb #41090158
 _ukb = re.compile(r'(\d{7})_(20227|20249|25747|25748|3101[4-9])_(\d)_(\d)')
-_hcp = re.compile(r'(?:(?P<subject>\w+?)_)?(?P<kind>[rt]fMRI)_(?P<name>[A-Za-z]+)(?P<run>\d*)(?P<acq>_7T)?(?:_(?P<dir>LR|RL|AP|PA))?(?![a-zA-Z0-9])')
+_hcp = re.compile(r'(?:(?P<subject>\w+?)_)?(?P<kind>[rt]fMRI)_(?P<name>[A-Za-z]+)(?P<run>\d*)'
+                  r'(?P<acq>_7T)?(?:_(?P<dir>LR|RL|AP|PA))?(?![a-zA-Z0-9])')
 _no_person = {'MNINonLinear','Results','fMRI','rfMRI.ica','tfMRI.feat','unprocessed','T1w','func'}
 
 def _person_above(path):
@@ -229,6 +237,7 @@ def who(
         if e := way(path): return e,how
     return dict(subject=stem(path), session='', task='', run=''),'file name'
 
+# %% ../nbs/03_readers.ipynb #c1b0ee2f
 def entities(
     path # of a file
 )->dict: # subject, session, task, run; and space, desc, ... where they are there
@@ -257,7 +266,7 @@ class Source:
     def name(self): return self.path if self.row is None else f'{self.path}, row {self.row}'
 
 # %% ../nbs/03_readers.ipynb #ad919d27
-_one_run = ('space','cohort','res','den','desc','suffix','echo','part','proc','seg','atlas','stat','hemi') # may differ within a run
+_one_run = (*_made, 'echo','part','proc') # may differ within a run
 
 def _confounds_beside(path):
     "The table of confounds of this run, and those of the subject that lie in its folder"
@@ -267,12 +276,14 @@ def _confounds_beside(path):
     fits = []
     for f in tables:
         o = {k:v for k,v in bids_parts(f).items() if k not in ('desc','suffix')}
-        if all(e.get(k)==v for k,v in o.items()) and all(k in o for k in e if k not in _one_run): fits.append((len(o), f))
+        if all(e.get(k)==v for k,v in o.items()) and all(k in o for k in e if k not in _one_run):
+            fits.append((len(o), f))
     return (str(max(fits)[1]) if fits else None),tables
 
+# %% ../nbs/03_readers.ipynb #8b3407a1
 def companions(
     path # file
-)->AttrDict: # paths `mask`, `confounds`, `sidecar` or None; `made_by`, a program; `others`, tables of other runs of this subject
+)->AttrDict: # paths `mask`, `confounds`, `sidecar` or None; `made_by`, a program; `others`, tables of its neighbours
     "The files that belong to a series, by BIDS names; raises `BadInput` where one is a link that leads nowhere"
     path,base = Path(path),stem(path)
     def beside(*names):
@@ -318,12 +329,13 @@ def _looks_like(v):
     if 0<v<low and low<=v*1e3<=high: return f', which looks like {v*1e3:g} s under a wrong unit'
     return ''
 
+# %% ../nbs/03_readers.ipynb #8abe6a27
 def repetition_time(
     path, # file, for the message
     found:dict, # {where: seconds or None}
     tr_s:float=None # what the user says; counts alone
 )->float: # seconds
-    "The one repetition time that all sources agree on; raises `BadInput` where it is missing, impossible or contradictory"
+    "The one repetition time that all sources agree on; `BadInput` where it is missing, impossible or contradictory"
     if tr_s is not None: found = {'tr_s': tr_s}
     found = {k:float(v) for k,v in found.items() if v is not None}
     if found.get('header')==0 and any(v for k,v in found.items() if k!='header'): del found['header']
@@ -332,8 +344,10 @@ def repetition_time(
     said = ', '.join(f'{v:g} s in the {k}' if k!='tr_s' else f'tr_s={v:g}' for k,v in found.items())
     low,high = dt_range_s
     if wrong := [v for v in found.values() if not low<=v<=high]:
-        raise BadInput(path, f'has a repetition time of {said}{_looks_like(wrong[0])}, expected {low:g} to {high:g} s', say)
-    if max(found.values())-min(found.values())>1e-3: raise BadInput(path, f'has contradictory repetition times: {said}', say)
+        raise BadInput(path, f'has a repetition time of {said}{_looks_like(wrong[0])}, expected {low:g} to {high:g} s',
+                       say)
+    if max(found.values())-min(found.values())>1e-3:
+        raise BadInput(path, f'has contradictory repetition times: {said}', say)
     return found.get('sidecar', next(iter(found.values())))
 
 # %% ../nbs/03_readers.ipynb #8c7f96b3
@@ -374,14 +388,33 @@ class ParcelMeans:
         self.sums = np.zeros((n_time, n_parcels))
         self.first,self.nan,self.moves = np.full(n, np.nan),np.zeros(n, int),np.zeros(n, bool)
 
-    def add(self, x, units, times): # x [unit, time] of these units and times (slices)
-        gone = ~np.isfinite(x)
-        if gone.any():
-            self.nan[units] += gone.sum(1)
-            x = np.where(gone, 0, x)
-        if times.start==0: self.first[units] = x[:,0]
-        self.moves[units] |= (x != self.first[units,None]).any(1)
-        self.sums[times] += (self.w[units].T @ x).T
+# %% ../nbs/03_readers.ipynb #c899b2f6
+@patch
+def add(self:ParcelMeans,
+    x, # [unit, time] of these units and times
+    units:slice,
+    times:slice
+):
+    "Take in a block"
+    gone = ~np.isfinite(x)
+    if gone.any():
+        self.nan[units] += gone.sum(1)
+        x = np.where(gone, 0, x)
+    if times.start==0: self.first[units] = x[:,0]
+    self.moves[units] |= (x != self.first[units,None]).any(1)
+    self.sums[times] += (self.w[units].T @ x).T
+
+# %% ../nbs/03_readers.ipynb #5d62517c
+def _alive(means):
+    "Which units ever change"
+    if (part := (means.nan>0) & (means.nan<len(means.sums))).any():
+        raise BadInput(means.path, f'has NaN or infinite values in {part.sum()} voxels, at some time points only',
+                       'find out what made them, and mend the file')
+    alive = means.moves & (means.nan==0)
+    if not alive.any():
+        raise BadInput(means.path, 'is all zero or constant in every parcel',
+                       'is it the right file? It may also lie outside the atlas')
+    return alive
 
 # %% ../nbs/03_readers.ipynb #aa92d3b1
 def parcel_result(
@@ -391,13 +424,7 @@ def parcel_result(
     min_coverage:float # share below which a parcel is missing
 ): # (series [time, parcel], NaN where not covered; share of each parcel that is)
     "What the sums say; raises `BadInput` where voxels are NaN at some time points only, or nothing moves"
-    n = len(means.sums)
-    if (part := (means.nan>0) & (means.nan<n)).any():
-        raise BadInput(means.path, f'has NaN or infinite values in {part.sum()} voxels, at some time points only',
-                       'find out what made them, and mend the file')
-    alive = means.moves & (means.nan==0)
-    if not alive.any():
-        raise BadInput(means.path, 'is all zero or constant in every parcel', 'is it the right file? It may also lie outside the atlas')
+    alive = _alive(means)
     dead = ~alive & (means.nan==0)
     sums = means.sums - means.w[dead].T @ means.first[dead]
     count = means.w.T @ alive
@@ -406,7 +433,8 @@ def parcel_result(
     return np.where(covered, sums/np.maximum(count, 1), np.nan).astype('float32'),share.astype('float32')
 
 # %% ../nbs/03_readers.ipynb #0e32082a
-mni_spaces = ('MNI', 'MNI152', 'MNI152Lin', 'MNI152NLin6Asym', 'MNI152NLin6Sym', 'MNI152NLin2009aAsym', 'MNI152NLin2009aSym',
+mni_spaces = ('MNI', 'MNI152', 'MNI152Lin', 'MNI152NLin6Asym', 'MNI152NLin6Sym',
+              'MNI152NLin2009aAsym', 'MNI152NLin2009aSym',
               'MNI152NLin2009bAsym', 'MNI152NLin2009bSym', 'MNI152NLin2009cAsym', 'MNI152NLin2009cSym') # of adults
 
 def check_kind(
@@ -424,28 +452,36 @@ def _check_space(path, code):
     if 'cohort' in e: named += f", cohort {e['cohort']},"
     if named in mni_spaces: return
     raise BadInput(path, f'is in the space {named}',
-                   'give it in MNI space of adults, in which the atlas lies; if it is, its name may say so (space-MNI152)')
+                   'give it in the MNI space of adults, as the atlas is; if it is, its name may say so (space-MNI152)')
 
 # %% ../nbs/03_readers.ipynb #46618931
-def _corners(shape): return np.array([[i,j,k,1] for i in (0,shape[0]-1) for j in (0,shape[1]-1) for k in (0,shape[2]-1)])
+def _corners(shape):
+    return np.array([[i,j,k,1] for i in (0,shape[0]-1) for j in (0,shape[1]-1) for k in (0,shape[2]-1)])
 
+# %% ../nbs/03_readers.ipynb #03487a2c
+def _check_affines(img, path):
+    "Refuse two affines that put one image into two places"
+    s,q = img.header.get_sform(),img.header.get_qform()
+    far = np.linalg.norm(((s-q)@_corners(img.shape).T)[:3], axis=0).max()
+    if far<=1: return
+    flipped = np.sign(np.linalg.det(s[:3,:3]))!=np.sign(np.linalg.det(q[:3,:3]))
+    side = ', also about left and right' if flipped else ''
+    raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}',
+                   'find out which is right, and set both to it')
+
+# %% ../nbs/03_readers.ipynb #3a9b4917
 def check_geometry(
     img, # nibabel image
     path # for messages, and its name for the space
 ):
     "Raises `BadInput` where an image does not say where it lies, or says two things"
-    h = img.header
-    codes = int(h['sform_code']),int(h['qform_code'])
+    codes = int(img.header['sform_code']),int(img.header['qform_code'])
     if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {img.shape}', 'give the 4-D series')
     if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'give the 4-D series')
     if codes==(0,0):
-        raise BadInput(path, 'says nowhere in which space it lies (sform_code and qform_code are 0)', 'set its affine with the program that made it')
-    if all(codes):
-        s,q = h.get_sform(),h.get_qform()
-        far = np.linalg.norm(((s-q)@_corners(img.shape).T)[:3], axis=0).max()
-        flipped = np.sign(np.linalg.det(s[:3,:3]))!=np.sign(np.linalg.det(q[:3,:3]))
-        side = ', also about left and right' if flipped else ''
-        if far>1: raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}', 'find out which is right, and set both to it')
+        raise BadInput(path, 'says nowhere in which space it lies (sform_code and qform_code are 0)',
+                       'set its affine with the program that made it')
+    if all(codes): _check_affines(img, path)
     _check_space(path, max(codes))
 
 # %% ../nbs/03_readers.ipynb #abb60a4b
@@ -464,16 +500,18 @@ def _volume(path):
     img = nib.load(path)
     return np.asarray(img.dataobj).squeeze(),img.affine
 
+# %% ../nbs/03_readers.ipynb #2df237b2
 @lru_cache(maxsize=4)
 def _on_grid(path, affine, shape):
-    "The atlas on another grid [x, y, z]; and of each of its own labelled voxels the label, and whether the grid reaches it"
+    "The atlas on another grid [x, y, z]; of each of its own labelled voxels the label, and whether the grid reaches it"
     lab,own = _volume(path)
     to = np.array(affine).reshape(4,4)
     at = np.rint((np.argwhere(lab>0)@own[:3,:3].T+own[:3,3]-to[:3,3])@np.linalg.inv(to[:3,:3]).T)
     reached = lab[lab>0],((at>=0) & (at<shape)).all(1)
     if lab.shape==shape and np.allclose(own, to, atol=1e-3): return lab,reached
     if not reached[1].any(): return np.zeros(shape, int),reached
-    res = resample_img(nib.Nifti1Image(lab.astype('int32'), own), to, shape, interpolation='nearest', copy_header=True, force_resample=True)
+    res = resample_img(nib.Nifti1Image(lab.astype('int32'), own), to, shape, interpolation='nearest', copy_header=True,
+                       force_resample=True)
     return np.asarray(res.dataobj),reached
 
 # %% ../nbs/03_readers.ipynb #e215f045
@@ -481,17 +519,21 @@ def _box(affine, shape):
     ends = _corners(shape)@np.asarray(affine).T
     return ', '.join(f'{c} {lo:.0f} to {hi:.0f}' for c,lo,hi in zip('xyz', ends.min(0), ends.max(0), strict=False))
 
+# %% ../nbs/03_readers.ipynb #33f3312a
 def parcels_of_voxels(
     img, # nibabel image
     atlas:Atlas,
     path # for messages
 ): # (parcel [voxel], -1 for none, first axis fastest; share of each parcel inside the field of view)
     "Which parcel each voxel belongs to; raises `BadInput` where the atlas has no volume, or lies outside"
-    if not atlas.volume: raise BadInput(path, f'is a volume, and of {atlas.parcellation.name} no label volume is known', 'give one (--volume)')
+    if not atlas.volume:
+        raise BadInput(path, f'is a volume, and of {atlas.parcellation.name} no label volume is known',
+                       'give one (--volume)')
     lab,(own,inside) = _on_grid(atlas.volume, tuple(img.affine.ravel()), img.shape[:3])
     if inside.mean()<.5:
         here,there = _box(img.affine, img.shape[:3]),_box(_volume(atlas.volume)[1], _volume(atlas.volume)[0].shape)
-        raise BadInput(path, f'holds {inside.mean():.0%} of the atlas: the image spans {here} mm, the atlas {there} mm', 'normalise it to MNI space')
+        raise BadInput(path, f'holds {inside.mean():.0%} of the atlas: the image spans {here} mm, the atlas {there} mm',
+                       'normalise it to MNI space')
     ids = atlas.parcellation.ids
     own = index_of(own, ids)
     count = lambda which: np.bincount(own[(own>=0) & which], minlength=len(ids))
@@ -509,15 +551,18 @@ def open_image(
 def _slab(img, a, b, path):
     try: return np.asarray(img.dataobj[..., a:b])
     except _damage as e:
-        raise BadInput(path, f'is cut short or damaged: volumes {a} to {b-1} cannot be read ({e})', 'get the file again') from None
+        raise BadInput(path, f'is cut short or damaged: volumes {a} to {b-1} cannot be read ({e})',
+                       'get the file again') from None
 
 def _read_mask(mask, img, path):
     m = open_image(mask)
     if m.shape[:3]!=img.shape[:3] or not np.allclose(m.affine, img.affine, atol=1e-3):
-        raise BadInput(path, f'has another grid than its brain mask {Path(mask).name}: {img.shape[:3]} and {m.shape[:3]} voxels',
+        here,there = img.shape[:3],m.shape[:3]
+        raise BadInput(path, f'has another grid than its brain mask {Path(mask).name}: {here} and {there} voxels',
                        'give mask and image on one grid')
     return np.asarray(m.dataobj).reshape(img.shape[:3])>0
 
+# %% ../nbs/03_readers.ipynb #fd215266
 def header_tr(
     img # nibabel image
 )->float: # seconds
@@ -526,6 +571,15 @@ def header_tr(
     return round(float(img.header.get_zooms()[3])*unit, 6)
 
 # %% ../nbs/03_readers.ipynb #cf55879c
+def _inside(known, mask, img, path):
+    "Numbers of the voxels of the atlas that lie inside the brain mask"
+    if mask: known = known & _read_mask(mask, img, path).ravel(order='F')
+    if not known.any():
+        raise BadInput(path, 'has no voxel of the atlas inside its brain mask',
+                       'check mask and image against each other')
+    return known.nonzero()[0]
+
+# %% ../nbs/03_readers.ipynb #b2e44b88
 def read_volume(
     path:str, # 4-D image in MNI space
     atlas:Atlas,
@@ -538,9 +592,7 @@ def read_volume(
     check_geometry(img, path)
     parcel,reach = parcels_of_voxels(img, atlas, path)
     total = np.bincount(parcel[parcel>=0], minlength=len(atlas))
-    if mask: parcel = np.where(_read_mask(mask, img, path).ravel(order='F'), parcel, -1)
-    vox,n = (parcel>=0).nonzero()[0],img.shape[3]
-    if not len(vox): raise BadInput(path, 'has no voxel of the atlas inside its brain mask', 'check mask and image against each other')
+    vox,n = _inside((parcel>=0), mask, img, path),img.shape[3]
     means,step = ParcelMeans(parcel[vox], len(atlas), n, path),max(1, block_bytes//(8*len(parcel)))
     for a in range(0, n, step):
         x = _slab(img, a, min(a+step, n), path)
@@ -550,7 +602,8 @@ def read_volume(
     return AttrDict(signal=signal, coverage=share, tr=dict(header=header_tr(img)))
 
 # %% ../nbs/03_readers.ipynb #e58114bb
-_nifti_starts = b'\x5c\x01\0\0', b'\0\0\x01\x5c', b'\x1c\x02\0\0', b'\0\0\x02\x1c' # length of the header: 348 or 540, either way round
+# length of the header: 348 or 540, either way round
+_nifti_starts = b'\x5c\x01\0\0', b'\0\0\x01\x5c', b'\x1c\x02\0\0', b'\0\0\x02\x1c'
 
 @register(formats, 'nifti')
 class Nifti(Format):
@@ -558,7 +611,8 @@ class Nifti(Format):
     @classmethod
     def detect(cls, path, head):
         if super().detect(path, head): return True
-        if '.nii' in path.name and head: raise BadInput(path, 'is not a NIfTI: its first bytes are no NIfTI header', 'export it again')
+        if '.nii' in path.name and head:
+            raise BadInput(path, 'is not a NIfTI: its first bytes are no NIfTI header', 'export it again')
         return False
     @staticmethod
     def read(source, atlas, how): return read_volume(source.path, atlas, companions(source.path).mask, how.min_coverage)
@@ -579,38 +633,49 @@ def _dlabel(path):
     return np.asarray(img.dataobj)[0],_grayordinates(axis),axis
 
 def _plain_structure(s): return str(s).removeprefix('CIFTI_STRUCTURE_').lower().replace('_', ' ')
+
 def _edge_mm(axis): return sorted(np.round(np.linalg.norm(axis.affine[:3,:3], axis=0), 2).tolist())
 
+# %% ../nbs/03_readers.ipynb #356ac570
 def _check_mesh(axis, known, path):
     "Refuse grayordinates that are numbered on another mesh or grid than the labels"
     for s,n in axis.nvertices.items():
         if (m := known.nvertices.get(s, n))!=n:
-            raise BadInput(path, f'has {n:,} vertices in {_plain_structure(s)}, the labels {m:,}: another mesh', 'give the series on the mesh of the labels (91k: fsLR 32k)')
+            raise BadInput(path, f'has {n:,} vertices in {_plain_structure(s)}, the labels {m:,}: another mesh',
+                           'give the series on the mesh of the labels (91k: fsLR 32k)')
     if not (axis.volume_mask.any() and known.volume_mask.any()): return
     if _edge_mm(axis)!=_edge_mm(known):
         ours,theirs = (' x '.join(f'{v:g}' for v in _edge_mm(a)) for a in (axis, known))
-        raise BadInput(path, f'has voxels of {ours} mm below the cortex, the labels of {theirs} mm', 'give the series on the grid of the labels (91k: 2 mm)')
+        raise BadInput(path, f'has voxels of {ours} mm below the cortex, the labels of {theirs} mm',
+                       'give the series on the grid of the labels (91k: 2 mm)')
 
 # %% ../nbs/03_readers.ipynb #146226b8
 def _axes(img, kind, path):
     axes = [img.header.get_axis(i) for i in range(img.ndim)]
     if [type(a) for a in axes] != [nib.cifti2.SeriesAxis, kind]:
-        raise BadInput(path, f"has the axes {', '.join(type(a).__name__ for a in axes)}", f'expected SeriesAxis, {kind.__name__}')
+        raise BadInput(path, f"has the axes {', '.join(type(a).__name__ for a in axes)}",
+                       f'expected SeriesAxis, {kind.__name__}')
     return axes
 
 def _series_tr(axis, path):
-    if axis.unit!='SECOND': raise BadInput(path, f'counts in {axis.unit.lower()}, not in seconds', 'give a series over time')
+    if axis.unit!='SECOND':
+        raise BadInput(path, f'counts in {axis.unit.lower()}, not in seconds', 'give a series over time')
     return round(float(axis.step), 6)
 
+# %% ../nbs/03_readers.ipynb #c62bdd7d
 def _parcels_of_grayordinates(axis, atlas, path):
     "Index of the parcel of each grayordinate of a file, -1 for none; and how many each parcel has in all"
-    if not atlas.dlabel: raise BadInput(path, f'is on grayordinates, and of {atlas.parcellation.name} no label file is known', 'give one (--dlabel)')
+    if not atlas.dlabel:
+        raise BadInput(path, f'is on grayordinates, and of {atlas.parcellation.name} no label file is known',
+                       'give one (--dlabel)')
     lab,known,labels = _dlabel(atlas.dlabel)
     _check_mesh(axis, labels, path)
     at,whose = known.get_indexer(_grayordinates(axis)),index_of(lab, atlas.parcellation.ids)
-    for where,own,all_ in (('grayordinates', at>=-1, whose>=0), ('voxels below the cortex', axis.volume_mask, labels.volume_mask & (whose>=0))):
+    for where,own,all_ in (('grayordinates', at>=-1, whose>=0),
+                           ('voxels below the cortex', axis.volume_mask, labels.volume_mask & (whose>=0))):
         n,total = ((whose[at]>=0) & (at>=0) & own).sum(),all_.sum()
-        if own.any() and n < .5*total: raise BadInput(path, f'holds {n:,} of the {total:,} {where} of the atlas', 'give a 91k (fsLR 32k) series')
+        if own.any() and n < .5*total:
+            raise BadInput(path, f'holds {n:,} of the {total:,} {where} of the atlas', 'give a 91k (fsLR 32k) series')
     return np.where(at>=0, whose[at], -1),np.bincount(whose[whose>=0], minlength=len(atlas))
 
 # %% ../nbs/03_readers.ipynb #611a976d
@@ -671,11 +736,12 @@ def _counted(words):
         seen[w] = seen.get(w, -1)+1
         yield w,seen[w]
 
+# %% ../nbs/03_readers.ipynb #4858c7a2
 def match_names(
     names, # of the columns of a file
     parcellation:Parcellation
 ): # (names of the file, names of the atlas), both in one form
-    "Names of a file and of an atlas, made comparable: as they are, as ids, or without the many ways to say left and right"
+    "Names of a file and of an atlas, comparable: as they are, as ids, or without the many ways to say left and right"
     names,own = [str(n).strip().strip('"') for n in names],parcellation.names
     ids = [str(i) for i in parcellation.ids]
     for want in (own, ids):
@@ -683,6 +749,20 @@ def match_names(
     return list(_counted(map(plain_name, names))),list(_counted(map(plain_name, own)))
 
 # %% ../nbs/03_readers.ipynb #31717859
+def _check_names(names, own, want, path, p):
+    "Refuse names that are another atlas's"
+    known = set(want)
+    odd = [(n, o) for n,o in zip(names, own, strict=True) if o not in known]
+    if twice := [n for n,(o,k) in odd if k and (o, k-1) in known]:
+        raise BadInput(path, f'names a column twice: {twice[0]}', 'mend the header')
+    if odd:
+        some_odd,some_ours = ', '.join(n for n,_ in odd[:3]),', '.join(p.names[:2])
+        raise BadInput(path, f"has {len(odd)} columns that are no parcels of {p.name}, for example {some_odd}",
+                       f"expected names such as {some_ours}, or ids; leave out what is no parcel (--skip-columns)")
+    if 2*len(own) < len(p):
+        raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}', 'is it the right parcellation?')
+
+# %% ../nbs/03_readers.ipynb #305200bb
 def by_name(
     x, # [time, column]
     names, # of the columns
@@ -693,17 +773,13 @@ def by_name(
     p,names = atlas.parcellation,[str(n) for n in names]
     if names==[str(i) for i in range(len(p))]: return x # counted from 0: in the order of the atlas
     own,want = match_names(names, p)
-    odd = [(n, o) for n,o in zip(names, own, strict=True) if o not in set(want)]
-    if twice := [n for n,(o,k) in odd if k and (o, k-1) in set(want)]: raise BadInput(path, f'names a column twice: {twice[0]}', 'mend the header')
-    if odd:
-        raise BadInput(path, f"has {len(odd)} columns that are no parcels of {p.name}, for example {', '.join(n for n,_ in odd[:3])}",
-                       f"expected names such as {', '.join(p.names[:2])}, or ids; what is no parcel can be left out (--skip-columns)")
-    if 2*len(own) < len(p): raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}', 'is it the right parcellation?')
+    _check_names(names, own, want, path, p)
     res,at = np.full((len(x), len(p)), np.nan),{o:j for j,o in enumerate(own)}
     have = [i for i,w in enumerate(want) if w in at]
     res[:,have] = x[:,[at[want[i]] for i in have]]
     return res
 
+# %% ../nbs/03_readers.ipynb #b19dc26a
 @register(formats, 'ptseries')
 class Parcellated(_Cifti):
     words,axis = 'parcellated CIFTI series',('ParcelsAxis',)
@@ -742,11 +818,13 @@ def first_lines(
     "The first lines of a text, whatever its encoding"
     if (encoding := _encoding(_head(path))) is None: return None,None
     opened = gzip.open if _head_raw(path)[:2]==b'\x1f\x8b' else open
-    with opened(path, 'rt', encoding=encoding, errors='replace') as f: return [f.readline(2**22) for _ in range(n)],encoding
+    with opened(path, 'rt', encoding=encoding, errors='replace') as f:
+        return [f.readline(2**22) for _ in range(n)],encoding
 
 def _head_raw(path):
     with open(path, 'rb') as f: return f.read(2)
 
+# %% ../nbs/03_readers.ipynb #19d6b11a
 def separator(
     line:str
 ): # a character; None: blanks
@@ -766,24 +844,37 @@ def is_number(
     return True
 
 # %% ../nbs/03_readers.ipynb #451425eb
+def _comments(lines, path):
+    "How many lines stand before the table"
+    n = 0
+    while n<len(lines) and (not (line := lines[n].strip()) or line[0] in '#%'): n += 1
+    if n<len(lines): return n
+    raise BadInput(path, f'begins with {n} lines of comments and holds no table', 'is it the right file?')
+
+def _is_header(words, sep):
+    "Are these words names? 0, 1, 2, ... is a header too, as pandas writes it"
+    counted = ([str(i+k) for i in range(len(words))] for k in (0, 1))
+    return len(words)>2 and words in counted or not all(is_number(w, sep) for w in words)
+
+# %% ../nbs/03_readers.ipynb #13edfa81
 def layout(
     path # of a text file
-)->AttrDict: # `sep`; `names` or None; `n` columns; `skip` lines before the numbers; `encoding`; `decimal`; `empty`, ends lines with a separator
+)->AttrDict: # `sep`, `names` or None, `n` columns, `skip` lines, `encoding`, `decimal`, `empty` (lines end in `sep`)
     "How a table of text is laid out; None where it is no text"
     lines,encoding = first_lines(path)
     if lines is None: return None
-    comments = 0
-    while comments<len(lines) and (not (line := lines[comments].strip()) or line[0] in '#%'): comments += 1
-    if comments==len(lines): raise BadInput(path, f'begins with {comments} lines of comments and holds no table', 'is it the right file?')
-    first,second = lines[comments],lines[comments+1] if comments+1<len(lines) else ''
+    n = _comments(lines, path)
+    first,second = [*lines, ''][n:n+2]
     sep = separator(first)
     words = _words(first, sep)
-    counted = len(words)>2 and words in ([str(i+k) for i in range(len(words))] for k in (0, 1)) # 0, 1, 2, ...: as pandas writes a header
-    header = counted or not all(is_number(w, sep) for w in words)
-    names,row = (words,_words(second, sep)) if header else (_names_of_comment(lines[:comments], sep, len(words)),words)
+    header = _is_header(words, sep)
+    names = words if header else _names_of_comment(lines[:n], sep, len(words))
+    row = _words(second, sep) if header else words
     decimal = ',' if sep!=',' and any(re.fullmatch(r'-?\d+,\d+(e.*)?', w, re.I) for w in row) else '.'
-    return AttrDict(sep=sep, names=names, n=len(row), skip=comments+header, encoding=encoding, decimal=decimal, empty=row[-1:]==[''], line=first)
+    return AttrDict(sep=sep, names=names, n=len(row), skip=n+header, encoding=encoding, decimal=decimal,
+                    empty=row[-1:]==[''], line=first)
 
+# %% ../nbs/03_readers.ipynb #50ed5b0a
 def _names_of_comment(comments, sep, n):
     "The last comment, if it has a word for each column"
     if not comments: return None
@@ -801,19 +892,21 @@ def _names_for(lay, path):
 
 def _frame(path, lay):
     "The numbers of a table of text"
-    try:
-        t = pd.read_csv(path, sep=lay.sep or r'\s+', names=range(lay['n']), header=None, skiprows=lay.skip, index_col=False, na_values=['n/a'],
-                        encoding=lay.encoding, decimal=lay.decimal, skip_blank_lines=True, on_bad_lines='error', low_memory=False)
+    how = dict(names=range(lay['n']), header=None, skiprows=lay.skip, index_col=False, na_values=['n/a'])
+    how |= dict(encoding=lay.encoding, decimal=lay.decimal, low_memory=False)
+    try: t = pd.read_csv(path, sep=lay.sep or r'\s+', **how)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as e:
         raise BadInput(path, f'is not a table of numbers ({str(e).splitlines()[0]})', 'export it again') from None
     if not len(t): raise BadInput(path, 'has a header and no rows', 'get the file again')
     return t
 
+# %% ../nbs/03_readers.ipynb #c47a6067
 def _numbers(t, path):
     if words := [c for c,d in zip(t, t.dtypes, strict=True) if not pd.api.types.is_numeric_dtype(d)]:
         column = t[words[0]]
-        row = int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())
-        raise BadInput(path, f'is not a table of numbers: it has words in the column {words[0]!r}, first {column.iloc[row]!r}', 'expected numbers; a column that is no parcel can be left out (--skip-columns)')
+        first = column.iloc[int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())]
+        raise BadInput(path, f'is not a table of numbers: it has words in the column {words[0]!r}, first {first!r}',
+                       'expected numbers; a column that is no parcel can be left out (--skip-columns)')
     return t.to_numpy('float64')
 
 # %% ../nbs/03_readers.ipynb #d02c0627
@@ -826,10 +919,15 @@ def oriented(
     "`x`, whichever way round it is; raises `BadInput` where that cannot be seen"
     if x.ndim!=2: raise BadInput(path, f'{what} has shape {x.shape}', 'expected two dimensions, time and parcel')
     fits = [n==n_parcels for n in x.shape]
-    if all(fits): raise BadInput(path, f'{what} has shape {x.shape}: either side could be time', 'give a table with a header, or another number of time points')
-    if not any(fits): raise BadInput(path, f'{what} has {x.shape[1]} columns and {x.shape[0]} rows', f'expected {n_parcels} columns, one for each parcel')
+    if all(fits):
+        raise BadInput(path, f'{what} has shape {x.shape}: either side could be time',
+                       'give a table with a header, or another number of time points')
+    if not any(fits):
+        raise BadInput(path, f'{what} has {x.shape[1]} columns and {x.shape[0]} rows',
+                       f'expected {n_parcels} columns, one for each parcel')
     return x if fits[1] else x.T
 
+# %% ../nbs/03_readers.ipynb #ef8f46a2
 def read_text(
     path:str, # of a table
     atlas:Atlas,
@@ -872,14 +970,17 @@ def choose_array(
 )->str: # name
     "The name of the one array that can be a recording; raises `BadInput`"
     if key is not None:
-        if key not in shapes: raise BadInput(path, f"holds no {key!r} but {some(shapes, 10)}", 'name one of these (--key)')
+        if key not in shapes:
+            raise BadInput(path, f"holds no {key!r} but {some(shapes, 10)}", 'name one of these (--key)')
         return key
     fit = [k for k,s in shapes.items() if len(s)==2 and n_parcels in s]
     if len(fit)==1: return fit[0]
     said = some([f'{k} {tuple(s)}' for k,s in shapes.items()], 10)
-    what,remedy = ('several arrays','name the right one (--key)') if fit else ('no array','is it the right parcellation?')
+    what,remedy = ('several arrays',
+                   'name the right one (--key)') if fit else ('no array','is it the right parcellation?')
     raise BadInput(path, f"holds {what} with a side of {n_parcels}: {said}", remedy)
 
+# %% ../nbs/03_readers.ipynb #d5e56d35
 def _of_arrays(arrays, atlas, how, path):
     "A recording out of arrays that are in memory, {name: array}"
     k = choose_array({k:v.shape for k,v in arrays.items()}, len(atlas), how.key, path)
@@ -893,7 +994,8 @@ class Npy(Format):
     @staticmethod
     def read(source, atlas, how):
         try: x = np.load(source.path, mmap_mode='r', allow_pickle=False)
-        except _damage as e: raise BadInput(source.path, f'is not an array of numbers ({e})', 'save it again with numpy.save') from None
+        except _damage as e:
+            raise BadInput(source.path, f'is not an array of numbers ({e})', 'save it again with numpy.save') from None
         return AttrDict(signal=oriented(x, len(atlas), source.path), tr={})
 
 @register(formats, 'npz')
@@ -904,7 +1006,8 @@ class Npz(Format):
         try:
             with np.load(source.path, allow_pickle=False) as z: arrays = {k:z[k] for k in z.files}
         except (*_damage, zipfile.BadZipFile) as e:
-            raise BadInput(source.path, f'is not an archive of arrays of numbers ({e})', 'save it again with numpy.savez') from None
+            raise BadInput(source.path, f'is not an archive of arrays of numbers ({e})',
+                           'save it again with numpy.savez') from None
         return _of_arrays(arrays, atlas, how, source.path)
 
 # %% ../nbs/03_readers.ipynb #2f5c8474
@@ -922,6 +1025,7 @@ def _read_hdf5(h, h5py, atlas, how, path):
         if v is not None: tr[n] = one_number(path, n, v)
     return AttrDict(signal=oriented(h[k][:], len(atlas), path, k), tr=tr)
 
+# %% ../nbs/03_readers.ipynb #2c3cb22d
 @register(formats, 'hdf5')
 class Hdf5(Format):
     words = 'HDF5 or MATLAB 7.3'
@@ -932,18 +1036,21 @@ class Hdf5(Format):
         h5py = optional('h5py', 'hdf5', 'reading HDF5 files')
         try:
             with h5py.File(source.path) as h: return _read_hdf5(h, h5py, atlas, how, source.path)
-        except OSError as e: raise BadInput(source.path, f'is not an HDF5 file that can be read ({e})', 'get the file again') from None
+        except OSError as e:
+            raise BadInput(source.path, f'is not an HDF5 file that can be read ({e})', 'get the file again') from None
 
 # %% ../nbs/03_readers.ipynb #6c5a5aa1
 def _cells_of_mat(m, n):
     "Series and names of a list of vectors, where CONN's `data` and `names` are there; else None"
     cells,names = (m.get(k) for k in ('data','names'))
     if getattr(cells, 'dtype', None)!=object or getattr(names, 'dtype', None)!=object: return None
-    cells,names = [np.asarray(c, float) for c in cells.ravel()],[str(np.ravel(c)[0]) for c in names.ravel() if np.size(c)]
+    cells,names = [np.asarray(c, float) for c in cells.ravel()],[str(np.ravel(c)[0]) for c in names.ravel()
+                                                                 if np.size(c)]
     longest = max(len(c) for c in cells)
     fit = [(w, c[:,0]) for w,c in zip(names, cells, strict=False) if c.ndim==2 and len(c)==longest]
     return np.stack([c for _,c in fit], 1),[w for w,_ in fit]
 
+# %% ../nbs/03_readers.ipynb #027c87dc
 @register(formats, 'mat')
 class Mat(Format):
     words,starts = 'MATLAB 5',(b'MATLAB 5.0 MAT-file',)
@@ -951,7 +1058,8 @@ class Mat(Format):
     def read(source, atlas, how):
         try: m = scipy.io.loadmat(source.path)
         except (*_damage, NotImplementedError, TypeError) as e:
-            raise BadInput(source.path, f'is a MATLAB file that cannot be read ({e})', 'save it again with save -v7') from None
+            raise BadInput(source.path, f'is a MATLAB file that cannot be read ({e})',
+                           'save it again with save -v7') from None
         cells = None if how.key else _cells_of_mat(m, len(atlas))
         if cells is None:
             arrays = {k:v for k,v in m.items() if isinstance(v, np.ndarray) and v.dtype.kind in 'fiu' or k in _tr_names}
@@ -978,6 +1086,7 @@ def _reader(f):
     except pa.ArrowInvalid as e: raise BadInput(f, f'is not an Arrow file ({e})', 'get the data set again') from None
     return (r.get_batch(i) for i in range(r.num_record_batches))
 
+# %% ../nbs/03_readers.ipynb #63b81323
 def _batches(folder):
     "Record batches of all Arrow files of a data set, with the number of the first row"
     n = 0
@@ -986,24 +1095,28 @@ def _batches(folder):
             for b in _reader(f):
                 yield n,b
                 n += b.num_rows
-        except (pa.ArrowInvalid, OSError) as e: raise BadInput(f, f'is cut short or damaged ({e})', 'get the data set again') from None
+        except (pa.ArrowInvalid, OSError) as e:
+            raise BadInput(f, f'is cut short or damaged ({e})', 'get the data set again') from None
 
 # %% ../nbs/03_readers.ipynb #809fc18d
-def _series_columns(schema): return [f.name for f in schema if pa.types.is_list(f.type) and pa.types.is_list(f.type.value_type)]
+def _series_columns(schema):
+    return [f.name for f in schema if pa.types.is_list(f.type) and pa.types.is_list(f.type.value_type)]
 
 def arrow_rows(
     folder:Path
 )->list: # of `Source`
-    "A source for each row; none if no column holds recordings; one for a damaged data set, which says so when it is read"
+    "A source for each row; none if no column holds recordings; one for a damaged data set: reading it will say so"
     res = []
     try:
         for n,b in _batches(folder):
             if not _series_columns(b.schema): return []
-            own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else [f'{folder.name}-{n+i}' for i in range(b.num_rows)]
+            own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else [f'{folder.name}-{n+i}'
+                                                                                         for i in range(b.num_rows)]
             res += [Source(str(folder), n+i, Path(str(w)).name) for i,w in enumerate(own)]
     except BadInput: return [Source(str(folder), 0)]
     return res
 
+# %% ../nbs/03_readers.ipynb #d8ed7b97
 def _arrow_value(path, row, key):
     "One cell of a data set: a list of lists"
     n = 0
@@ -1012,7 +1125,9 @@ def _arrow_value(path, row, key):
         if row is not None and first <= row < n: break
     else: raise BadInput(path, f'holds {n} recordings', 'say which: find_sources lists them')
     have = _series_columns(b.schema)
-    if key not in have: raise BadInput(path, f"holds no column {key!r} but {', '.join(have) or 'none with recordings'}", 'name one of these (--key)')
+    if key not in have:
+        raise BadInput(path, f"holds no column {key!r} but {', '.join(have) or 'none with recordings'}",
+                       'name one of these (--key)')
     return b.column(key)[row-first].values
 
 # %% ../nbs/03_readers.ipynb #ea287f9a
@@ -1068,15 +1183,21 @@ def walk(
     return sorted(found)
 
 # %% ../nbs/03_readers.ipynb #24c10a61
-_data = ('.nii','.nii.gz','.tsv','.csv','.txt','.dat','.1D','.npy','.npz','.h5','.hdf5','.mat','.gii','.HEAD','.mgz','.mgh')
+_data = ('.nii','.nii.gz','.tsv','.csv','.txt','.dat','.1D','.npy','.npz','.h5','.hdf5','.mat','.gii','.HEAD','.mgz',
+         '.mgh')
+
 _tables = ('.tsv','.csv','.txt','.1D')
-_no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|scans|motion|outliers|coordinates|README|CHANGES|xfm|^rp_|_mcf|\bfd\b|qc', re.I)
+
+_no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|scans|motion|outliers|coordinates'
+                       r'|README|CHANGES|xfm|^rp_|_mcf|\bfd\b|qc', re.I)
+
 _no_image = {'T1w','T2w','boldref','mask','dseg','probseg','sbref','epi','fieldmap','magnitude','phasediff','dwi','roi'}
 
 def _why_no_image(path):
     "Why an image is no series, as far as name and header say; '' where it may be one"
     n,e = path.name,bids_parts(path)
-    if re.search(r'\.(dscalar|dlabel|pscalar|plabel|pconn|dconn|dtseries_info)\.nii$', n): return 'is CIFTI, but no series over time'
+    if re.search(r'\.(dscalar|dlabel|pscalar|plabel|pconn|dconn|dtseries_info)\.nii$', n):
+        return 'is CIFTI, but no series over time'
     if n.endswith(('.dtseries.nii','.ptseries.nii')): return ''
     if n.endswith('.gii'): return 'is the surface of one hemisphere: give the series as CIFTI or as a volume'
     if e.get('desc')=='brain' or e.get('suffix') in _no_image: return f"is no series ({e.get('suffix')})"
@@ -1087,6 +1208,7 @@ def _why_no_image(path):
     except Exception: return '' # reading it will say what is wrong
     return '' if ndim>3 else f'is a {ndim}-D image'
 
+# %% ../nbs/03_readers.ipynb #0bd1fec4
 def _why_no_table(path):
     "Why a table is no series; '' where it may be one"
     n = path.name
@@ -1115,6 +1237,7 @@ def why_no_series(
     if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh')): return _why_no_image(path)
     return _why_no_table(path) if n.endswith(_tables) else ''
 
+# %% ../nbs/03_readers.ipynb #68157cdd
 def _look_into(top):
     "All that a folder holds"
     files,res,other = walk(top),[],{}
@@ -1128,12 +1251,16 @@ def _look_into(top):
         rows = arrow_rows(d)
         res += [Found(s) for s in rows] or [Found(Source(str(d)), 'passed over', 'is an Arrow data set without series')]
     said = some([f'{n} {k}' for k,n in sorted(other.items(), key=lambda o: -o[1])], 8)
-    if other: res.append(Found(Source(str(top)), 'passed over', f'files of kinds that hold no series: {said}', '', sum(other.values())))
+    if other:
+        res.append(Found(Source(str(top)), 'passed over', f'files of kinds that hold no series: {said}', '',
+                         sum(other.values())))
     return res
 
 # %% ../nbs/03_readers.ipynb #829a7543
 _spaces = ('MNI152NLin6Asym', 'MNI152NLin2009cAsym', 'MNI152', 'fsLR') # best first, then all others
+
 _descs = ('preproc', 'denoised', 'optcomDenoised', 'smoothAROMAnonaggr', 'denoisedSmoothed')
+
 _dens = ('91k', '2', '02')
 
 def _place(options, v): return options.index(v) if v in options else len(options)
@@ -1156,6 +1283,7 @@ def rank(
     return (unreadable, *hcp, _place(_spaces, e.get('space')), kind, _place(_descs, e.get('desc')),
             _place(_dens, e.get('den', e.get('res'))), path.name)
 
+# %% ../nbs/03_readers.ipynb #aa210b17
 def misfit(
     source:Source,
     atlas # `Atlas`
@@ -1184,19 +1312,30 @@ def _of_other_atlases(group, atlas):
     why = {f.source.name: misfit(f.source, atlas) for f in group if f.source.path.endswith(_tables)}
     return {} if len(why)==len(group) and all(why.values()) else {n:w for n,w in why.items() if w}
 
+# %% ../nbs/03_readers.ipynb #c3fb4ff2
+def _nameless(group):
+    "Failures, where several files have one name that does not say whose they are"
+    first = group[0].source
+    if len(group)<2 or first.who or who(first.path)[1]!='file name': return []
+    why = f'has a name that does not say whose it is: {len(group)} files are called {Path(first.path).name}'
+    remedy = "say it, for example --subject-pattern '([^/]+)/[^/]+$' where the folder is the person"
+    return [Found(f.source, 'failed', why, remedy) for f in group]
+
 def _one_of_group(group, atlas):
     "Of the files of one recording, one to read; the others with the reason why not"
-    if len(group)>1 and not group[0].source.who and who(group[0].source.path)[1]=='file name':
-        why = f'its name does not say whose it is: {len(group)} files are called {Path(group[0].source.path).name}'
-        return [Found(f.source, 'failed', why, "say it, for example --subject-pattern '([^/]+)/[^/]+$' where the folder is the person") for f in group]
+    if nameless := _nameless(group): return nameless
     other = _of_other_atlases(group, atlas)
-    res = [Found(f.source, 'passed over', f'is a table of another atlas: {other[f.source.name]}') for f in group if f.source.name in other]
+    res = [Found(f.source, 'passed over', f'is a table of another atlas: {other[f.source.name]}') for f in group
+           if f.source.name in other]
     first,*rest = sorted((f.source for f in group if f.source.name not in other), key=lambda s: rank(s, atlas))
     for s in rest:
-        if _twins(first, s): res.append(Found(s, 'failed', f'is a duplicate: {first.name} is the same subject, session, task and run', _say_who))
+        if _twins(first, s):
+            res.append(Found(s, 'failed', f'is a duplicate: {first.name} is the same subject, session, task and run',
+                             _say_who))
         else: res.append(Found(s, 'passed over', f'is the same recording, made in another way; taken is {first.name}'))
     return [Found(first), *res]
 
+# %% ../nbs/03_readers.ipynb #a35da969
 def choose(
     found:list, # of `Found`
     space:str=None, # take this space only
@@ -1207,7 +1346,9 @@ def choose(
     for f in found:
         own = bids_parts(f.source.path).get('space')
         if f.outcome or f.source.row is not None: res[f.source.name] = f
-        elif space and own!=space: res[f.source.name] = Found(f.source, 'passed over', f"is in the space {own or '(none said)'}, asked for was {space}")
+        elif space and own!=space:
+            res[f.source.name] = Found(f.source, 'passed over',
+                                       f"is in the space {own or '(none said)'}, asked for was {space}")
         else: groups.setdefault(f.source.key, []).append(f)
     for g in groups.values(): res |= {f.source.name:f for f in _one_of_group(g, atlas)}
     return [res[n] for n in dict.fromkeys(f.source.name for f in found)]
@@ -1217,7 +1358,8 @@ def _participants(top):
     "Rows of `participants.tsv` as {subject: covariates}"
     if not (f := top/'participants.tsv').is_file(): return {}
     t = pd.read_csv(f, sep='\t', dtype={'participant_id': str}, na_values='n/a')
-    if 'participant_id' not in t: raise BadInput(f, f'has the columns {list(t)}', "expected one called 'participant_id'")
+    if 'participant_id' not in t:
+        raise BadInput(f, f'has the columns {list(t)}', "expected one called 'participant_id'")
     rows = t.set_index('participant_id').astype(object).to_dict('index')
     return {str(i).removeprefix('sub-'): {k: v for k,v in row.items() if pd.notna(v)} for i,row in rows.items()}
 
@@ -1231,7 +1373,7 @@ def look(
     space:str=None, # of BIDS folders, take this space only, e.g. `fsLR`
     atlas=None # `Atlas`: of tables for several atlases, its own
 )->list: # of `Found`; folders sorted by name
-    "All that `inputs` hold, by names and headers alone: what is to be read, and what is not, and why; raises FileNotFoundError"
+    "All that `inputs` hold, by names and headers alone: what is to be read, what not and why; FileNotFoundError"
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = []
     for p in map(Path, inputs):
@@ -1240,12 +1382,13 @@ def look(
         else: found += _with_people(_look_into(p), p)
     return choose(found, space, atlas)
 
+# %% ../nbs/03_readers.ipynb #3ee3a3a3
 def find_sources(
     inputs, # a file or folder, or a list of them
     space:str=None, # of BIDS folders, take this space only, e.g. `fsLR`
     atlas=None # `Atlas`: of tables for several atlases, its own
 )->list: # of `Source`
-    "All recordings to read that `inputs` hold; raises FileNotFoundError, which says what was there, when there are none"
+    "All recordings to read that `inputs` hold; FileNotFoundError, which says what was there, when there are none"
     found = look(inputs, space, atlas)
     if res := [f.source for f in found if not f.outcome]: return res
     inputs = [inputs] if isinstance(inputs, (str, Path)) else inputs
@@ -1258,4 +1401,5 @@ def nothing_found(
     "What was there instead, and what would have counted"
     there = [f'{Path(f.source.path).name} {f.reason}' for f in found]
     kinds = ', '.join(f.words for f in formats.values())
-    return f"{', '.join(map(str, inputs))}: no fMRI found; there was {some(there, 5) or 'nothing'}; looked for {kinds}, in files that end in {', '.join(_data)}"
+    said = f"{', '.join(map(str, inputs))}: no fMRI found; there was {some(there, 5) or 'nothing'}"
+    return f"{said}; looked for {kinds}, in files that end in {', '.join(_data)}"
