@@ -299,6 +299,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.datasets._download': ('datasets.html#_download', 'brainlm/datasets.py'),
                                   'brainlm.datasets._fetch': ('datasets.html#_fetch', 'brainlm/datasets.py'),
                                   'brainlm.datasets._hcp_rest_files': ('datasets.html#_hcp_rest_files', 'brainlm/datasets.py'),
+                                  'brainlm.datasets._hdf5': ('datasets.html#_hdf5', 'brainlm/datasets.py'),
                                   'brainlm.datasets._http': ('datasets.html#_http', 'brainlm/datasets.py'),
                                   'brainlm.datasets._local': ('datasets.html#_local', 'brainlm/datasets.py'),
                                   'brainlm.datasets._mesh': ('datasets.html#_mesh', 'brainlm/datasets.py'),

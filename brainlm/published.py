@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from .atlas import Parcellation, load_parcellation
 from .scaling import ukb_1000
-from .preprocessing import resample_time
+from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
 from .model import BrainLM, Joint, differences, time_encoding
 

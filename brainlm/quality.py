@@ -10,12 +10,14 @@ import re
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from . import __version__
 from .atlas import plot_glass_brain
-from .preprocessing import dvars, qc_columns, qc_table
+from .cleaning import dvars
+from .preprocessing import qc_columns, qc_table
 from .recordings import Recording, RecordingStore
 from .report import figure_html, section, text, page, table_html
 
 # %% ../nbs/24_quality.ipynb #9f93ddd6
-_measures = dict(mean_fd_mm='mean FD (mm)', dvars_max='highest DVARS (robust SD)', dvars='mean DVARS (robust SD)', tsnr='temporal SNR', n_scrubbed='scrubbed frames', n_missing='missing parcels')
+_measures = dict(mean_fd_mm='mean FD (mm)', dvars_max='highest DVARS (robust SD)', dvars='mean DVARS (robust SD)',
+                 tsnr='temporal SNR', n_scrubbed='scrubbed frames', n_missing='missing parcels')
 
 def plot_quality(
     qc, # DataFrame from `qc_table`
@@ -30,9 +32,12 @@ def plot_quality(
     return fig
 
 def _out(qc, c): return qc['why'].str.contains(rf'\b{c} ').to_numpy()
+
 def _short(c): return _measures[c].split(' (')[0]
+
 def _why(words): return re.sub('|'.join(_measures), lambda m: _short(m[0]), words)
 
+# %% ../nbs/24_quality.ipynb #7bdfa231
 def _draw_measure(ax, qc, c, spread):
     "One measure: `spread` is where the dots lie up and down"
     x, out, (blue,orange) = qc[c].to_numpy(), _out(qc, c), [sns.color_palette('colorblind')[i] for i in (0,3)]
@@ -57,7 +62,8 @@ def plot_carpet(
     rec.show(parcellation, ax=ax); [im] = ax.images
     im.colorbar.remove(); fig.colorbar(im, ax=[top,ax], label='BOLD (z-score)', aspect=30, pad=.01)
     d, fd = dvars(rec.bold), rec.covariates.get('mean_fd_mm')
-    top.plot(np.arange(1, rec.n_time)*rec.tr_s, d, color='.2', lw=.7); top.set(ylabel='DVARS', ylim=(0,None)); sns.despine(ax=top)
+    top.plot(np.arange(1, rec.n_time)*rec.tr_s, d, color='.2',
+             lw=.7); top.set(ylabel='DVARS', ylim=(0,None)); sns.despine(ax=top)
     top.set_title(f'{rec.name}, {rec.provenance} data: mean DVARS {d.mean():.2f}' + (f', mean FD {fd:.2f} mm' if fd is not None else ''), fontsize=9, loc='left')
     ax.set_title('')
     for o in (top.yaxis, ax.yaxis, ax.xaxis): o.label.set_size(8)
@@ -81,19 +87,26 @@ def _about_measures(qc, title):
     none, same = [c for c in _measures if qc[c].isna().all()], [c for c in _measures if qc[c].nunique()==1]
     parts = [text("DVARS is the root mean square over parcels of the change from one frame to the next, each parcel in units of its robust standard deviation: white noise has 1.41, a jump of the head more. "
                   "Temporal SNR is mean over standard deviation before cleaning, median over parcels. FD is the framewise displacement; like the scrubbed frames it comes from the table of confounds.")]
-    if len(none)+len(same)<len(_measures): parts.append(figure_html(plot_quality(qc, title), f'A dot is a recording, a grey line the median; orange: a robust z above 3 ({title}).'))
-    if same: parts.append(text('The same wherever it is known: ' + ', '.join(f'{_measures[c]} {qc[c].dropna().iloc[0]:.3g}' for c in same) + '.'))
+    if len(none)+len(same)<len(_measures):
+        parts.append(figure_html(plot_quality(qc, title), f'A dot is a recording, a grey line the median; orange: a robust z above 3 ({title}).'))
+    if same:
+        parts.append(text('The same wherever it is known: ' + ', '.join(f'{_measures[c]} {qc[c].dropna().iloc[0]:.3g}'
+                                                                        for c in same) + '.'))
     if none: parts.append(text('Not known of any recording: ' + ', '.join(_measures[c] for c in none) + '.'))
     return section('Measures', *parts)
 
+# %% ../nbs/24_quality.ipynb #ed8ecbb7
 def _quality_table(qc, title):
     "The rows of `qc_table`, for people"
     why = [', '.join(_short(c) for c in _measures if re.search(rf'\b{c} ', o)) for o in qc['why']]
-    t = pd.DataFrame({'robust z': ['above 99' if z>99 else f'{z:.1f}' for z in qc['outlier']], 'stands out by': why}, qc.index)
+    t = pd.DataFrame({'robust z': ['above 99' if z>99 else f'{z:.1f}' for z in qc['outlier']], 'stands out by': why},
+                     qc.index)
     if qc['provenance'].nunique()>1: t['data'] = qc['provenance']
-    numbers = qc[[c for c in _measures if qc[c].notna().any()]].map('{:.4g}'.format).replace('nan', '').rename(columns=_short)
+    numbers = qc[[c for c in _measures
+                  if qc[c].notna().any()]].map('{:.4g}'.format).replace('nan', '').rename(columns=_short)
     t = t.join(numbers).assign(frames=qc['n_time'])
-    return table_html(t.set_axis(qc['name']).rename_axis('recording'), f'{title}; the robust z is the largest of all measures.', '')
+    return table_html(t.set_axis(qc['name']).rename_axis('recording'),
+                      f'{title}; the robust z is the largest of all measures.', '')
 
 def _about_outliers(qc, show, title, most=1000):
     "The table, outliers first"
@@ -101,23 +114,28 @@ def _about_outliers(qc, show, title, most=1000):
     return section('Outliers first', _quality_table(qc[:show], title), rest)
 
 # %% ../nbs/24_quality.ipynb #10e7a5d1
-_steps = dict(motion_correction='motion correction', normalisation='normalisation to MNI space', filtering='filtering', ica_denoising='ICA denoising')
+_steps = dict(motion_correction='motion correction', normalisation='normalisation to MNI space', filtering='filtering',
+              ica_denoising='ICA denoising')
 
 def _about_steps(store, title):
     "What is known of the four steps that were taken before BrainLM was trained"
-    t = store.table.reindex(columns=[*_steps]).astype(object).fillna('unknown'); words = ['found','done','missing','unknown']
+    t = store.table.reindex(columns=[*_steps]).astype(object).fillna('unknown'); words = ['found','done','missing',
+                                                                                          'unknown']
     n = pd.DataFrame({w: (t==w).sum() for w in words}).set_axis(_steps.values())
     how = [text('Confounds regressed by brainlm preprocess: ' + ', '.join(f'{k} in {v:,}' for k,v in s.value_counts().items()) + '.')] if 'strategy' in store.table and len(s := store.table['strategy'].dropna()) else []
     return section('The four steps of the paper', text("BrainLM was trained on recordings that had been corrected for motion, normalised, filtered and cleaned by ICA. Here is what this store knows of its own."),
         table_html(n, f'{title}: number of recordings. found: the files say that it was done before; done: by brainlm preprocess; missing: the files come from a program that does not do it; unknown: nobody says.', ''), *how)
 
+# %% ../nbs/24_quality.ipynb #452b9087
 def _about_missing(store, title, most=10):
     "Which parcels are missing, in how many recordings"
     p, some = store.parcellation, (store.table['n_missing']>0).to_numpy().nonzero()[0]
     if not len(some): return section('Missing parcels', text('None: every recording has every parcel.'))
-    n = sum(np.isnan(store.read(i, 0, 1)[0]).astype(int) for i in some); order = np.argsort(-n, kind='stable')[:min(most, (n>0).sum())]
+    n = sum(np.isnan(store.read(i, 0, 1)[0]).astype(int)
+            for i in some); order = np.argsort(-n, kind='stable')[:min(most, (n>0).sum())]
     rows = pd.DataFrame({'network': [p.networks()[j] or 'none' for j in order], 'recordings': n[order], 'share': [f'{n[j]/len(store):.1%}' for j in order]}, pd.Index([p.names[j] for j in order], name='parcel'))
-    fig = plot_glass_brain(np.where(n>0, 100*n/len(store), np.nan), p, f'{title}: missing parcels', 'recordings (%)', vmin=0).frame_axes.figure
+    fig = plot_glass_brain(np.where(n>0, 100*n/len(store), np.nan), p, f'{title}: missing parcels', 'recordings (%)',
+                           vmin=0).frame_axes.figure
     return section('Missing parcels', text(f"{len(some):,} of {len(store):,} recordings lack a parcel or more; {(n>0).sum():,} of {len(p):,} parcels are missing somewhere. A missing parcel is masked in the model, not filled with zeros."),
         figure_html(fig, f'Where parcels are missing, and in how many recordings; rings are parcels that all have ({title}).'),
         table_html(rows, f'{title}: {"the parcels" if (n>0).sum()<=most else f"the {most} parcels"} missing most often.', ''))
@@ -126,7 +144,8 @@ def _about_carpets(store, qc, heading, words):
     "Carpet plots of the recordings in the rows of `qc`"
     def one(o):
         why = f'stands out by {_why(o.why)}' if o.why else f'does not stand out (largest robust z {o.outlier:.1f})'
-        return figure_html(plot_carpet(store[o.recording], store.parcellation), f'{o.name}, {o.provenance} data: {why}.', 100, 128)
+        return figure_html(plot_carpet(store[o.recording], store.parcellation),
+                           f'{o.name}, {o.provenance} data: {why}.', 100, 128)
     return section(heading, text(words), *(one(o) for o in qc.itertuples(index=False))) if len(qc) else ''
 
 # %% ../nbs/24_quality.ipynb #a46c3e85
@@ -142,6 +161,7 @@ def qc_page(
     facts = ' · '.join(f'{k} {v}' for k,v in store._facts().items())
     return page(f'Quality of {store.name}', text(f'{facts} · brainlm {__version__}', 'sub'),
         f'<div class="verdict">{text(stands_out(qc))}{text("Nothing was removed: whether an outlier is a bad recording is for you to say.")}</div>',
-        _about_measures(qc, title), _about_outliers(qc, show, title), _about_steps(store, title), _about_missing(store, title),
+        _about_measures(qc, title), _about_outliers(qc, show,
+                                                    title), _about_steps(store, title), _about_missing(store, title),
         _about_carpets(store, qc[:show], 'Carpet plots, worst first', 'A row is a parcel, z-scored over time and placed by Yeo-7 network; orange rows are missing. Vertical stripes across all networks are seldom neural.'),
         _about_carpets(store, qc.loc[usual], 'Two usual ones' if len(usual)>1 else 'A usual one', 'Nearest to the median of the largest robust z, for comparison.'))

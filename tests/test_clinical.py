@@ -13,7 +13,7 @@ import brainlm.clinical as bc
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.baselines import Flat, TunedReader
 from brainlm.metrics import prediction_scores
-from brainlm.preprocessing import Atlas
+from brainlm.readers import Atlas
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 

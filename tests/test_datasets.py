@@ -206,7 +206,7 @@ def test_pain_task_is_read_out_of_a_wheel(tmp_path, monkeypatch):
 def test_development_fmri_on_files_laid_out_like_it(tmp_path):
     "Through nilearn itself, which takes what is there: small images, the confounds of fMRIPrep, four people"
     import nibabel as nib
-    from brainlm.preprocessing import Atlas
+    from brainlm.readers import Atlas
     d = tmp_path/'development_fmri'/'development_fmri'; d.mkdir(parents=True); rng = np.random.default_rng(0); n = 60
     people = pd.DataFrame(dict(participant_id=[f'sub-pixar{i:03}' for i in (1,2,123,124)], Age=[4.5,7.,21.,30.], AgeGroup=['4yo','7yo','Adult','Adult'], Child_Adult=['child','child','adult','adult'], Gender=['M','F','F','M'], Handedness=['R']*4))
     people.to_csv(d/'participants.tsv', sep='\t', index=False)

@@ -10,7 +10,8 @@ import numpy as np, pytest
 from dataclasses import replace
 from html.parser import HTMLParser
 from brainlm.atlas import load_parcellation
-from brainlm.preprocessing import Atlas, preprocess
+from brainlm.preprocessing import preprocess
+from brainlm.readers import Atlas
 from brainlm.recordings import RecordingStore
 
 
