@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),-
 SOURCES := settings.ini setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench readme clean
+.PHONY: help demo test empty bare docs bench readme clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -16,6 +16,12 @@ demo: $(VENV)/.run  ## real fMRI to a trained model and a report, in runs/demo
 
 test: $(VENV)/.dev  ## every check, notebook and test, and the site
 	$(BIN)/python -m pytest
+
+empty: $(VENV)/.dev  ## what reads data, in a clone with nothing beside it and no network
+	$(BIN)/python tools/elsewhere.py empty
+
+bare: $(VENV)/.dev  ## the wheel, installed into a bare environment (2 GB)
+	$(BIN)/python tools/elsewhere.py bare
 
 docs: $(VENV)/.dev  ## render the site into _docs
 	$(BIN)/python tools/docs.py --strict
