@@ -7,7 +7,6 @@ from brainlm.plots import *
 
 # %% ../nbs/09_plots.ipynb #f1a20acd
 import subprocess, sys
-import matplotlib; matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from brainlm.atlas import load_parcellation
 from brainlm.recordings import Recording
@@ -16,6 +15,7 @@ from brainlm.recordings import Recording
 # %% ../nbs/09_plots.ipynb #2dff38be
 @pytest.fixture(autouse=True)
 def closed():
+    plt.switch_backend('Agg')
     yield
     plt.close('all')
 
