@@ -1,6 +1,10 @@
 "nbdev processors of this project: written by hand, for nbdev needs them before it exports anything"
+import ast, io, re, tokenize
+from html import escape
 from pathlib import Path
+from fastcore.nbio import mk_cell
 from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup, patch_name
 from nbdev.process import Processor
 
 _head = '''"Tests of `{mod}`"
@@ -28,6 +32,172 @@ class ExportTests(Processor):
         f.parent.mkdir(exist_ok=True)
         if new!=old: f.write_text(new, encoding='utf-8')
 
+
 def fold_tests(cell):
     "Fold the code of `#| test` cells on the site"
-    if cell.cell_type=='code' and 'test' in cell.directives_: cell.source = '#| code-fold: true\n#| code-summary: "Test"\n'+cell.source
+    if cell.cell_type=='code' and 'test' in cell.directives_: cell.source = folded(cell.source, 'Test')
+
+# The site: what the exported cells define
+
+defs = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+def repository(cfg):
+    "The address of the repository in pyproject.toml; '' where none stands there but the placeholder"
+    return '' if re.search('OWNER|example', cfg.git_url) else cfg.git_url
+
+def names(node):
+    "The names that a statement defines; a method that is defined outside of its class is `Class.method`"
+    if isinstance(node, ast.ClassDef): return [node.name]
+    if isinstance(node, defs):
+        found = patch_name(node)
+        first = node.args.args[0] if node.args.args else None
+        if found==node.name and first and first.arg=='self' and first.annotation: found = f'{ast.unparse(first.annotation)}.{found}'
+        return found if isinstance(found, list) else [found]
+    targets = getattr(node, 'targets', [getattr(node, 'target', None)])
+    return [o.id for t in targets for o in (t.elts if isinstance(t, ast.Tuple) else [t]) if isinstance(o, ast.Name)]
+
+def is_public(name): return not any(part.startswith('_') and not part.startswith('__') for part in name.split('.'))
+
+def lines(src, a, b): return '\n'.join(src.splitlines()[a-1:b])
+
+def split_cell(src):
+    "The parts of an exported cell, each of which ends with a public definition, but perhaps the last: (code, statements)"
+    body, start, part = ast.parse(src).body, 1, []
+    last = len(src.splitlines())
+    for i,node in enumerate(body):
+        part.append(node)
+        shown = isinstance(node, defs) and is_public(names(node)[0])
+        more = any(isinstance(o, defs) and is_public(names(o)[0]) for o in body[i+1:])
+        if i+1<len(body) and not (shown and more): continue
+        end = last if i+1==len(body) else node.end_lineno
+        yield lines(src, start, end).strip('\n'), part
+        start, part = end+1, []
+
+def header(src, node):
+    "The definition as it is written, up to its body"
+    first = node.body[0]
+    rows = src.splitlines()[node.lineno-1:first.lineno]
+    if first.lineno>node.lineno and not rows[-1][:first.col_offset].strip(): rows.pop()
+    else: rows[-1] = rows[-1].encode()[:first.col_offset].decode()
+    return '\n'.join(rows).rstrip()
+
+def signature(src, node):
+    "How `node` is called; of a class its first line, and `__init__` where it has one"
+    if not isinstance(node, ast.ClassDef): return header(src, node)
+    init = [o for o in node.body if isinstance(o, defs) and o.name=='__init__']
+    mark = ''.join(f'@{ast.unparse(o)}\n' for o in node.decorator_list if 'dataclass' in ast.unparse(o))
+    return mark + '\n'.join([header(src, node), *(' '*o.col_offset+header(src, o).lstrip() for o in init)])
+
+def comments(src):
+    "The comments of `src`, by the number of their line"
+    tokens = tokenize.generate_tokens(io.StringIO(src).readline)
+    return {t.start[0]: t.string.strip('# ') for t in tokens if t.type==tokenize.COMMENT}
+
+def fields(src, node):
+    "The options of a dataclass: (name, type, default, comment)"
+    if not any('dataclass' in ast.unparse(o) for o in node.decorator_list): return
+    notes = comments(src)
+    for o in node.body:
+        if not isinstance(o, ast.AnnAssign): continue
+        default = ast.get_source_segment(src, o.value) if o.value else ''
+        if m := re.search(r'default_factory=(\w+)', default): default = f'{m[1]}()'
+        yield o.target.id, ast.get_source_segment(src, o.annotation), default, notes.get(o.end_lineno, '')
+
+def methods(node):
+    "The public methods and properties in the body of a class: (name, arguments, docstring)"
+    for o in node.body:
+        if not isinstance(o, defs[:2]) or o.name.startswith('_'): continue
+        args = [a.arg for a in o.args.posonlyargs+o.args.args+o.args.kwonlyargs if a.arg not in ('self','cls')]
+        prop = any('property' in ast.unparse(d) for d in o.decorator_list)
+        yield o.name, '' if prop else f"({', '.join(args)})", ast.get_docstring(o) or ''
+
+def spans(text): return re.sub(r'`([^`]+)`', r'<code>\1</code>', escape(text))
+
+def table(head, rows, cls):
+    "Raw HTML for a table, which both engines pass on; `rows` are lists of HTML"
+    top = ''.join(f'<th>{o}</th>' for o in head)
+    body = '\n'.join('<tr>'+''.join(f'<td>{o}</td>' for o in r)+'</tr>' for r in rows)
+    return raw(f'<table class="{cls}">\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>')
+
+def raw(html): return f'```{{=html}}\n{html}\n```'
+def code(text): return f'<code>{escape(text)}</code>' if text else ''
+
+def field_table(src, node):
+    rows = [[code(name), code(kind), code(default), spans(note)] for name,kind,default,note in fields(src, node)]
+    return table(('Option', 'Type', 'Default', 'Meaning'), rows, 'options') if rows else ''
+
+def method_table(node):
+    found = list(methods(node))
+    if not any(doc for _,_,doc in found): return ''
+    rows = [[f'<code id="{anchor(node.name)}.{anchor(name)}">.{name}{escape(args)}</code>', spans(doc.split('\n\n')[0])]
+            for name,args,doc in found]
+    return table(('Method', 'What it gives'), rows, 'methods') if rows else ''
+
+def prose(text):
+    "A docstring as Markdown: what is no code loses no character to it"
+    parts = re.split(r'(`[^`]*`)', text)
+    return ''.join(o if i%2 else re.sub(r'([*_<$\\]|\[(?=[^\]]*\]\())', r'\\\1', o) for i,o in enumerate(parts))
+
+def folded(src, summary):
+    "The code `src` as a cell that opens with a click"
+    return f'#| code-fold: true\n#| code-summary: "{summary}"\n{src}'
+
+def anchor(name): return name.lower()
+
+class Definitions(Processor):
+    """Show what exported cells define, in their order: signature, docstring, table of options, and under it the code, folded.
+
+    It reads the source and runs nothing, so a signature is what its author wrote."""
+    def begin(self): self.mod,self.found = None,[]
+    def _default_exp_(self, cell, exp): self.mod = exp
+
+    def end(self):
+        self.where = self.positions() if self.mod else {}
+        self.nb.cells = [new for c in self.nb.cells if c and c.get('source') is not None for new in self.shown(c)]
+        self.nb.metadata.update(definitions=self.found, module=self.mod)
+
+    def positions(self):
+        "The line of the module in which each name is defined"
+        tree = ast.parse((get_config().lib_path/f'{self.mod}.py').read_text(encoding='utf-8'))
+        return {name:node.lineno for node in tree.body for name in names(node)}
+
+    def source(self, name):
+        "Where the source of `name` can be read: in the repository, or on a page of the site"
+        cfg = get_config()
+        if not (line := self.where.get(name)): return ''
+        repo = repository(cfg)
+        return f'{repo}/blob/{cfg.branch}/{cfg.lib_path.name}/{self.mod}.py#L{line}' if repo else f'source/{self.mod}.md#L-{line}'
+
+    def shown(self, cell):
+        "The cells that stand for `cell` on the site"
+        d = cell.directives_ if cell.cell_type=='code' else {}
+        if d.keys() & {'export','exporti','exports'}:
+            for part,nodes in split_cell(re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip('\n')): yield from self.part(part, nodes)
+        elif not d.keys() & {'hide','default_exp'}: yield cell
+
+    def part(self, src, nodes):
+        nodes = ast.parse(src).body     # with line numbers of their own
+        public = [o for o in nodes if isinstance(o, defs) and is_public(names(o)[0])]
+        others = list(dict.fromkeys(n for o in nodes if o not in public for n in names(o)))
+        here = dict.fromkeys(anchor(n) for n in others)
+        if others: yield mk_cell(raw(''.join(f'<a class="target" id="{escape(a)}"></a>' for a in here)), 'markdown')
+        for o in public: yield mk_cell(self.entry(src, o), 'markdown')
+        if not public: self.found += [dict(name=n, kind='constant', doc='') for n in others if not n.startswith('_')]
+        plain = all(isinstance(o, (ast.Assign, ast.AnnAssign, ast.Expr)) for o in nodes) and len(src.splitlines())<=8
+        yield mk_cell(src if plain and others else folded(src, self.summary(public, others)))
+
+    def summary(self, public, others):
+        if public: return 'Show the code'
+        return f"Code: {', '.join(others)}" if others else 'Imports'
+
+    def entry(self, src, node):
+        "The part of the page about one public function or class"
+        all_names, doc = names(node), ast.get_docstring(node) or ''
+        kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if '.' in all_names[0] else 'function'
+        self.found += [dict(name=n, kind=kind, doc=doc.split('\n\n')[0]) for n in all_names]
+        link = self.source(all_names[0])
+        parts = [f"### {' · '.join(all_names)} {{#{anchor(all_names[0])} .definition}}",
+                 f'[source]({link}){{.source-link}}' if link else '',
+                 f'```python\n{signature(src, node)}\n```', NbdevLookup().linkify(prose(doc))]
+        if kind=='class': parts += [field_table(src, node), method_table(node)]
+        return '\n\n'.join(o for o in parts if o)

@@ -1,20 +1,8 @@
-"What must agree across files: exports, notebooks, README, versions, sidebar, site"
-import ast
-import importlib.util
-import json
-import re
-import shutil
-import subprocess
-import sys
-import tomllib
-import warnings
+"What must agree across files: exports, notebooks, README, versions, sidebar"
+import ast, json, re, shutil, subprocess, sys
 from configparser import ConfigParser
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-import pytest
-import yaml
-
+import pytest, yaml
 import brainlm
 
 root = Path(__file__).resolve().parents[1]
@@ -115,67 +103,4 @@ def test_readme_says_what_exists():
 
 def test_sidebar_lists_every_notebook():
     listed = re.findall(r'[\w-]+\.ipynb', (root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))
-    assert sorted(listed)==[nb.name for nb in notebooks]
-
-# Lines: three counts that may only fall
-
-@pytest.fixture(scope='module')
-def house():
-    "The script that measures, as a module"
-    spec = importlib.util.spec_from_file_location('house', root/'tools'/'house.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-def test_lines_only_get_better(house):
-    kept,now = json.loads((root/house.kept).read_text(encoding='utf-8')),house.ratchet()
-    worst = ', '.join(f'{nb} {sum(n)}' for nb,n in list(house.by_room().items())[:5])
-    rose = [f'{k}: found {now[k]}, expected at most {v}' for k,v in kept.items() if now[k]>v]
-    assert not rose, f"{'; '.join(rose)}; most are in {worst} (`python tools/house.py --only rooms` counts all)"
-    fell = [f'{k}: {v} before, {now[k]} now' for k,v in kept.items() if now[k]<v]
-    if fell: warnings.warn(f"{'; '.join(fell)}: keep it with `python tools/house.py --lower`", stacklevel=1)
-
-def test_the_measure_itself(house):
-    assert house.joined('a = 1; b = 2\nif a: b = 3\nx = "; y"\nfor o in x: a; b\n')=={1, 4}
-    long = '#| export\n'+'x = 1\n\n'*21
-    assert house.too_long(long) and not house.too_long('#| long: a table\n'+long) and house.length(long)==21
-
-# The site
-
-class Page(HTMLParser):
-    "The links and the anchors of an HTML page"
-    def __init__(self, path):
-        super().__init__()
-        self.links,self.loads,self.ids = [],[],set()
-        self.feed(path.read_text(encoding='utf-8'))
-    def handle_starttag(self, tag, attrs):
-        a = dict(attrs)
-        self.ids |= {a.get('id'), a.get('name')}
-        if tag=='a' and a.get('href'): self.links.append(a['href'])
-        elif tag=='link' and a.get('rel') in ('stylesheet','icon'): self.loads.append(a['href'])
-        elif tag in ('img','script','source') and a.get('src'): self.loads.append(a['src'])
-
-@pytest.fixture(scope='module')
-def site():
-    command(sys.executable, root/'tools'/'docs.py', '--engine', 'smalldocs', '--strict')
-    return {f:Page(f) for f in (root/'_docs').rglob('*.html')}
-
-def test_site_links_lead_somewhere(site):
-    bad = []
-    for f,page in site.items():
-        for link in page.links+page.loads:
-            u = urlsplit(link)
-            if u.scheme or u.netloc: continue
-            to = (f.parent/unquote(u.path)).resolve() if u.path else f
-            if to.is_dir(): to /= 'index.html'
-            if not to.exists() or u.path.startswith('/') or (u.fragment and to in site and unquote(u.fragment) not in site[to].ids): bad.append(f'{f.name}: {link}')
-    assert not bad, 'dead links in the site:\n'+'\n'.join(bad)
-
-def test_site_needs_no_network(site):
-    bad = [f'{f.name}: {o}' for f,page in site.items() for o in page.loads if urlsplit(o).netloc]
-    bad += [f'{f.name}: {o}' for f in (root/'_docs').rglob('*.css') for o in re.findall(r'(?:url\(|@import )["\']?(https?:[^"\')]+)', f.read_text(encoding='utf-8'))]
-    assert not bad, 'loaded from elsewhere:\n'+'\n'.join(bad)
-
-def test_site_has_every_page(site):
-    names = {'index.html' if nb.stem=='index' else re.sub(r'^\d+\w*?_', '', nb.stem)+'.html' for nb in notebooks}
-    assert names <= {f.name for f in site}
+    assert listed==['index.ipynb', *(nb.name for nb in notebooks if nb.stem!='index')], 'the order is that of the numbers'

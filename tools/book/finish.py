@@ -1,0 +1,108 @@
+"What is done to the rendered pages: formulas, first uses of terms, numbers that stay together"
+import json, re
+from html import unescape
+from html.parser import HTMLParser
+from latex2mathml.converter import convert
+
+closed = {'a','code','pre','script','style','summary','svg','math','button','h1','h2','h3','h4','h5','h6','title'}
+empty = {'img','br','hr','input','meta','link','wbr','col','source'}
+
+def each_text(html, change):
+    "`html` with `change(text, tags)` in place of every piece of running text; `tags` are the elements around it"
+    out, tags = [], []
+    for i,part in enumerate(re.split(r'(<[^>]*>)', html)):
+        if i%2:
+            m = re.match(r'<(/?)([\w-]+)', part)
+            if m and m[1]: close(tags, m[2])
+            elif m and m[2] not in empty and not part.endswith('/>'): tags.append(m[2])
+        elif part.strip() and not closed & set(tags): part = change(part, tags)
+        out.append(part)
+    return ''.join(out)
+
+def close(tags, name):
+    if name in tags:
+        while tags.pop()!=name: pass
+
+def keep_together(text, tags):
+    "An interval such as [0.1, 0.4] is not broken inside its brackets"
+    return re.sub(r'\[[−+-]?\d[\d.,\s%−+-]*[\])]', r'<span class="together">\g<0></span>', text)
+
+def terms(page):
+    "The terms of the glossary: its headings, with the forms that its `forms` attribute adds"
+    for m in re.finditer(r'^##+ (.+?) \{#([\w-]+)(?: forms="([^"]*)")?\}', page, re.M):
+        yield m[2], [m[1], *(m[3].split('|') if m[3] else [])]
+
+def link_terms(known, seen=None):
+    "A change for `each_text` that links the first use of each term, in paragraphs and lists, to the glossary"
+    left = {o:(anchor, forms) for anchor,forms in known for o in forms}
+    def change(text, tags):
+        if not left or not {'p','li'} & set(tags): return text
+        pattern = '|'.join(re.escape(o) for o in sorted(left, key=len, reverse=True))
+        def link(m):
+            if m[0] not in left: return m[0]
+            anchor, forms = left[m[0]]
+            for o in forms: left.pop(o, None)
+            return f'<a class="term" href="glossary.html#{anchor}">{m[0]}</a>'
+        return re.sub(rf'(?<![\w@-])(?:{pattern})(?![\w-])', link, text)
+    return change
+
+def formula(m):
+    return convert(unescape(m[2]), display='block' if m[1]=='display' else 'inline')
+
+def in_main(html, change):
+    "`html` with `change` done to what stands in its <main>"
+    return re.sub(r'(<main\b[^>]*>)(.*)(</main>)', lambda m: m[1]+change(m[2])+m[3], html, flags=re.S)
+
+def finish(out, known, chapters):
+    "Change the pages below `out`: formulas as MathML, which needs no network; terms linked in `chapters`; no link to a symbol that is not there"
+    pages = {f:f.read_text(encoding='utf-8') for f in out.rglob('*.html')}
+    ids = {f:set(re.findall(r'\bid="([^"]+)"', t)) for f,t in pages.items()}
+    for f,t in pages.items():
+        def unlink(m, f=f):
+            to = ids.get(f.parent/m[2] if m[2] else f, ())
+            return f'<code>{m[4]}</code>' if m[4].lower().endswith(m[3]) and m[3] not in to else m[0]
+        new = re.sub(r'(<a href="([^"#:]*)#([\w.]+)">)<code>([^<]+)</code></a>', unlink, t)
+        new = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', formula, new, flags=re.S)
+        new = re.sub(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?', '', new)
+        new = re.sub(r'<img (?![^>]*loading=)', '<img loading="lazy" ', new)
+        new = in_main(new, lambda s: each_text(s, keep_together))
+        if f.stem in chapters: new = in_main(new, lambda s: each_text(s, link_terms(known)))
+        if new!=t: f.write_text(new, encoding='utf-8')
+    for f in out.rglob('*.css'):            # a theme asks for fonts from elsewhere
+        t = f.read_text(encoding='utf-8')
+        new = re.sub(r'@import url\([^)]*\);?', '', t)
+        if new!=t: f.write_text(new, encoding='utf-8')
+
+class Words(HTMLParser):
+    "The words of a page by section: [anchor, heading, text]; code and what it printed are left out"
+    def __init__(self, html):
+        super().__init__()
+        self.sections, self.tags = [['', '', '']], []
+        self.feed(re.search(r'<main\b.*</main>', html, re.S)[0])
+
+    def handle_starttag(self, tag, attrs):
+        if tag in empty: return
+        a = dict(attrs)
+        self.tags.append((tag, tag in ('details','script','style','nav','math') or 'cell' in (a.get('class') or '').split()))
+        if 'data-anchor-id' in a: self.sections.append([a['data-anchor-id'], '', ''])
+
+    def handle_endtag(self, tag):
+        while self.tags and self.tags.pop()[0]!=tag: pass
+
+    def handle_data(self, data):
+        if any(hidden for _,hidden in self.tags): return
+        heading = any(re.fullmatch('h[2-6]', tag) for tag,_ in self.tags)
+        self.sections[-1][1 if heading else 2] += data
+
+def search_index(out):
+    "Write what the search reads: as JSON, and as a script for pages that are read from disk"
+    found = []
+    for f in sorted(out.glob('*.html')):
+        html = f.read_text(encoding='utf-8')
+        title = unescape(re.sub(r'<[^>]+>', '', re.search(r'<title>(.*?)</title>', html, re.S)[1])).split(' – ')[0]
+        for anchor,heading,text in Words(html).sections:
+            to = f.name+(f'#{anchor}' if anchor else '')
+            found.append(dict(objectID=to, href=to, title=title, section=' '.join(heading.split()), text=' '.join(text.split())))
+    text = json.dumps(found, ensure_ascii=False)
+    (out/'search.json').write_text(text, encoding='utf-8')
+    (out/'search.js').write_text(f'window.searchIndex = {text}', encoding='utf-8')
