@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['zscored', 'fisher_z', 'correlation', 'correlations', 'upper', 'resamples', 'person_weights', 'percentiles',
-           't_interval', 'bca_interval', 'mean_interval', 'holm', 'fdr']
+           't_interval', 'bca_interval', 'mean_interval', 'holm', 'fdr', 'nan_mean', 'subject_means', 'Means',
+           'permutation_p', 'shuffled_labels', 'group_interval', 'checked_confounds', 'design', 'paired_effects',
+           'group_effects', 'two_groups', 'checked_contrast', 'contrast', 'spins']
 
 # %% ../nbs/08_stats.ipynb #eec828d2
 import warnings
 import numpy as np, pandas as pd
 from scipy import stats as dist
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 from statsmodels.stats.multitest import multipletests
-from .basics import one_of
+from .basics import one_of, some
+from .atlas import Parcellation
 
 # %% ../nbs/08_stats.ipynb #66bf0ecd
 def zscored(
@@ -169,3 +174,255 @@ def fdr(
 )->np.ndarray: # of the same shape
     "q of Benjamini and Hochberg: of those below .05, about 5 % are false"
     return _corrected(p, 'fdr_bh')
+
+# %% ../nbs/08_stats.ipynb #a9ffad21
+def nan_mean(
+    v, # of any shape
+    axis=0, # one axis, or several
+)->np.ndarray: # NaN where there is nothing
+    "Mean over what is there"
+    v = np.asarray(v)
+    n = (~np.isnan(v)).sum(axis)
+    return np.where(n>0, np.nansum(v, axis)/np.maximum(n, 1), np.nan)
+
+# %% ../nbs/08_stats.ipynb #c5846a6c
+def subject_means(
+    values, # [recording, ...]
+    subjects, # [recording]
+)->tuple: # names of the subjects, sorted, and their means [subject, ...]
+    "Mean over the recordings of each subject, NaN left out"
+    names,at = np.unique(subjects, return_inverse=True)
+    values = np.asarray(values)
+    return names, np.stack([nan_mean(values[at==i]) for i in range(len(names))])
+
+# %% ../nbs/08_stats.ipynb #ff3754a5
+class Means:
+    "Means by key of what is added in batches, NaN left out"
+    def __init__(self): self.sums,self.counts = {},{}
+    def add(self,
+        keys, # [row], e.g. the subject of each window
+        values, # [row, ...]
+    ):
+        for k,v in zip(keys, np.asarray(values, np.float64)):
+            there = ~np.isnan(v)
+            self.sums[k] = self.sums.get(k, 0)+np.where(there, v, 0)
+            self.counts[k] = self.counts.get(k, 0)+there
+    def each(self)->np.ndarray: # [key, ...], in the order in which keys came
+        return np.stack([self.sums[k]/np.where(n>0, n, np.nan) for k,n in self.counts.items()])
+    def mean(self)->np.ndarray: # [...], mean of the means
+        return nan_mean(self.each())
+
+# %% ../nbs/08_stats.ipynb #519a2ea1
+def permutation_p(
+    null, # [draw, ...], what shuffling gave
+    value, # [...]
+    two_sided:bool=False, # large of either sign
+)->np.ndarray: # [...]
+    "Share of draws, the result among them, that are at least as large"
+    null,value = np.asarray(null), np.asarray(value)
+    if two_sided: null,value = np.abs(null), np.abs(value)
+    return (1+(null>=value).sum(0))/(1+len(null))
+
+# %% ../nbs/08_stats.ipynb #b632419b
+def shuffled_labels(
+    y, # [item]
+    groups, # [item], items that stay together
+    n:int, # shuffles
+    seed:int=0,
+): # iterator of [item]
+    "Labels given to other groups of the same size: those of a group stay together"
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups==k) for k in np.unique(groups)]
+    alike = [[m for m in members if len(m)==size] for size in sorted({len(m) for m in members})]
+    for _ in range(n):
+        out = y.copy()
+        for same in alike:
+            for a,b in zip(same, rng.permutation(len(same))): out[a] = y[same[b]]
+        yield out
+
+# %% ../nbs/08_stats.ipynb #5cdd4cbb
+def group_interval(
+    values, # [item]
+    groups, # [item], items that are drawn together
+    n_boot:int=2000, level:float=.95, seed:int=0, # of the bootstrap over groups
+)->np.ndarray: # low and high
+    "Interval of the mean over items, when groups of them are resampled"
+    at = np.unique(groups, return_inverse=True)[1]
+    s,n = np.bincount(at, values), np.bincount(at)
+    w = resamples(len(n), n_boot, seed)
+    return percentiles(w@s/(w@n), level)
+
+# %% ../nbs/08_stats.ipynb #53c38af1
+def checked_confounds(
+    confounds, # to be a table
+    n:int, # recordings
+)->pd.DataFrame: # itself
+    "ValueError where the table does not fit `n` recordings, or lacks values"
+    if not isinstance(confounds, pd.DataFrame) or len(confounds)!=n:
+        found = f'{type(confounds).__name__} with {len(confounds)} rows'
+        raise ValueError(f"confounds: found {found}, expected a table with one for each of {n} recordings")
+    lost = (confounds.isna() | confounds.isin([np.inf, -np.inf])).sum()
+    if lost.any():
+        name = lost.index[lost>0][0]
+        found = f'{lost[name]} missing values in {name!r} (infinite ones count)'
+        raise ValueError(f"confounds: found {found}, expected none; leave these recordings out")
+    return confounds
+
+# %% ../nbs/08_stats.ipynb #1619c785
+def _word_columns(c, train, name):
+    "A column of 0 and 1 for each word of the training people but the first"
+    c = c.astype(str)
+    words = sorted(c[train].unique())
+    if new := sorted(set(c)-set(words)): warnings.warn(f"confounds: {name!r} is {new[0]!r} in no training recording")
+    return np.stack([c==w for w in words[1:]], 1).astype(float) if len(words)>1 else np.zeros((len(c), 0))
+
+def design(
+    confounds:pd.DataFrame, # a row for each recording: numbers, or words such as the site
+    train, # bool [recording]
+)->np.ndarray: # [recording, column]: numbers z-scored by the training people, a column for each word but one that they have
+    "Confounds as numbers. ValueError for missing values; a word that no training person has counts as the first, with a warning."
+    confounds,train = checked_confounds(confounds, len(train)), np.asarray(train)
+    columns = [np.zeros((len(confounds), 0))]
+    for name,c in confounds.items():
+        if pd.api.types.is_numeric_dtype(c) and c.dtype!=bool:
+            v = c.to_numpy(float)
+            columns.append((v-v[train].mean())[:,None]/(v[train].std() or 1))
+        else: columns.append(_word_columns(c, train, name))
+    return np.concatenate(columns, 1)
+
+# %% ../nbs/08_stats.ipynb #623ef46a
+def paired_effects(
+    y, # [subject, feature], differences within subjects
+    rng, # numpy generator
+    n_permutations:int=2000, n_boot:int=1000,
+)->tuple: # t [feature], its null [permutation, feature], d [feature], and d of resampled subjects [draw, feature]
+    "Differences within subjects, tested by flipping signs"
+    n = len(y)
+    def d(y): return y.mean(0)/y.std(0, ddof=1)
+    def t(y): return y.mean(0)/(y.std(0, ddof=1)/np.sqrt(n))
+    null = np.stack([t(y*rng.choice((-1., 1.), (n,1))) for _ in range(n_permutations)])
+    return t(y), null, d(y), np.stack([d(y[rng.integers(n, size=n)]) for _ in range(n_boot)])
+
+# %% ../nbs/08_stats.ipynb #8a4d7d9c
+def _rest(z, y):
+    "What the columns z [subject, k] leave of y"
+    q = np.linalg.qr(z)[0]
+    return y-q@(q.T@y)
+
+def _group_t(y, g, z):
+    "t of the group g [subject] for y [subject, feature], nuisance z [subject, k] in both"
+    g,y = _rest(z, g), _rest(z, y)
+    b = g@y/(g@g)
+    e = y-g[:,None]*b
+    return b/np.sqrt((e*e).sum(0)/(len(y)-z.shape[1]-1)/(g@g))
+
+def group_effects(
+    y, # [subject, feature]
+    g, # [subject], 0. or 1.
+    z, # [subject, k], columns to regress out, a constant among them
+    rng, n_permutations:int=2000, n_boot:int=1000, # as in `paired_effects`
+)->tuple: # as from `paired_effects`
+    "The group 1 minus the group 0, tested by shuffling what the nuisance leaves"
+    rest = _rest(z, y)
+    at = [np.flatnonzero(g==k) for k in (0, 1)]
+    def d(i): return _group_t(y[i], g[i], z[i])*np.sqrt(1/(g[i]==0).sum()+1/(g[i]==1).sum())
+    null = np.stack([_group_t(rest[rng.permutation(len(y))], g, z) for _ in range(n_permutations)])
+    boots = np.stack([d(np.concatenate([rng.choice(a, len(a)) for a in at])) for _ in range(n_boot)])
+    return _group_t(y, g, z), null, d(np.arange(len(y))), boots
+
+# %% ../nbs/08_stats.ipynb #68d27712
+def two_groups(
+    group, # [recording]
+    subjects, # [recording]
+    groups=None, # (first, second); None: the two that are there, sorted
+)->list: # the two groups
+    "Two groups of at least 5 subjects, who are all in both or all in one. ValueError for others."
+    known = [g for g in pd.unique(group) if not pd.isna(g)]
+    groups = sorted(known, key=str) if groups is None else list(groups)
+    if len(groups)!=2:
+        found = f"{len(groups)} ({some(groups)})"
+        raise ValueError(f"groups: found {found}, expected two; name them with groups=(first, second)")
+    who = [set(subjects[group==g]) for g in groups]
+    for g,s in zip(groups, who):
+        there = '' if len(s) else f"; there are {known}"
+        if len(s)<5: raise ValueError(f"group {g!r}: found {len(s)} subjects, expected at least 5{there}")
+    if (both := who[0]&who[1]) and who[0]!=who[1]:
+        found = f"{len(both)} of them, {min(both)!r} the first"
+        raise ValueError(f"subjects: {found}, are in both groups and others in one, expected all or none")
+    return groups
+
+# %% ../nbs/08_stats.ipynb #fa42449a
+def checked_contrast(
+    values, group, subjects, groups=None, covariates=None, # as in `contrast`
+)->tuple: # the same as arrays, a list and a table
+    "What `contrast` can work with. ValueError says what does not do."
+    values,group,subjects = np.asarray(values, float), np.asarray(group, object), np.asarray(subjects).astype(str)
+    if values.ndim!=2 or not len(values)==len(group)==len(subjects):
+        found = f"shape {values.shape} with {len(group)} groups and {len(subjects)} subjects"
+        raise ValueError(f"values: found {found}, expected a row for each recording")
+    groups = two_groups(group, subjects, groups)
+    here = np.isin(group, groups)
+    if bad := int(np.isinf(values[here]).sum()):
+        raise ValueError(f"values: found {bad} that are infinite, expected numbers, or NaN for a missing parcel")
+    if covariates is not None:
+        covariates = pd.DataFrame(covariates).reset_index(drop=True)
+        gone = covariates[here].isna().sum()
+        if gone.any():
+            raise ValueError(f"covariates: {gone.idxmax()!r} is missing in {gone.max()} recordings, expected a value for each")
+    return values, group, subjects, groups, covariates
+
+def _nuisance(covariates, group, subjects, groups, who):
+    "Columns to regress out [subject, k]: a constant, and the covariates of each subject's first recording"
+    z = np.ones((sum(map(len, who)), 1))
+    if covariates is None: return z
+    first = [np.flatnonzero((subjects==s) & (group==k))[0] for k,ss in zip(groups, who) for s in ss]
+    return np.c_[z, design(covariates.iloc[first].reset_index(drop=True), np.ones(len(z), bool))]
+
+# %% ../nbs/08_stats.ipynb #0da66fd3
+def contrast(
+    values, # [recording, parcel] or [recording, network]
+    group, # [recording], e.g. a column of the store's table
+    subjects, # [recording]
+    names, # of the parcels or networks
+    groups=None, # (first, second); the effect is second minus first. None: the two that are there, sorted
+    covariates=None, # DataFrame [recording]: numbers or words to regress out; only between subjects
+    n_permutations:int=2000, n_boot:int=1000, seed:int=0,
+)->pd.DataFrame: # a row for each name: d (Cohen's, of differences where paired), low, high (95 %), t, p, q; attrs paired, n, groups
+    "Second group minus first, over subjects. ValueError for other than two groups, fewer than 5 subjects in one, or values that do not do."
+    values,group,subjects,groups,covariates = checked_contrast(values, group, subjects, groups, covariates)
+    who,y = zip(*(subject_means(values[group==g], subjects[group==g]) for g in groups))
+    paired = set(who[0])==set(who[1])
+    if paired and covariates is not None: warnings.warn("covariates: every subject is in both groups, so they are not used")
+    z = _nuisance(None if paired else covariates, group, subjects, groups, who)
+    res = _effects(y, z, paired, list(names), (np.random.default_rng(seed), n_permutations, n_boot))
+    res.attrs.update(paired=paired, n=tuple(map(len, who)), groups=[str(o) for o in groups])
+    return res
+
+def _effects(y, z, paired, names, draws):
+    "The table of `contrast`, of the means of both groups; NaN for what a subject lacks"
+    g = np.repeat([0., 1.], [len(o) for o in y])
+    y = y[1]-y[0] if paired else np.concatenate(y)
+    ok = np.isfinite(y).all(0)
+    t,null,d,boots = paired_effects(y[:,ok], *draws) if paired else group_effects(y[:,ok], g, z, *draws)
+    p = permutation_p(null, t, two_sided=True)
+    res = pd.DataFrame(np.nan, pd.Index(names, name='name'), ['d','low','high','t','p','q'])
+    res.loc[ok] = np.stack([d, *percentiles(boots), t, p, fdr(p)], 1)
+    return res
+
+# %% ../nbs/08_stats.ipynb #560689dc
+def spins(
+    parcellation:Parcellation,
+    n:int=500, # rotations
+    seed:int=0,
+)->np.ndarray: # [n, parcel] int, which parcel's value each parcel takes
+    "Random rotations of the parcels' centres, mirrored between hemispheres"
+    xyz = parcellation.xyz_mm.astype(float)
+    left,mirror = xyz[:,0]<0, np.array([-1., 1, 1])
+    centre = np.array([-xyz[left,0].mean() if left.any() else 0, *xyz[:,1:].mean(0)])
+    out = np.empty((n, len(xyz)), int)
+    for k,turn in enumerate(Rotation.random(n, random_state=seed)):
+        for side,flip in ((left, mirror), (~left, np.ones(3))):
+            if not side.any(): continue
+            p = xyz[side]*flip-centre
+            out[k,side] = np.flatnonzero(side)[cKDTree(turn.apply(p)).query(p)[1]]
+    return out

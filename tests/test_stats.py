@@ -7,7 +7,7 @@ from brainlm.stats import *
 
 # %% ../nbs/08_stats.ipynb #713091eb
 import pytest
-import numpy as np
+import numpy as np, pandas as pd
 
 
 # %% ../nbs/08_stats.ipynb #22a5f036
@@ -28,3 +28,78 @@ def test_bca_agrees_with_scipy():
     v = np.random.default_rng(1).exponential(size=30)
     theirs = bootstrap((v,), np.mean, method='BCa', n_resamples=20000, rng=0).confidence_interval
     np.testing.assert_allclose(mean_interval(v, method='bca', n_boot=20000), theirs, atol=.01)
+
+
+# %% ../nbs/08_stats.ipynb #e1b95efd
+def test_design():
+    c = pd.DataFrame(dict(fd=[1.,2,3,100], site=list('aabc'), sex=[True,False,True,False]))
+    train = np.array([1,1,1,0], bool)
+    with pytest.warns(UserWarning, match="'site' is 'c' in no training recording"): d = design(c, train)
+    assert d.shape==(4,3) and abs(d[:3,0].mean())<1e-12 and d[3,1]==0
+    with pytest.raises(ValueError, match="1 missing values in 'fd'"): design(c.assign(fd=[1,None,2,3]), train)
+
+
+# %% ../nbs/08_stats.ipynb #aab3ccb3
+import statsmodels.api as sm
+
+
+# %% ../nbs/08_stats.ipynb #2caf6d59
+names = [f'p{i}' for i in range(20)]
+
+def test_paired_contrast_finds_the_shift_and_its_size():
+    "Differences of known size in five parcels; the order of recordings does not matter"
+    rng,n = np.random.default_rng(0), 40
+    person,d = rng.standard_normal((n,20))*3, rng.standard_normal((n,20))
+    d[:,:5] += 1.5
+    v,g,s = np.concatenate([person, person+d]), ['rest']*n+['task']*n, [*range(n)]*2
+    c = contrast(v, g, s, names, n_permutations=500, n_boot=200)
+    assert (c.q[:5]<.05).all() and (c.q[5:]<.05).sum()<=1 and c.attrs['paired'] and c.attrs['n']==(n,n)
+    assert np.allclose(c.d, d.mean(0)/d.std(0, ddof=1)) and (c.low<c.d).all() and (c.d<c.high).all()
+    o = rng.permutation(2*n)
+    e = contrast(v[o], np.array(g)[o], np.array(s)[o], names, n_permutations=500, n_boot=200)
+    back = contrast(v, g, s, names, ('task','rest'), n_permutations=50, n_boot=2)
+    assert np.allclose(e.d, c.d) and np.allclose(back.d, -c.d)
+
+def test_unpaired_contrast_and_its_covariate():
+    "A covariate that differs between the groups makes a difference; regressed out, it is gone, and what is left is there"
+    rng,n = np.random.default_rng(1), 60
+    g = np.repeat(['a','b'], n//2)
+    age,v = rng.standard_normal(n)+(g=='b'), rng.standard_normal((n,20))
+    v[:,:5] += 1.5*age[:,None]
+    v[g=='b',5:8] += 1.5
+    plain,clean = (contrast(v, g, range(n), names, covariates=c, n_permutations=500, n_boot=200) for c in (None, dict(age=age)))
+    assert (plain.q[:8]<.05).sum()>=6 and not clean.attrs['paired']
+    assert (clean.q[5:8]<.05).all() and (clean.q[:5]<.05).sum()<=1
+    fit = sm.OLS(v[:,6], sm.add_constant(np.c_[(g=='b').astype(float), (age-age.mean())/age.std()])).fit()
+    assert np.isclose(fit.tvalues[1], clean.t.iloc[6])
+
+def test_null_p_is_uniform():
+    rng,g = np.random.default_rng(2), np.repeat(['a','b'], 12)
+    def one(i): return contrast(rng.standard_normal((24,20)), g, range(24), names, n_permutations=200, n_boot=2, seed=i).p
+    p = np.concatenate([one(i) for i in range(20)])
+    assert abs((p<.05).mean()-.05)<.03 and abs(np.median(p)-.5)<.08
+
+def test_several_recordings_count_once():
+    rng = np.random.default_rng(3)
+    v,g,s = rng.standard_normal((12,20)), np.repeat(['a','b'], 6), np.arange(12)
+    a = contrast(v, g, s, names, n_permutations=50, n_boot=2)
+    b = contrast(np.concatenate([v, v]), np.r_[g, g], np.r_[s, s], names, n_permutations=50, n_boot=2)
+    assert np.allclose(a.t, b.t)
+    v[0,3] = np.nan
+    c = contrast(v, g, s, names, n_permutations=50, n_boot=2)
+    assert c.loc['p3'].isna().all() and c.drop('p3').notna().all(axis=None)
+
+
+# %% ../nbs/08_stats.ipynb #9dac79d0
+from brainlm.atlas import load_parcellation
+
+
+# %% ../nbs/08_stats.ipynb #bdd379e1
+def test_spins_keep_space_and_hemisphere():
+    p = load_parcellation('aal2')
+    s,left = spins(p, 50), p.xyz_mm[:,0]<0
+    assert s.shape==(50,94) and (left[s]==left).all() and (s!=np.arange(94)).mean()>.8
+    smooth = p.xyz_mm[:,1].astype(float)
+    near = np.argsort(np.linalg.norm(p.xyz_mm[:,None]-p.xyz_mm, axis=-1), 1)[:,1]
+    rough = lambda m: np.mean((m-m[near])**2)/m.var()
+    assert np.median([rough(smooth[o]) for o in s])<.5 < rough(np.random.default_rng(0).permutation(smooth))
