@@ -51,6 +51,7 @@ def correlation(
     r[gone] = r[:,gone] = np.nan
     return r
 
+# %% ../nbs/08_stats.ipynb #7782003e
 def correlations(
     recordings, # of [time, parcel] each, of any lengths
     z:bool=False, # as in `correlation`
@@ -112,20 +113,6 @@ def t_interval(
     return np.stack([v.mean(0)-half, v.mean(0)+half])
 
 # %% ../nbs/08_stats.ipynb #88ae78c6
-def bca_interval(
-    value, # [...], of all people
-    draws, # [draw, ...], of resampled people
-    jackknife, # [person, ...], each left out once
-    level:float=.95,
-)->np.ndarray: # [2, ...]
-    "The bias-corrected and accelerated interval (Efron, 1987)"
-    value,draws,jack = (np.asarray(o, float) for o in (value, draws, jackknife))
-    below = (draws<value).mean(0)+(draws==value).mean(0)/2
-    z0 = dist.norm.ppf(np.clip(below, 1/len(draws), 1-1/len(draws)))
-    d = jack.mean(0)-jack
-    a = (d**3).sum(0)/np.maximum(6*(d**2).sum(0)**1.5, 1e-300)
-    return np.stack([_quantile(draws, _shifted(z0, a, q)) for q in ((1-level)/2, (1+level)/2)])
-
 def _shifted(z0, a, q):
     "Where BCa finds the quantile q"
     z = z0+dist.norm.ppf(q)
@@ -139,6 +126,21 @@ def _quantile(draws, q):
     hi = np.minimum(lo+1, len(draws)-1)
     i = np.arange(at.shape[1])
     return (at[lo,i]+(q-lo)*(at[hi,i]-at[lo,i])).reshape(draws.shape[1:])
+
+# %% ../nbs/08_stats.ipynb #f639221d
+def bca_interval(
+    value, # [...], of all people
+    draws, # [draw, ...], of resampled people
+    jackknife, # [person, ...], each left out once
+    level:float=.95,
+)->np.ndarray: # [2, ...]
+    "The bias-corrected and accelerated interval (Efron, 1987)"
+    value,draws,jack = (np.asarray(o, float) for o in (value, draws, jackknife))
+    below = (draws<value).mean(0)+(draws==value).mean(0)/2
+    z0 = dist.norm.ppf(np.clip(below, 1/len(draws), 1-1/len(draws)))
+    d = jack.mean(0)-jack
+    a = (d**3).sum(0)/np.maximum(6*(d**2).sum(0)**1.5, 1e-300)
+    return np.stack([_quantile(draws, _shifted(z0, a, q)) for q in ((1-level)/2, (1+level)/2)])
 
 # %% ../nbs/08_stats.ipynb #34562c8d
 def mean_interval(
@@ -276,11 +278,12 @@ def _word_columns(c, train, name):
     if new := sorted(set(c)-set(words)): warnings.warn(f"confounds: {name!r} is {new[0]!r} in no training recording")
     return np.stack([c==w for w in words[1:]], 1).astype(float) if len(words)>1 else np.zeros((len(c), 0))
 
+# %% ../nbs/08_stats.ipynb #ffe732a9
 def design(
     confounds:pd.DataFrame, # a row for each recording: numbers, or words such as the site
     train, # bool [recording]
-)->np.ndarray: # [recording, column]: numbers z-scored by the training people, a column for each word but one that they have
-    "Confounds as numbers. ValueError for missing values; a word that no training person has counts as the first, with a warning."
+)->np.ndarray: # [recording, column]: numbers z-scored by the training people, a column for each of their words but one
+    "Confounds as numbers. ValueError where some are missing; words that training lacks count as the first, with a warning."
     confounds,train = checked_confounds(confounds, len(train)), np.asarray(train)
     columns = [np.zeros((len(confounds), 0))]
     for name,c in confounds.items():
@@ -316,6 +319,7 @@ def _group_t(y, g, z):
     e = y-g[:,None]*b
     return b/np.sqrt((e*e).sum(0)/(len(y)-z.shape[1]-1)/(g@g))
 
+# %% ../nbs/08_stats.ipynb #f91d26a6
 def group_effects(
     y, # [subject, feature]
     g, # [subject], 0. or 1.
@@ -368,35 +372,17 @@ def checked_contrast(
         covariates = pd.DataFrame(covariates).reset_index(drop=True)
         gone = covariates[here].isna().sum()
         if gone.any():
-            raise ValueError(f"covariates: {gone.idxmax()!r} is missing in {gone.max()} recordings, expected a value for each")
+            found = f"{gone.idxmax()!r} is missing in {gone.max()} recordings"
+            raise ValueError(f"covariates: {found}, expected a value for each")
     return values, group, subjects, groups, covariates
 
+# %% ../nbs/08_stats.ipynb #11344832
 def _nuisance(covariates, group, subjects, groups, who):
     "Columns to regress out [subject, k]: a constant, and the covariates of each subject's first recording"
     z = np.ones((sum(map(len, who)), 1))
     if covariates is None: return z
     first = [np.flatnonzero((subjects==s) & (group==k))[0] for k,ss in zip(groups, who) for s in ss]
     return np.c_[z, design(covariates.iloc[first].reset_index(drop=True), np.ones(len(z), bool))]
-
-# %% ../nbs/08_stats.ipynb #0da66fd3
-def contrast(
-    values, # [recording, parcel] or [recording, network]
-    group, # [recording], e.g. a column of the store's table
-    subjects, # [recording]
-    names, # of the parcels or networks
-    groups=None, # (first, second); the effect is second minus first. None: the two that are there, sorted
-    covariates=None, # DataFrame [recording]: numbers or words to regress out; only between subjects
-    n_permutations:int=2000, n_boot:int=1000, seed:int=0,
-)->pd.DataFrame: # a row for each name: d (Cohen's, of differences where paired), low, high (95 %), t, p, q; attrs paired, n, groups
-    "Second group minus first, over subjects. ValueError for other than two groups, fewer than 5 subjects in one, or values that do not do."
-    values,group,subjects,groups,covariates = checked_contrast(values, group, subjects, groups, covariates)
-    who,y = zip(*(subject_means(values[group==g], subjects[group==g]) for g in groups))
-    paired = set(who[0])==set(who[1])
-    if paired and covariates is not None: warnings.warn("covariates: every subject is in both groups, so they are not used")
-    z = _nuisance(None if paired else covariates, group, subjects, groups, who)
-    res = _effects(y, z, paired, list(names), (np.random.default_rng(seed), n_permutations, n_boot))
-    res.attrs.update(paired=paired, n=tuple(map(len, who)), groups=[str(o) for o in groups])
-    return res
 
 def _effects(y, z, paired, names, draws):
     "The table of `contrast`, of the means of both groups; NaN for what a subject lacks"
@@ -407,6 +393,27 @@ def _effects(y, z, paired, names, draws):
     p = permutation_p(null, t, two_sided=True)
     res = pd.DataFrame(np.nan, pd.Index(names, name='name'), ['d','low','high','t','p','q'])
     res.loc[ok] = np.stack([d, *percentiles(boots), t, p, fdr(p)], 1)
+    return res
+
+# %% ../nbs/08_stats.ipynb #0da66fd3
+def contrast(
+    values, # [recording, parcel] or [recording, network]
+    group, # [recording], e.g. a column of the store's table
+    subjects, # [recording]
+    names, # of the parcels or networks
+    groups=None, # (first, second); the effect is second minus first. None: the two that are there, sorted
+    covariates=None, # DataFrame [recording]: numbers or words to regress out; only between subjects
+    n_permutations:int=2000, n_boot:int=1000, seed:int=0,
+)->pd.DataFrame: # a row a name: d (Cohen's; paired: of differences), low, high (95 %), t, p, q; attrs paired, n, groups
+    "Second group minus first, over subjects. ValueError for what `checked_contrast` refuses."
+    values,group,subjects,groups,covariates = checked_contrast(values, group, subjects, groups, covariates)
+    who,y = zip(*(subject_means(values[group==g], subjects[group==g]) for g in groups))
+    paired = set(who[0])==set(who[1])
+    unused = paired and covariates is not None
+    if unused: warnings.warn("covariates: every subject is in both groups, so they are not used")
+    z = _nuisance(None if paired else covariates, group, subjects, groups, who)
+    res = _effects(y, z, paired, list(names), (np.random.default_rng(seed), n_permutations, n_boot))
+    res.attrs.update(paired=paired, n=tuple(map(len, who)), groups=[str(o) for o in groups])
     return res
 
 # %% ../nbs/08_stats.ipynb #560689dc
