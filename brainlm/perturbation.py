@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Perturbation', 'latents', 'PerturbationResult', 'optimise', 'direction', 'roughness', 'spread', 'penalty_path',
-           'plot_path', 'apart', 'spins', 'energy_by_network', 'stability', 'respond', 'stimulate', 'response_matrix',
+           'plot_path', 'apart', 'energy_by_network', 'stability', 'respond', 'stimulate', 'response_matrix',
            'compare_responses', 'gaussian_answer', 'response_by_network', 'plot_energy', 'plot_network_response',
            'plot_response', 'perturbation_report']
 
@@ -14,16 +14,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns, torch
 import torch.nn as nn
 from fastcore.basics import AttrDict
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 from .atlas import Parcellation, plot_glass_brain
 from .recordings import RecordingStore
+from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
 from .model import BrainLM
 from .report import figure_html, page, section, table_html, text, write_whole
-from .networks import _windows, fc_profiles
+from .networks import fc_profiles, network_members, whole_windows
 
 # %% ../nbs/42_perturbation.ipynb #d2b5fc58
 class Perturbation(nn.Module):
@@ -94,7 +92,7 @@ def _ready(model, x, valid=None, least=1):
 
 # %% ../nbs/42_perturbation.ipynb #90b26e88
 def _first_windows(model, store, rows): # [window, parcel, time] and valid, the first window of each recording
-    w = _windows(model, store, rows); first = np.flatnonzero(np.diff(w.item, prepend=-1)); return [torch.stack(o) for o in zip(*(w[int(i)] for i in first))]
+    w = whole_windows(model, store, rows); first = np.flatnonzero(np.diff(w.item, prepend=-1)); return [torch.stack(o) for o in zip(*(w[int(i)] for i in first))]
 
 # %% ../nbs/42_perturbation.ipynb #d309c6e6
 @dataclass
@@ -223,28 +221,7 @@ def apart(
     x, valid = _ready(model, x, valid, 2 if latent=='future' else 1); z = _encoded(model, x, latent, valid, batch_size); goal, far = _goal(z, shift, latent)
     other = z.roll(1, 0); return (_squared(other, z.masked_fill((goal+other).isnan(), float('nan')))/far).cpu().numpy()
 
-# %% ../nbs/42_perturbation.ipynb #2439c15b
-def spins(
-    parcellation:Parcellation,
-    n:int=500, # rotations
-    seed:int=0
-)->np.ndarray: # [n, parcel] int, which parcel's value each parcel takes
-    "Random rotations of the parcels' centres, mirrored between hemispheres"
-    xyz = parcellation.xyz_mm.astype(float); left = xyz[:,0]<0; out = np.empty((n, len(xyz)), int); mirror = np.array([-1., 1, 1])
-    centre = np.array([-xyz[left,0].mean() if left.any() else 0, *xyz[:,1:].mean(0)])
-    for k,r in enumerate(Rotation.random(n, random_state=seed)):
-        for side,flip in ((left, mirror), (~left, np.ones(3))):
-            if not side.any(): continue
-            p = xyz[side]*flip-centre; out[k,side] = np.flatnonzero(side)[cKDTree(r.apply(p)).query(p)[1]]
-    return out
-
 # %% ../nbs/42_perturbation.ipynb #0c721637
-def _labels(parcellation, atlas):
-    "Names of the networks, and bool [network, parcel]. ValueError for an atlas without labels."
-    names, net = parcellation.network_names(atlas), parcellation.networks(atlas)
-    if not names: raise ValueError(f"atlas: {parcellation.name} has no {atlas} labels, expected a parcellation with networks in the column {atlas!r}")
-    return names, np.stack([net==k for k in names])
-
 def _mean_map(energy): # [parcel], mean over windows, adds up to 1; 0 where a parcel is missing in all
     n = np.isfinite(energy).sum(0); mean = np.nan_to_num(energy).sum(0)/np.maximum(n, 1); return mean/mean.sum()
 
@@ -254,11 +231,11 @@ def energy_by_network(
     n_spins:int=500, n_boot:int=1000, seed:int=0,
 )->pd.DataFrame: # a row a network: share, low, high, expected (mean of the null), ratio, p (share at least that large), q
     "Share of the energy by network against turned maps; 95 % bootstrap over windows, q by FDR over networks. ValueError for an atlas without labels."
-    names, inside = _labels(parcellation, atlas); rng = np.random.default_rng(seed); mean = _mean_map(energy); share = inside@mean
+    names, inside = network_members(parcellation, atlas); rng = np.random.default_rng(seed); mean = _mean_map(energy); share = inside@mean
     turned = mean[spins(parcellation, n_spins, seed)]; null = inside@(turned/np.maximum(turned.sum(1, keepdims=True), 1e-12)).T
     boots = np.stack([inside@_mean_map(energy[rng.integers(len(energy), size=len(energy))]) for _ in range(n_boot)])
-    low, high = np.percentile(boots, [2.5, 97.5], axis=0); p = (1+(null>=share[:,None]-1e-12).sum(1))/(1+n_spins); expected = null.mean(1)
-    table = dict(share=share, low=low, high=high, expected=expected, ratio=share/expected, p=p, q=multipletests(p, method='fdr_bh')[1])
+    low, high = percentiles(boots); p = permutation_p(null.T, share-1e-12); expected = null.mean(1)
+    table = dict(share=share, low=low, high=high, expected=expected, ratio=share/expected, p=p, q=fdr(p))
     return pd.DataFrame(table, pd.Index(names, name='network'))
 
 # %% ../nbs/42_perturbation.ipynb #5d1869ea
@@ -266,7 +243,7 @@ def stability(
     maps, # [run, parcel]; NaN where a parcel is missing
 )->float: # mean Pearson correlation over pairs
     "How alike maps are"
-    r = pd.DataFrame(np.asarray(maps).T).corr().to_numpy(); return float(r[np.triu_indices(len(r), 1)].mean())
+    r = pd.DataFrame(np.asarray(maps).T).corr().to_numpy(); return float(upper(r).mean())
 
 # %% ../nbs/42_perturbation.ipynb #85a3f626
 def _numbers(parcels, parcellation, atlas):
@@ -330,11 +307,8 @@ def response_matrix(
     "What driving each parcel does to every other. ValueError for another word than now and next."
     S = model.config.patch_size; part = dict(now=slice(0, S), next=slice(S, 2*S)).get(when); out = []
     if part is None: raise ValueError(f"when: found {when!r}, expected 'now' or 'next'")
-    for p in range(x.shape[1]) if seeds is None else seeds: r = _mean(stimulate(model, x, [p], **kwargs)[...,part], (0,2)); r[p] = np.nan; out.append(r)
+    for p in range(x.shape[1]) if seeds is None else seeds: r = nan_mean(stimulate(model, x, [p], **kwargs)[...,part], (0,2)); r[p] = np.nan; out.append(r)
     return np.stack(out)
-
-def _mean(v, axis): # over what is not NaN; NaN where there is nothing
-    n = np.isfinite(v).sum(axis); return np.where(n>0, np.nansum(v, axis)/np.maximum(n, 1), np.nan)
 
 # %% ../nbs/42_perturbation.ipynb #b937efbb
 def compare_responses(
@@ -346,7 +320,7 @@ def compare_responses(
     out = [np.isfinite(np.stack(o)).all(0) for o in zip(*responses.values())]
     def cell(a, b):
         v = np.array([spearmanr(x[ok & np.isfinite(y)], y[ok & np.isfinite(y)])[0] for x,y,ok in zip(a, b, out)]); rng = np.random.default_rng(seed)
-        return '{:.2f} [{:.2f}, {:.2f}]'.format(v.mean(), *np.percentile(v[rng.integers(len(v), size=(n_boot, len(v)))].mean(1), [2.5, 97.5]))
+        return '{:.2f} [{:.2f}, {:.2f}]'.format(v.mean(), *percentiles(v[rng.integers(len(v), size=(n_boot, len(v)))].mean(1)))
     return pd.DataFrame({n: {k: cell(a, b) for k,a in responses.items()} for n,b in truths.items()})
 
 # %% ../nbs/42_perturbation.ipynb #b4cd315d
@@ -365,13 +339,13 @@ def response_by_network(
     parcellation:Parcellation, atlas:str='yeo7', n_boot:int=1000, seed:int=0
 )->pd.DataFrame: # a row a network and time ('now', 'next'): size (root mean square over its untouched parcels and frames, IQR), low, high
     "How strongly each network answers, mean over windows with 95 % bootstrap. ValueError for an atlas without labels."
-    names, inside = _labels(parcellation, atlas); rng = np.random.default_rng(seed); half = response.shape[2]//2; rows = {}
+    names, inside = network_members(parcellation, atlas); rng = np.random.default_rng(seed); half = response.shape[2]//2; rows = {}
     for when,part in (('now', response[...,:half]), ('next', response[...,half:])):
-        size = np.stack([np.sqrt(_mean(part[:,o]**2, (1,2))) for o in inside], 1)
-        boots = np.stack([_mean(size[rng.integers(len(size), size=len(size))], 0) for _ in range(n_boot)])
+        size = np.stack([np.sqrt(nan_mean(part[:,o]**2, (1,2))) for o in inside], 1)
+        boots = np.stack([nan_mean(size[rng.integers(len(size), size=len(size))], 0) for _ in range(n_boot)])
         for i,k in enumerate(names):
-            b = boots[np.isfinite(boots[:,i]),i]; low, high = np.percentile(b, [2.5, 97.5]) if len(b) else (np.nan, np.nan)
-            rows[k,when] = dict(size=float(_mean(size[:,i], 0)), low=low, high=high)
+            b = boots[np.isfinite(boots[:,i]),i]; low, high = percentiles(b) if len(b) else (np.nan, np.nan)
+            rows[k,when] = dict(size=float(nan_mean(size[:,i], 0)), low=low, high=high)
     return pd.DataFrame(rows).T.rename_axis(['network','when'])
 
 # %% ../nbs/42_perturbation.ipynb #496c7c41
@@ -420,7 +394,7 @@ def plot_response(
 # %% ../nbs/42_perturbation.ipynb #a63f141c
 def _conditions(store, model, column, source, target, n_windows, seed):
     "Rows of the store: source and target of the giving half of the subjects, source of the others; one recording of each subject. ValueError for fewer than 5."
-    t = store.table; long = (t['n_time']>=3*model.config.patch_size).to_numpy(); _windows(model, store, np.flatnonzero(long)) # in the model's parcellation?
+    t = store.table; long = (t['n_time']>=3*model.config.patch_size).to_numpy(); whole_windows(model, store, np.flatnonzero(long)) # in the model's parcellation?
     if column not in t: raise ValueError(f"column: found {column!r}, expected a column of the store, one of {list(t)}")
     people = sorted(set(t['subject'][t[column].isin([source,target])])); people = np.random.default_rng(seed).permutation(people)
     gives = t['subject'].isin(people[:len(people)//2])
@@ -472,7 +446,7 @@ def _how(r, rows, source, target, kind, steps):
 def _response_section(store, r, sizes, title, atlas):
     "What follows from G"
     p, tr = store.parcellation, store.table['tr_s'].iloc[0]; fig, axs = plt.subplots(1, 2, figsize=(12, 3.8), layout='constrained')
-    plot_network_response(sizes, title, axs[0]); plot_response(_mean(r.response, 0), p, tr, f'mean of {len(r.response)} people ({title})', atlas, axs[1])
+    plot_network_response(sizes, title, axs[0]); plot_response(nan_mean(r.response, 0), p, tr, f'mean of {len(r.response)} people ({title})', atlas, axs[1])
     words = f'The {len(r.driven)} most energetic parcels are seen as changed by G; all others in the last patch but one, and all in the last, are hidden'
     return section('What follows', figure_html(fig, f'Prediction with the change minus prediction without it; 95 % intervals over subjects ({title}).'),
                    text(f"{words}: {', '.join(np.array(p.names)[r.driven])}."))
@@ -505,7 +479,7 @@ def perturbation_report(
     atlas:str='yeo7', seed:int=0,
 )->Path: # the page, report.html, beside networks.csv, energy.csv, response.csv and delta.npy
     "From one condition toward another, in half of the subjects. ValueError as of `optimise`, for an unknown column, or fewer than 5 subjects in a half."
-    out, p = Path(out), store.parcellation; _labels(p, atlas)
+    out, p = Path(out), store.parcellation; network_members(p, atlas)
     rows = _conditions(store, model, column, source, target, n_windows, seed); windows = [_first_windows(model, store, o) for o in rows]
     r = _experiment(model, *windows, latent, kind, steps, seed); both = {f'{source} → {target}': r.toward, f'{source} → other {source}': r.null}
     shares = {k: energy_by_network(o.energy, p, atlas, seed=seed) for k,o in both.items()}

@@ -152,13 +152,6 @@ def test_targets_and_stimuli_that_do_not_do(model):
 
 
 # %% ../nbs/42_perturbation.ipynb #6084137d
-def test_spins_keep_space_and_hemisphere():
-    p = load_parcellation('aal2'); s = spins(p, 50); left = p.xyz_mm[:,0]<0
-    assert s.shape==(50,94) and (left[s]==left).all() and (s!=np.arange(94)).mean()>.8
-    smooth = p.xyz_mm[:,1].astype(float); near = np.argsort(np.linalg.norm(p.xyz_mm[:,None]-p.xyz_mm, axis=-1), 1)[:,1]
-    rough = lambda m: np.mean((m-m[near])**2)/m.var()
-    assert np.median([rough(smooth[o]) for o in s])<.5 < rough(np.random.default_rng(0).permutation(smooth))
-
 def test_network_shares_find_a_planted_one():
     p = load_parcellation('aal2'); rng = np.random.default_rng(0); flat = rng.uniform(.5, 1.5, (12,94)); hot = np.where(p.networks()=='Visual', 4., 1.)*flat
     unit = lambda e: e/np.nansum(e, 1, keepdims=True)
