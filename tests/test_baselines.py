@@ -7,79 +7,107 @@ from brainlm.baselines import *
 
 # %% ../nbs/30_baselines.ipynb #a8f84740
 import numpy as np, pytest, torch
-from sklearn.base import clone
+from brainlm.basics import register
 from brainlm.atlas import load_parcellation
-from brainlm.baselines import _folds
 from brainlm.finetuning import forecast
 from brainlm.model import BrainLM, BrainLMConfig
 
 
 # %% ../nbs/30_baselines.ipynb #b8abc448
 def ar_data(n_subjects=8, n_windows=3, n_time=60, horizon=5, p=4, seed=0):
-    rng = np.random.default_rng(seed); z = np.zeros((n_subjects*n_windows, n_time, p)); e = rng.standard_normal(z.shape)
+    rng = np.random.default_rng(seed)
+    z = np.zeros((n_subjects*n_windows, n_time, p))
+    e = rng.standard_normal(z.shape)
     for t in range(1, n_time): z[:,t] = .7*z[:,t-1] + e[:,t]
-    z = z.astype('float32'); return z[:,:-horizon], z[:,-horizon:], np.repeat(np.arange(n_subjects), n_windows)
+    z = z.astype('float32')
+    return z[:,:-horizon], z[:,-horizon:], np.repeat(np.arange(n_subjects), n_windows)
+
+def made(name):
+    "A rival, small"
+    if getattr(forecasters[name], 'extra', '')=='ode': pytest.importorskip('torchdiffeq', reason='needs brainlm[ode]')
+    return forecasters.make(name, epochs=1, widths=(8,), device='cpu')
 
 
 # %% ../nbs/30_baselines.ipynb #f7149809
-@pytest.mark.parametrize('name', list(forecasters()))
+@pytest.mark.parametrize('name', list(forecasters))
 def test_every_forecaster(name):
     "Shapes, missing parcels, refusals, and the same answer twice"
-    X, Y, g = ar_data(n_time=180); f = forecasters(epochs=1, widths=(8,), device='cpu')[name]
-    X[:,:,1], Y[:,:,1] = 0, np.nan
-    if name.endswith('VAR + means') or name=='VAR + means ridge':
-        X, Y, g = ar_data(n_time=190); X[:,:,1], Y[:,:,1] = 0, np.nan
+    X, Y, g = ar_data(n_time=190)
+    X[:,:,1] = Y[:,:,1] = np.nan
+    f = made(name)
     p = f.fit(X, Y, g).predict(X)
-    assert p.shape==Y.shape and p.dtype==np.float32 and np.isfinite(p).all()
-    assert np.array_equal(p, forecasters(epochs=1, widths=(8,), device='cpu')[name].fit(X, Y, g).predict(X))
+    assert p.shape==Y.shape and p.dtype==np.float32
+    assert np.array_equal(np.isnan(p), np.isnan(Y)), 'what is missing stays missing, and nothing else'
+    assert np.array_equal(p, made(name).fit(X, Y, g).predict(X), equal_nan=True)
     with pytest.raises(ValueError, match='3 parcels, expected 4'): f.predict(X[...,:3])
-    with pytest.raises(ValueError, match='NaN or infinite'): f.fit(np.where(X==0, np.nan, X), Y, g)
     with pytest.raises(ValueError, match='groups: found 2'): f.fit(X, Y, g[:2])
-    with pytest.raises(ValueError, match='NaN or infinite'): f.predict(np.where(X==0, np.inf, X))
+    with pytest.raises(ValueError, match='infinite'): f.predict(np.where(np.isnan(X), np.inf, X))
+
+def test_a_parcel_that_is_always_missing_harms_nobody():
+    "The others are forecast as if it were not there"
+    X, Y, g = ar_data(p=3)
+    with_gap = [np.concatenate([o, np.full_like(o[...,:1], np.nan)], 2) for o in (X, Y)]
+    for f in (VARRidge(1), ARRidge(3), Mean()):
+        assert np.allclose(f.fit(*with_gap, g).predict(with_gap[0])[...,:3], f.fit(X, Y, g).predict(X), atol=.1)
 
 
 # %% ../nbs/30_baselines.ipynb #146acf15
-@pytest.mark.parametrize('name', list(forecasters()))
-def test_bad_futures_are_refused_by_every_forecaster(name):
-    X, Y, g = ar_data(n_time=180); f = forecasters(epochs=1, widths=(8,), device='cpu')[name]; gap, empty = Y.copy(), Y.copy(); gap[3,1,2] = np.nan; empty[5] = np.nan
-    for bad,words in ((np.where(Y>1, np.inf, Y), 'Y: found infinite'), (gap, 'parcel 2 of window 3 missing at some frames'), (empty, 'nothing but NaN in window 5'), (Y[:,:0], 'Y: found shape'), (Y[1:], 'Y: found shape')):
-        with pytest.raises(ValueError, match=words): f.fit(X, bad, g)
-    with pytest.raises(ValueError, match='X: found shape'): f.fit(X[:0], Y[:0])
-    with pytest.raises(ValueError, match='X: found shape'): f.fit(X[:,:0], Y)
+def bad_arrays(X, Y):
+    "Arrays that every forecaster refuses, and what it says"
+    gap, empty = Y.copy(), Y.copy()
+    gap[3,1,2] = empty[5] = np.nan
+    yield X, np.where(Y>1, np.inf, Y), 'Y: found .* infinite'
+    yield X, gap, 'Y: found parcel 2 of window 3 missing at some frames'
+    yield X, empty, 'Y: found nothing but NaN in window 5'
+    yield X, Y[:,:0], 'Y: found shape'
+    yield X, Y[1:], 'Y: found shape'
+    yield np.where(X>1, np.nan, X), Y, 'X: found parcel . of window 0 missing at some frames'
+    yield X[:0], Y[:0], 'X: found shape'
+    yield X[:,:0], Y, 'X: found shape'
+
+@pytest.mark.parametrize('name', list(forecasters))
+def test_bad_arrays_are_refused_by_every_forecaster(name):
+    X, Y, g = ar_data(n_time=180)
+    for x,y,words in bad_arrays(X, Y):
+        with pytest.raises(ValueError, match=words): made(name).fit(x, y, g[:len(x)])
     if name in ('mean','persistence'): return
-    with pytest.raises(ValueError, match='found 1 subject'): f.fit(X, Y, g*0)
+    with pytest.raises(ValueError, match='found 1 subject'): made(name).fit(X, Y, g*0)
 
 
 # %% ../nbs/30_baselines.ipynb #b6d12aef
-@pytest.mark.parametrize('name', list(forecasters()))
+@pytest.mark.parametrize('name', list(forecasters))
 def test_a_constant_parcel_and_few_subjects(name):
-    "A parcel that never changes is forecast at its constant by what is linear, and harms nobody; three subjects make three folds"
-    X, Y, g = (o[:9] for o in ar_data(n_time=190)); X[...,2], Y[...,2] = 3, 3; assert set(_folds(g, 4))=={0,1,2}
-    p = forecasters(epochs=1, widths=(8,), device='cpu')[name].fit(X, Y, g).predict(X); assert np.isfinite(p).all()
+    "What is linear forecasts a parcel that never changes at its constant; three subjects make three folds"
+    X, Y, g = (o[:9] for o in ar_data(n_time=190))
+    X[...,2], Y[...,2] = 3, 3
+    assert set(subject_folds(g, 4))=={0,1,2}
+    p = made(name).fit(X, Y, g).predict(X)
+    assert np.isfinite(p).all()
     if 'LSTM' not in name and 'ODE' not in name: assert np.allclose(p[...,2], 3, atol=1e-3)
 
 
-# %% ../nbs/30_baselines.ipynb #a0969a54
-def test_brain_reader_learns_what_is_there():
-    "Power of the first parcel, from one window and from two; what lies beyond whole windows is ignored, and so is a missing parcel"
-    torch.manual_seed(0); rng = np.random.default_rng(0); p = 4
-    model = BrainLM(BrainLMConfig(n_parcels=p, n_time=40, width=16, heads=2, layers=2, mlp=32, decoder_width=16, decoder_heads=2, decoder_layers=1, decoder_mlp=16))
-    y = rng.uniform(.5, 3, 60); X = rng.standard_normal((60, 90, p)).astype('float32'); X[:,:,0] *= y[:,None]; X[:,:,3] = 0
-    f = NeuralReader(brain_reader(model), epochs=12, lr=5e-3, device='cpu').fit(X[:45], y[:45])
-    assert np.corrcoef(f.predict(X[45:]), y[45:])[0,1]>.7
-    assert np.allclose(f.predict(X), f.predict(X[:,:80]), atol=1e-5) and f.core_.net.n==40
-
-
 # %% ../nbs/30_baselines.ipynb #d25f900c
+def design_of(z, order=2, horizon=5):
+    "Inputs and targets of all frames, one below the other"
+    t = range(order, z.shape[1]-horizon+1)
+    A = np.concatenate([np.concatenate([z[:,i-k] for k in range(1, order+1)], 1) for i in t])
+    return A.astype(float), np.concatenate([z[:,i:i+horizon] for i in t]).astype(float)
+
 def test_ridge_is_the_regression_that_it_says():
-    "Sums of products give what a design matrix of all frames gives, and the stride leaves no frame out and takes none twice"
-    X, Y, g = ar_data(); f = VARRidge(2).fit(X, Y, g); z = np.concatenate([X, Y], 1) - f.mean
-    t = range(2, z.shape[1]-4); A = np.concatenate([np.concatenate([z[:,i-1], z[:,i-2]], 1) for i in t]).astype(float); B = np.concatenate([z[:,i:i+5] for i in t]).astype(float)
+    "Sums of products give what a design matrix of all frames gives"
+    X, Y, g = ar_data()
+    f = VARRidge(2).fit(X, Y, g)
+    A, B = design_of(np.concatenate([X, Y], 1) - f.mean)
     for h,a in enumerate(f.penalty):
         w = np.linalg.solve(A.T@A + a*np.trace(A.T@A)/8*np.eye(8), A.T@B[:,h])
         assert np.allclose(w, f.coef.reshape(8, 5, 4)[:,h], atol=1e-3)
+
+def test_the_stride_leaves_no_frame_out_and_takes_none_twice():
     long = np.random.default_rng(0).standard_normal((1, 100, 4)).astype('float32')
-    def sums(z, **k): r = VARRidge(1, **k); r.horizon = 5; return r._sums(z)
+    def sums(z, **k):
+        r = VARRidge(1, **k)
+        r.horizon = 5
+        return r._sums(z)
     cut = np.concatenate([long[:,s:s+40] for s in range(0, 61, 10)])
     assert np.allclose(sums(cut, stride=10)[0], sums(long[:,25:])[0], rtol=1e-3)
 
@@ -87,83 +115,76 @@ def test_ridge_is_the_regression_that_it_says():
 # %% ../nbs/30_baselines.ipynb #2eb7e724
 def test_cross_validation_of_the_ridge_leaves_subjects_out():
     "Pure noise gets the strongest penalty; subjects are never on both sides"
-    rng = np.random.default_rng(0); X, Y = rng.standard_normal((40, 20, 6)).astype('float32'), rng.standard_normal((40, 3, 6)).astype('float32')
+    rng = np.random.default_rng(0)
+    X, Y = (rng.standard_normal((40, n, 6)).astype('float32') for n in (20, 3))
     assert (VARRidge(3).fit(X, Y, np.repeat(np.arange(8), 5)).penalty>=10).all()
 
 
 # %% ../nbs/30_baselines.ipynb #db45b3dd
 def test_residual_learns_from_honest_leftovers():
-    X, Y, g = ar_data(); seen = []
+    X, Y, g = ar_data()
+    seen = []
     class Spy(Mean):
-        def _fit(self, X, Y, groups): seen.append(Y); super()._fit(X, Y, groups)
-    Residual(VARRidge(1), Spy()).fit(X, Y, g); left = seen[0]
+        def _fit(self, X, Y, groups):
+            seen.append(Y)
+            super()._fit(X, Y, groups)
+    Residual(VARRidge(1), Spy()).fit(X, Y, g)
     for k in range(4):
-        out = g%4==k; assert np.allclose(left[out], Y[out]-VARRidge(1).fit(X[~out], Y[~out], g[~out]).predict(X[out]), atol=1e-5)
+        out = g%4==k
+        first = VARRidge(1).fit(X[~out], Y[~out], g[~out])
+        assert np.allclose(seen[0][out], Y[out]-first.predict(X[out]), atol=1e-5)
 
 
 # %% ../nbs/30_baselines.ipynb #ade60b52
 def test_untrained_network_is_a_candidate_and_seeds_decide():
-    X, Y, g = ar_data(); make = lambda **k: NeuralForecaster(LSTMNet, widths=(8,), device='cpu', **k).fit(X, Y, g)
-    assert np.array_equal(make(epochs=3, lr=50.).predict(X), make(epochs=0).predict(X))  # every epoch is worse
-    assert np.array_equal(make(epochs=2).predict(X), make(epochs=2).predict(X)) and not np.array_equal(make(epochs=2).predict(X), make(epochs=2, seed=1).predict(X))
+    X, Y, g = ar_data()
+    def said(**k): return NeuralForecaster(LSTMNet, widths=(8,), device='cpu', **k).fit(X, Y, g).predict(X)
+    assert np.array_equal(said(epochs=3, lr=50.), said(epochs=0)), 'every epoch is worse'
+    assert np.array_equal(said(epochs=2), said(epochs=2))
+    assert not np.array_equal(said(epochs=2), said(epochs=2, seed=1))
 
 
 # %% ../nbs/30_baselines.ipynb #cdde8d67
-def test_brainlm_forecasts_only_from_the_past():
-    "What stands in the future cannot matter, a missing parcel is not read, and the given model stays as it is"
-    torch.manual_seed(0); cfg = BrainLMConfig(n_parcels=94, n_time=80, width=16, layers=2, heads=2, mlp=32, decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32)
-    model = BrainLM(cfg, load_parcellation('aal2')); before = {k: v.clone() for k,v in model.state_dict().items()}
-    rng = np.random.default_rng(0); X, Y = rng.standard_normal((8, 60, 94)).astype('float32'), rng.standard_normal((8, 20, 94)).astype('float32')
-    f = NeuralForecaster(future_net(model), widths=(16,), epochs=1, batch_size=4, device='cpu').fit(X, Y, np.arange(8)); assert f.predict(X).shape==(8, 20, 94)
+@pytest.fixture(scope='module')
+def small():
+    torch.manual_seed(0)
+    cfg = BrainLMConfig(n_parcels=94, n_time=80, width=16, layers=2, heads=2, mlp=32,
+                        decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32)
+    rng = np.random.default_rng(0)
+    X, Y = (rng.standard_normal((8, n, 94)).astype('float32') for n in (60, 20))
+    return BrainLM(cfg, load_parcellation('aal2')), X, Y
+
+def test_the_given_model_stays_as_it_is(small):
+    model, X, Y = small
+    before = {k: v.clone() for k,v in model.state_dict().items()}
+    f = NeuralForecaster(future_net(model), widths=(16,), epochs=1, batch_size=4, device='cpu')
+    assert f.fit(X, Y, np.arange(8)).predict(X).shape==(8, 20, 94)
     assert all(torch.equal(v, before[k]) for k,v in model.state_dict().items())
-    past = torch.from_numpy(X).mT.contiguous(); same = lambda h, valid=None: np.array_equal(forecast(model, past, h, valid).mT.numpy(), NeuralForecaster(future_net(model), epochs=0, device='cpu').fit(X, Y[:,:h]).predict(X))
-    assert same(20) and same(7)                                             # one way to hide the future, here and in fine-tuning
-    X[...,5], Y[...,5] = 0, np.nan; past[:,5] = 0; there = torch.ones(8, 94, 3, dtype=torch.bool); there[:,5] = False; assert same(20, there)
-    X[...,5], Y[...,5] = 0, np.nan; assert np.isfinite(NeuralForecaster(future_net(model), epochs=1, batch_size=4, device='cpu').fit(X, Y).predict(X)).all()
+
+def test_brainlm_forecasts_only_from_the_past(small):
+    "One way to hide the future, here and in fine-tuning; a missing parcel is not read"
+    model, X, Y = small
+    def alike(X, horizon, there=None):
+        past = torch.from_numpy(X).nan_to_num().mT.contiguous()
+        mine = NeuralForecaster(future_net(model), epochs=0, device='cpu').fit(X, Y[:,:horizon]).predict(X)
+        theirs = forecast(model, past, horizon, there).mT.numpy()
+        return np.array_equal(np.where(np.isnan(mine), 0, mine), np.where(np.isnan(mine), 0, theirs))
+    assert alike(X, 20) and alike(X, 7)
+    X, Y, there = X.copy(), Y.copy(), torch.ones(8, 94, 3, dtype=torch.bool)
+    X[...,5] = Y[...,5] = np.nan
+    there[:,5] = False
+    assert alike(X, 20, there)
+    p = NeuralForecaster(future_net(model), epochs=1, batch_size=4, device='cpu').fit(X, Y).predict(X)
+    assert np.array_equal(np.isnan(p), np.isnan(Y))
 
 
-# %% ../nbs/30_baselines.ipynb #69793689
-@pytest.mark.parametrize('classify', [False, True])
-def test_every_reader(classify):
-    "All names fit, predict, can be cloned, and refuse bad labels"
-    rng = np.random.default_rng(0); y = rng.uniform(0, 1, 24); X = rng.standard_normal((24, 40, 6)).astype('float32'); X[...,:3] += 2*y[:,None,None]*rng.standard_normal((24, 40, 1)).astype('float32')
-    if classify: y = np.where(y>.5, 'b', 'a')
-    for name,m in clinical_rivals(classify, {'variance': lambda X: X.var(1)}, n_components=4, epochs=1, device='cpu').items():
-        p = m.fit(X, y, np.repeat(np.arange(12), 2)).predict(X); assert p.shape==(24,), name
-        if name not in ('LSTM','GCN on FC'): clone(m)
-        with pytest.raises(ValueError, match='nothing to predict'): m.fit(X, y[:1].repeat(24))
-        with pytest.raises(ValueError, match='expected one of each'): m.fit(X, y[:5])
-
-
-# %% ../nbs/30_baselines.ipynb #7f40b2d8
-def test_an_embedding_is_computed_once_for_each_recording():
-    "In all inner folds, for all candidates, for both methods, and again when the same people are predicted"
-    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); y = X.var((1, 2)).astype(float); seen = []
-    def spy(X): seen.extend(x.tobytes() for x in X); return X.var(1)
-    rivals = clinical_rivals(embeddings={'variance': spy}, n_components=4, device='cpu')
-    plain = TunedReader(clone(rivals['ridge on variance'].pipeline).set_params(features__function=lambda X: X.var(1)), rivals['ridge on variance'].grid)
-    p = rivals['ridge on variance'].fit(X[:20], y[:20]).predict(X); rivals['SVR on variance'].fit(X[:20], y[:20]).predict(X)
-    assert len(seen)==len(set(seen))==24 and np.array_equal(p, plain.fit(X[:20], y[:20]).predict(X))
-
-def test_several_targets_at_once():
-    "Gaps stay out of the loss: a target that two people lack is what these two never taught; TunedReader takes no gaps"
-    rng = np.random.default_rng(0); X = rng.standard_normal((24, 40, 6)).astype('float32'); Y = np.stack([X.var((1, 2)), rng.normal(5, 2, 24)], 1).astype(float)
-    read = lambda Y: NeuralReader(LSTMReader, epochs=2, device='cpu').fit(X, Y).predict(X)
-    assert read(Y).shape==(24, 2) and read(Y[:,:1]).shape==(24, 1)
-    gaps = Y.copy(); gaps[3,1] = np.nan; gaps[4] = np.nan; assert np.isfinite(read(gaps)).all() and not np.array_equal(read(gaps), read(Y))
-    ridge = clinical_rivals(device='cpu')['ridge on FC (correlation)']; assert ridge.fit(X, Y).predict(X).shape==(24, 2)
-    net = NeuralReader(LSTMReader, device='cpu')
-    for m,bad,words in ((ridge, gaps, '3 values that are NaN'), (net, np.where(gaps>0, gaps, np.inf), '3 values that are NaN or infinite'),
-                        (ridge, Y*[1,0], 'nothing to predict'), (net, Y*[0,1], 'nothing to predict')):
-        with pytest.raises(ValueError, match=words): m.fit(X, bad)
-
-@pytest.mark.parametrize('name', ['logistic on FC (correlation)','LSTM'])
-def test_classes_that_cannot_be_checked_are_refused(name):
-    "A class of one subject, however many recordings; one that an inner fold does not learn; labels and subjects that are missing"
-    X = np.random.default_rng(0).standard_normal((24, 40, 6)).astype('float32'); who = np.repeat(np.arange(12), 2)
-    m, two = clinical_rivals(True, epochs=1, device='cpu')[name], np.where(who%2, 'a', 'b')
-    with pytest.raises(ValueError, match="the class 'rare' in 1 subject, expected at least 2"): m.fit(X, np.where(who==3, 'rare', two), who)
-    with pytest.raises(ValueError, match='1 values that are NaN'): m.fit(X, np.array([None, *'ab'*11, 'a'], dtype=object), who)
-    with pytest.raises(ValueError, match='2 recordings without a subject'): m.fit(X, two, np.where(who==3, np.nan, who))
-    if name=='LSTM': return
-    with pytest.raises(ValueError, match="the class 'rare' in one of 4 inner folds alone"): m.fit(X, np.where(np.isin(who, (3,7)), 'rare', two), who)
+# %% ../nbs/30_baselines.ipynb #25248cd0
+def test_a_rival_is_one_cell_and_old_addresses_work():
+    @register(forecasters, 'last but one', fast=True)
+    class LastButOne(Persistence):
+        def _predict(self, X): return X[:,-2:-1].repeat(self.horizon, 1)
+    try: assert 'last but one' in forecasters.quick() and 'last but one' in forecasters()
+    finally: del forecasters['last but one']
+    import brainlm.baselines, brainlm.readouts
+    with pytest.warns(DeprecationWarning, match='brainlm.readouts.FC now'):
+        assert brainlm.baselines.FC is brainlm.readouts.FC
