@@ -22,6 +22,7 @@ def _fewer_colours(png, n):
     few.save(small, 'png', optimize=True)
     return small
 
+# %% ../nbs/23_report.ipynb #b73bce74
 def figure_html(
     fig, # matplotlib figure; it is closed
     caption:str, # below it; also the text for those who cannot see it
@@ -78,6 +79,7 @@ def section(
     "A heading and what stands below it"
     return Html(f'<section><h2>{escape(title)}</h2>\n' + '\n'.join(parts) + '\n</section>')
 
+# %% ../nbs/23_report.ipynb #8f06bdbd
 def page(
     title:str, # of the page
     *parts, # sections
@@ -107,13 +109,14 @@ def table_html(
 
 # %% ../nbs/23_report.ipynb #913466cb
 def as_html(
-    part, # words, HTML, or a tuple that begins with a figure or a DataFrame: the arguments of `figure_html` or `table_html`
+    part, # words, HTML, or a tuple: the arguments of `figure_html` or `table_html`, figure or DataFrame first
 )->str: # HTML
     "A part of a page"
     if isinstance(part, Html): return part
     if isinstance(part, str): return text(part)
     return (figure_html if hasattr(part[0], 'savefig') else table_html)(*part)
 
+# %% ../nbs/23_report.ipynb #007c4b43
 class Page:
     "A page in the making: what it is about, its verdict, its sections; `str(page)` is the HTML"
     def __init__(self,
