@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .basics import Registry, moved, optional, register
 from .masking import random_mask
 from .model import BrainLM
-from .finetuning import fill_future, _patches
+from .finetuning import fill_future, future_patches
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def checked_windows(
@@ -419,7 +419,7 @@ class FutureNet(nn.Module):
     ):
         "ValueError if context and horizon do not fit in the model's window"
         super().__init__()
-        _patches(model.config, context, horizon)
+        future_patches(model.config, context, horizon)
         self.horizon, self.model = horizon, copy.deepcopy(model)
         if fresh_head: nn.init.zeros_(self.model.head.weight), nn.init.zeros_(self.model.head.bias)
     def there(self, x): # bool [batch, parcel, patch]

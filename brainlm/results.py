@@ -17,9 +17,10 @@ from .model import BrainLM
 from .pretraining import _sides
 from .report import figure_html, page, section, table_html, text, write_whole
 from .finetuning import finetune_learner, forecast, forecast_learner, join_covariates
-from .baselines import NeuralForecaster, Residual, clinical_rivals, forecasters, future_net
+from .baselines import NeuralForecaster, Residual, forecasters, future_net
+from .readouts import readouts
 from .forecasting import forecast_stats, forecast_windows, plot_forecast, plot_horizons, predictability
-from .clinical import ConfoundReader, _predicted, recordings_array
+from .clinical import ConfoundReader, recordings_array
 
 # %% ../nbs/33_results.ipynb #3afa0854
 result_columns = ('model','target','fold','metric','value','low','high','n_subjects')
@@ -68,9 +69,9 @@ def _subjects(frame):
 def _rivals(store, model, y, split, classify, names, confounds):
     "Predictions of the test recordings by simple models of the others [model, subject, y, prediction]"
     rows = np.flatnonzero(~np.isnan(y)); subjects = store.table['subject'].to_numpy()[rows]; test = split[rows]=='test'
-    X = recordings_array(store, model.scaler, rows); learners = {k: m for k,m in clinical_rivals(classify).items() if k in names}
-    if lost := sorted(set(names)-set(learners)): raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(clinical_rivals(classify))}")
-    def row(name, m, X): m.fit(X[~test], y[rows][~test], subjects[~test]); return pd.DataFrame(dict(model=name, subject=subjects[test], y=y[rows][test], prediction=_predicted(m, X[test], classify)))
+    X = recordings_array(store, model.scaler, rows); learners = {k: m for k,m in readouts(classify).items() if k in names}
+    if lost := sorted(set(names)-set(learners)): raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(readouts(classify))}")
+    def row(name, m, X): m.fit(X[~test], y[rows][~test], subjects[~test]); return pd.DataFrame(dict(model=name, subject=subjects[test], y=y[rows][test], prediction=(m.probability if classify else m.predict)(X[test])))
     out = [row(k, m, X) for k,m in learners.items()]
     if confounds is not None and not classify: out.append(row('confounds alone', ConfoundReader(confounds.iloc[rows].reset_index(drop=True)), np.arange(len(rows), dtype=float)[:,None,None]))
     return pd.concat(out)
@@ -95,7 +96,7 @@ def finetune_report(
     transform:str='zscore', pooling:str='cls', head:str='linear', unfreeze:str='none', # as in `finetune_learner`
     epochs:int=20, lr:float=1e-3, # as in `finetune`
     confounds=(), # columns of numbers or words: what do they alone predict?
-    rivals=None, # names out of `clinical_rivals`; None: mean or majority, and ridge or logistic regression on FC
+    rivals=None, # names out of `readouts`; None: mean or majority, and ridge or logistic regression on FC
     resume:bool=False, # go on with training that was interrupted
     batch_size:int=8, seed:int=0, device=None, progress:bool=None # as in `finetune_learner`
 )->Path: # the page
@@ -149,7 +150,7 @@ quick_rivals = ('mean','persistence','AR ridge','VAR(1) ridge','VAR + means ridg
 
 def _brain_forecast(model, X, horizon, batch_size=16):
     "What the model fills in after each context [window, context, parcel]"
-    x = torch.from_numpy(X).mT; there = (x!=0).any(-1)
+    x = torch.from_numpy(X).mT; there = ~x.isnan().any(-1); x = x.nan_to_num()
     parts = (forecast(model, a, horizon, v[...,None].expand(-1, -1, a.shape[-1]//model.config.patch_size)) for a,v in zip(x.split(batch_size), there.split(batch_size)))
     return torch.cat(list(parts)).mT.numpy()
 
