@@ -9,10 +9,10 @@ __all__ = ['plot_quality', 'plot_carpet', 'stands_out', 'qc_page']
 import re
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from . import __version__
-from .atlas import plot_glass_brain
 from .cleaning import dvars
 from .preprocessing import qc_columns, qc_table
 from .recordings import Recording, RecordingStore
+from .plots import plot_glass_brain
 from .report import figure_html, section, text, page, table_html
 
 # %% ../nbs/24_quality.ipynb #9f93ddd6

@@ -11,16 +11,17 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 import brainlm.clinical as bc
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.baselines import Flat, TunedReader
+from brainlm.readouts import Flat, TunedReader
 from brainlm.metrics import prediction_scores
 from brainlm.readers import Atlas
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
+from brainlm.stats import design
 
 
 # %% ../nbs/32_clinical.ipynb #50dec6a8
 class Line:
-    "A linear model of the features, as the readers of `brainlm.baselines` are called"
+    "A linear model of the features, as the readers of `brainlm.readouts` are called"
     def fit(self, X, y, groups=None): self.m = LinearRegression().fit(X[:,0], y); return self
     def predict(self, X): return self.m.predict(X[:,0])
 
@@ -60,12 +61,6 @@ def test_confounds_are_taken_out_and_stand_alone():
     only = lambda y,c: r2(nested_cv(X, y, who, lambda: dict(line=Line()), confounds=c))
     assert only(fd, None)>.9 and only(fd+.1*rng.normal(size=n), conf)<.1                # nothing but the confound
     assert only(fd+brain, conf)>.9 and abs(r2(confounds_alone(conf, fd+brain, who))-.5)<.15
-
-def test_design():
-    c = pd.DataFrame(dict(fd=[1.,2,3,100], site=list('aabc'), sex=[True,False,True,False])); train = np.array([1,1,1,0], bool)
-    with pytest.warns(UserWarning, match="'site' is 'c' in no training recording"): d = design(c, train)
-    assert d.shape==(4,3) and abs(d[:3,0].mean())<1e-12 and d[3,1]==0
-    with pytest.raises(ValueError, match="1 missing values in 'fd'"): design(c.assign(fd=[1,None,2,3]), train)
 
 def test_classes():
     X,y,who = one_run(*people(80))
