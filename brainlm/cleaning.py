@@ -6,7 +6,7 @@
 __all__ = ['strategies', 'read_confounds', 'which_strategy', 'mean_fd', 'nuisance', 'clean', 'steps', 'resample_time', 'tsnr',
            'dvars']
 
-# %% ../nbs/03a_cleaning.ipynb #2e907d52
+# %% ../nbs/03a_cleaning.ipynb #deb98922
 import re
 import warnings
 from fractions import Fraction
@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 
 from .readers import BadInput, bids_parts
 
-# %% ../nbs/03a_cleaning.ipynb #61a39e9f
+# %% ../nbs/03a_cleaning.ipynb #c57d07aa
 strategies = ('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')
 
 def read_confounds(
@@ -34,7 +34,7 @@ def read_confounds(
         raise BadInput(path, f'is not a table of confounds ({str(e).splitlines()[0]})',
                        'get the file again, or choose --strategy none') from None
 
-# %% ../nbs/03a_cleaning.ipynb #c0ae5fa6
+# %% ../nbs/03a_cleaning.ipynb #6fc827f1
 def which_strategy(
     path, # series that is to be cleaned
     table, # its confounds, or None
@@ -47,7 +47,7 @@ def which_strategy(
         return 'ica_aroma'
     return 'simple'
 
-# %% ../nbs/03a_cleaning.ipynb #6094574d
+# %% ../nbs/03a_cleaning.ipynb #1ee2a778
 def mean_fd(
     table, # DataFrame of confounds, or None
     path=None # its file, for the message
@@ -61,7 +61,7 @@ def mean_fd(
                        'expected numbers or n/a: mend the table')
     return float(fd.mean())
 
-# %% ../nbs/03a_cleaning.ipynb #1f279123
+# %% ../nbs/03a_cleaning.ipynb #d2d424f9
 def nuisance(
     path, # series of fMRIPrep, with its confounds beside it
     strategy:str, # one of `strategies`, but not `auto` and `none`
@@ -82,7 +82,7 @@ def _nuisance(path, strategy):
     how = dict(wm_csf='basic', ica_aroma='full' if full else 'basic')
     return load_confounds(str(path), strategy=('wm_csf','ica_aroma','high_pass'), **how)
 
-# %% ../nbs/03a_cleaning.ipynb #57ba99c2
+# %% ../nbs/03a_cleaning.ipynb #1de113ec
 def _regressed(x, high, low, **how):
     "What nilearn leaves"
     if high or low: how |= dict(filter='butterworth', high_pass=high, low_pass=low)
@@ -91,7 +91,7 @@ def _regressed(x, high, low, **how):
         warnings.simplefilter('ignore') # nilearn warns of every regressor that is constant
         return signal.clean(x, detrend=True, standardize=None, **how)
 
-# %% ../nbs/03a_cleaning.ipynb #175d50ca
+# %% ../nbs/03a_cleaning.ipynb #901cc181
 def clean(
     bold, # [time, parcel], NaN columns where missing
     tr_s:float, # repetition time in seconds
@@ -111,7 +111,7 @@ def clean(
     res[:,ok] = interp1d(keep, y, axis=0)(t) + x.mean(0)
     return res
 
-# %% ../nbs/03a_cleaning.ipynb #d478527b
+# %% ../nbs/03a_cleaning.ipynb #7461c253
 def steps(
     path, # file
     made_by:str, # program, from `dataset_description.json`
@@ -133,7 +133,7 @@ def steps(
     placed = 'found' if known or 'space' in e else 'unknown'
     return dict(motion_correction=moved, normalisation=placed, filtering=filtering, ica_denoising=ica)
 
-# %% ../nbs/03a_cleaning.ipynb #82107d6f
+# %% ../nbs/03a_cleaning.ipynb #5dd89ca5
 def resample_time(
     bold, # [time, parcel]
     tr_s:float, # its repetition time, seconds
@@ -143,7 +143,7 @@ def resample_time(
     f = Fraction(tr_s/target_tr_s).limit_denominator(200)
     return resample_poly(bold, f.numerator, f.denominator, axis=0, padtype='line') if f!=1 else bold
 
-# %% ../nbs/03a_cleaning.ipynb #a18d0048
+# %% ../nbs/03a_cleaning.ipynb #ccfc0e69
 def tsnr(
     bold # [time, parcel], before cleaning
 )->float|None: # None where the mean was taken out already

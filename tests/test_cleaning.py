@@ -5,11 +5,11 @@
 from brainlm.cleaning import *
 
 
-# %% ../nbs/03a_cleaning.ipynb #48515b3a
+# %% ../nbs/03a_cleaning.ipynb #f7105790
 import numpy as np, pytest
 
 
-# %% ../nbs/03a_cleaning.ipynb #b4510c2b
+# %% ../nbs/03a_cleaning.ipynb #87228fef
 def test_clean_takes_out_what_was_put_in():
     rng = np.random.default_rng(0); t = np.arange(300)*.72; x = rng.normal(size=(300,5)); conf = rng.normal(size=(300,4)); gone = np.full((300,1), np.nan)
     y = clean(np.hstack([x+conf@rng.normal(size=(4,5))*5+100, gone]), .72, conf)
