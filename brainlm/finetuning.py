@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from .basics import one_of, optional, write_whole
 from .recordings import RecordingStore, Split, split_of
 from .scaling import TargetTransform, ZScore, MinMax, LogMinMax
-from .windows import Windows, RandomWindows, TiledWindows, window_dls
+from .windows import Windows, TiledWindows, window_dls
 from .masking import future_mask
 from .model import BrainLM, differences, whole_folder
 from .pretraining import RunFolder, Training, data_card, make_learner, model_loss, sided_windows, takes_training
@@ -32,25 +32,33 @@ from .pretraining import RunFolder, Training, data_card, make_learner, model_los
 def _matches(store, model):
     "ValueError if this model cannot read this store"
     if model.parcellation is None or model.scaler is None:
-        raise ValueError("model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, scaler)`")
+        raise ValueError(
+            "model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, scaler)`")
     if store.parcellation==model.parcellation: return
     found, want = ((o.name, len(o)) for o in (store.parcellation, model.parcellation))
-    raise ValueError(f"store: found parcellation {found[0]} ({found[1]} parcels), expected the model's, {want[0]} ({want[1]} parcels)")
+    raise ValueError(
+        f"store: found parcellation {found[0]} ({found[1]} parcels), expected the model's, {want[0]} ({want[1]} "
+        "parcels)")
 
 def _checked_split(store, model, split):
     "`Split` of a store that the model can read: what was asked for, the model's own, or the store's"
     _matches(store, model)
     return Split.of(store, split_of(model, store) if split is None else split)
 
+# %% ../nbs/22_finetuning.ipynb #0a3bec83
 def _card(store, model, split, patience):
     "The account of the data; ValueError, or a warning, where the split does not do"
     if patience and not len(split.valid):
-        raise ValueError("split: found no 'valid' recordings, expected some to stop on; patience=0 trains every epoch and keeps the last model")
+        raise ValueError(
+            "split: found no 'valid' recordings, expected some to stop on; patience=0 trains every epoch and keeps "
+            "the last model")
     before, now = model.card.get('data', {}), {k: {*v} for k,v in split.subjects.items()}
     train, valid = ({*before.get('subjects', {}).get(k, [])} for k in ('train','valid'))
     both = train & (now['valid'] | now['test']) | valid & now['test']
     if before.get('store')==store.name and both:
-        warnings.warn(f"split: {len(both)} validation or test subjects were in this model's pretraining, {min(both)!r} among them")
+        warnings.warn(
+            f"split: {len(both)} validation or test subjects were in this model's pretraining, {min(both)!r} among "
+            "them", stacklevel=4)
     return data_card(store, split)
 
 # %% ../nbs/22_finetuning.ipynb #fe8859bc
@@ -61,7 +69,8 @@ def finetune(self:Learner,
     lr_decay:float=0.7, # of the learning rate, from one group of layers to the group below
     resume:bool=False # go on with the run in the folder
 )->pd.DataFrame: # the log, one row an epoch
-    "Train until validation subjects gain no more; the learner ends with the best weights, in evaluation mode. Raises as `pretrain` does."
+    """Train until validation subjects gain no more; the learner ends with the best weights, in evaluation mode. Raises
+    as `pretrain` does."""
     run = self.run_folder
     run.recipe.update(epochs=epochs, lr=lr, lr_decay=lr_decay)
     done = run.start(resume)
@@ -81,7 +90,8 @@ def _restore(model, folder):
 
 # %% ../nbs/22_finetuning.ipynb #8c7f2a39
 class FullWindows(Windows):
-    "Windows every `stride` points over every recording, in order, none of them padded; what remains at the end is left out"
+    """Windows every `stride` points over every recording, in order, none of them padded; what remains at the end is
+    left out"""
     def __init__(self, store, scaler, rows=None, n_time=200, patch_size=20,
         stride:int|None=None # time points from one start to the next; None: n_time, side by side
     ):
@@ -115,6 +125,7 @@ def fill_future(
     out = model(F.pad(past, (0,n*S)), None if valid is None or valid.all() else there, mask)
     return out.prediction[:,:,-n:].flatten(2)[...,:horizon]
 
+# %% ../nbs/22_finetuning.ipynb #3496ecfd
 def future_patches(
     config, # of the model
     context:int, # time points given
@@ -122,11 +133,14 @@ def future_patches(
 )->int: # patches
     "How many patches hold the horizon; ValueError if the times do not fit"
     S = config.patch_size
-    if context<1 or context%S: raise ValueError(f"context: found {context} time points, expected a multiple of the patch size, {S}")
+    if context<1 or context%S:
+        raise ValueError(f"context: found {context} time points, expected a multiple of the patch size, {S}")
     if horizon<1: raise ValueError(f"horizon: found {horizon} time points, expected at least 1")
     n = -(-horizon//S)
     if context+n*S<=config.n_time: return n
-    raise ValueError(f"context + horizon: found {context} + {horizon} time points, expected at most the model's window, {config.n_time}")
+    raise ValueError(
+        f"context + horizon: found {context} + {horizon} time points, expected at most the model's window, "
+        f"{config.n_time}")
 
 # %% ../nbs/22_finetuning.ipynb #e8574af1
 def forecast(
@@ -135,7 +149,8 @@ def forecast(
     horizon:int=20, # time points to come, any number for which the window has room
     valid:Tensor|None=None # bool [batch, parcel, patch] of the past, tokens that exist; None: all of them
 )->Tensor: # [batch, parcel, horizon], robust-scaled; 0 for a parcel without any past
-    "`fill_future` in evaluation mode and without gradients, on the model's device. ValueError if past and horizon do not fit the model."
+    """`fill_future` in evaluation mode and without gradients, on the model's device. ValueError if past and horizon do
+    not fit the model."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     if valid is not None: valid = valid.to(device)
@@ -156,24 +171,28 @@ class HideFuture(Callback):
 @takes_training(*'context horizon batch_size patience weight_decay bf16 seed num_workers device progress'.split())
 def forecast_learner(
     store:RecordingStore, # recordings, in the model's parcellation
-    model:BrainLM, # with its scaler; a copy is trained. `BrainLM(config, store.parcellation, scaler)` is a model without pretraining
+    model:BrainLM, # with its scaler, pretrained or `BrainLM(config, store.parcellation, scaler)`; a copy is trained
     folder, # of the run: log, checkpoint, best and last model
     split=None, # `Split`, or a word for each recording; None: the model's, or else `store.split()`
     *,
     context:int=180, # time points given
     horizon:int=20, # time points to come; both are multiples of the patch size
-    training:Training|None=None # settings; batches of 4, a patience of 3 epochs where they leave that open. With patience 0 validation is optional
+    training:Training|None=None # settings; left open: batches of 4, a patience of 3 (with 0, validation is optional)
 )->Learner: # call its `finetune`; its `model` is a `BrainLM`
-    "A learner of the future: all weights of the model, loss on the horizon only. ValueError where store, split, model and times do not fit together."
+    """A learner of the future: all weights of the model, loss on the horizon only. ValueError where store, split,
+    model and times do not fit together."""
     t = (training or Training()).settled(batch_size=4, patience=3)
     n, S = future_patches(model.config, context, horizon), model.config.patch_size
-    if horizon%S: raise ValueError(f"horizon: found {horizon} time points, expected a multiple of the patch size, {S}, to train on")
+    if horizon%S:
+        raise ValueError(
+            f"horizon: found {horizon} time points, expected a multiple of the patch size, {S}, to train on")
     split = _checked_split(store, model, split)
     task = dict(task='forecasting', config=asdict(model.config), context=context, horizon=horizon)
     run = _run(folder, task, store, model, split, split, t)
     train, valid = sided_windows(store, model.scaler, split, t.seed, FullWindows, n_time=context+horizon, patch_size=S)
     _long_enough(train)
-    return make_learner(window_dls(train, valid, t.batch_size, t.num_workers, t.device), deepcopy(model), model_loss, run, t, [HideFuture(n)])
+    dls = window_dls(train, valid, t.batch_size, t.num_workers, t.device)
+    return make_learner(dls, deepcopy(model), model_loss, run, t, [HideFuture(n)])
 
 def _run(folder, task, store, model, split, used, t):
     "The folder of a run that starts from `model`: the split, and the part of it that is `used`"
@@ -183,7 +202,8 @@ def _run(folder, task, store, model, split, used, t):
 
 # %% ../nbs/22_finetuning.ipynb #c2f04196
 class _Pool(nn.Module):
-    "Mean of the tokens [batch, parcel, patch, width], NaN where missing, all alike or weighed by attention → [batch, width]"
+    """Mean of the tokens [batch, parcel, patch, width], NaN where missing, all alike or weighed by attention → [batch,
+    width]"""
     def __init__(self, kind, width):
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False) if kind=='attention' else None
@@ -205,7 +225,8 @@ def _head(kind, width, n_out):
 
 # %% ../nbs/22_finetuning.ipynb #79651d8f
 class FineTuned(nn.Module):
-    "The encoder of a `BrainLM`, a pooling and a head: one number (regression) or one for each class. See `predict`, `save_pretrained`, `load_finetuned`"
+    """The encoder of a `BrainLM`, a pooling and a head: one number (regression) or one for each class. See `predict`,
+    `save_pretrained`, `load_finetuned`"""
     def __init__(self,
         model:BrainLM, # becomes part of this module; with parcellation and scaler
         target:str='target', # what is predicted
@@ -270,7 +291,7 @@ def batches(
     n = min(len(windows), n_max or len(windows))
     for i in range(0, n, batch_size):
         some = [windows[j] for j in range(i, min(i+batch_size, n))]
-        yield tuple(torch.stack(o).to(device) for o in zip(*some))
+        yield tuple(torch.stack(o).to(device) for o in zip(*some, strict=True))
 
 @patch
 @torch.no_grad()
@@ -350,7 +371,8 @@ class JoinReport:
     def __repr__(self):
         def few(o): return f"{len(o)}" + (f" ({', '.join(map(str, o[:3]))}{', ...' if len(o)>3 else ''})" if o else '')
         gaps = ', '.join(f'{k} {n}' for k,n in self.missing.items()) or 'none'
-        return (f"{self.matched} of {self.recordings} recordings matched; without a row in the table: {few(self.unmatched)}; "
+        return (f"{self.matched} of {self.recordings} recordings matched; "
+                f"without a row in the table: {few(self.unmatched)}; "
                 f"rows without a recording: {few(self.unused)}; matched, but without a value: {gaps}")
 
 # %% ../nbs/22_finetuning.ipynb #8a42a496
@@ -359,7 +381,8 @@ def join_covariates(
     table, # DataFrame, or a .csv or .tsv file, a row for each subject
     on='subject' # column, or list of columns, that the store's table and this one share
 )->tuple[pd.DataFrame,JoinReport]: # the other columns, a row for each recording, NaN where not known; what was found
-    "Covariates of each recording. ValueError for a column that is not there, for ids that are missing or stand twice, or if nothing matches."
+    """Covariates of each recording. ValueError for a column that is not there, for ids that are missing or stand
+    twice, or if nothing matches."""
     on = [on] if isinstance(on, str) else list(on)
     table = _checked_table(table, on, store)
     want, have = _keys(store.table, on), _keys(table, on)
@@ -367,12 +390,12 @@ def join_covariates(
     rows = np.array([at.get(k, -1) for k in want])
     if (rows<0).all():
         first = have[0] if have else ''
-        raise ValueError(f"table: none of its {len(have)} ids (the first is {first!r}) is in the store (the first is {want[0]!r})")
+        raise ValueError(
+            f"table: none of its {len(have)} ids (the first is {first!r}) is in the store (the first is {want[0]!r})")
     joined = table.drop(columns=on).reset_index(drop=True).reindex(rows).reset_index(drop=True)
-    there = rows>=0
-    gaps = {k: int(n) for k,n in joined[there].isna().sum().items() if n}
+    gaps = {k: int(n) for k,n in joined[rows>=0].isna().sum().items() if n}
     unmatched, unused = [k for k in dict.fromkeys(want) if k not in at], [k for k in have if k not in set(want)]
-    return joined, JoinReport(len(rows), int(there.sum()), unmatched, unused, gaps)
+    return joined, JoinReport(len(rows), int((rows>=0).sum()), unmatched, unused, gaps)
 
 # %% ../nbs/22_finetuning.ipynb #d831d7a6
 def _keys(table, on):
@@ -381,17 +404,20 @@ def _keys(table, on):
     return [k[0] if len(on)==1 else k for k in keys]
 
 def _checked_table(table, on, store):
-    "The table, read where it is a file; ValueError for columns `on` that are not there, and for ids that are missing or stand twice"
+    """The table, read where it is a file; ValueError for columns `on` that are not there, and for ids that are missing
+    or stand twice"""
     if not isinstance(table, pd.DataFrame):
         sep = '\t' if str(table).endswith('.tsv') else ','
         table = pd.read_csv(table, sep=sep, dtype=dict.fromkeys(on, str), na_values=['n/a'])
     for name,t in (('table',table), ('store',store.table)):
         if lost := [c for c in on if c not in t]:
-            raise ValueError(f"{name}: found no column {lost[0]!r}, expected one of {list(t)}; `on` names columns that both have")
+            raise ValueError(
+                f"{name}: found no column {lost[0]!r}, expected one of {list(t)}; `on` names columns that both have")
     if (n := int(table[on].isna().any(axis=1).sum())):
         raise ValueError(f"table: found {n} rows without {' or '.join(on)}, expected an id in every row")
     keys = pd.Series(_keys(table, on), dtype=object)
-    if (twice := keys[keys.duplicated()]).size: raise ValueError(f"table: found two rows for {twice.iloc[0]!r}, expected one")
+    if (twice := keys[keys.duplicated()]).size:
+        raise ValueError(f"table: found two rows for {twice.iloc[0]!r}, expected one")
     return table
 
 # %% ../nbs/22_finetuning.ipynb #57b4fbf5
@@ -410,18 +436,26 @@ transforms = dict(zscore=ZScore, minmax=MinMax, logminmax=LogMinMax)
 def _values(store, target):
     "Name and values [recording] of a target: a column of the store's table, or one value for each recording"
     if not isinstance(target, str):
-        if len(target)!=len(store): raise ValueError(f"target: found {len(target)} values, expected one for each of the store's {len(store)} recordings")
-        return str(getattr(target, 'name', None) or 'target'), pd.Series(np.asarray(target), dtype=getattr(target, 'dtype', None))
+        if len(target)!=len(store):
+            raise ValueError(
+                f"target: found {len(target)} values, expected one for each of the store's {len(store)} recordings")
+        name, dtype = (getattr(target, k, None) for k in ('name','dtype'))
+        return str(name or 'target'), pd.Series(np.asarray(target), dtype=dtype)
     if target in store.table: return target, store.table[target]
-    raise ValueError(f"target: found {target!r}, expected a column of the store's table, one of {list(store.table)}, or a value for each recording")
+    raise ValueError(
+        f"target: found {target!r}, expected a column of the store's table, one of {list(store.table)}, or a value "
+        "for each recording")
 
+# %% ../nbs/22_finetuning.ipynb #ddd132d3
 def _left_out(store, name, y, split):
     "The split without recordings that have no target; a warning says how many"
     lost, sides = y.isna().to_numpy(), split.sides
     gone = lost & np.isin(sides, ('train','valid'))
     if gone.any():
         first = store.table['subject'][gone].iloc[0]
-        warnings.warn(f"target {name!r}: {gone.sum()} training and validation recordings have no value and are left out, one of subject {first!r} among them")
+        warnings.warn(
+            f"target {name!r}: {gone.sum()} training and validation recordings have no value and are left out, one "
+            f"of subject {first!r} among them", stacklevel=5)
     return Split.of(store, np.where(lost, 'no target', sides)) if lost.any() else split
 
 # %% ../nbs/22_finetuning.ipynb #ca828402
@@ -429,10 +463,15 @@ def _numbers(store, name, y):
     "The target as float64, NaN where missing; ValueError for text and infinite values"
     try: y = y.astype(float).to_numpy()
     except (TypeError, ValueError):
-        raise ValueError(f"target {name!r}: found {y.dropna().iloc[0]!r}, expected numbers; task='classification' predicts words") from None
+        raise ValueError(
+            f"target {name!r}: found {y.dropna().iloc[0]!r}, expected numbers; task='classification' "
+            "predicts words") from None
     if not (odd := np.isinf(y)).any(): return y
-    raise ValueError(f"target {name!r}: found an infinite value for subject {store.table['subject'][odd].iloc[0]!r}, expected finite numbers, or NaN where missing")
+    raise ValueError(
+        f"target {name!r}: found an infinite value for subject {store.table['subject'][odd].iloc[0]!r}, expected "
+        "finite numbers, or NaN where missing")
 
+# %% ../nbs/22_finetuning.ipynb #d3b122f0
 def _scores(store, name, y, split, transform):
     "Transformed target [recording], float32 [recording, 1], and the transform, fitted on the training side"
     y = _numbers(store, name, y)
@@ -441,7 +480,9 @@ def _scores(store, name, y, split, transform):
         transform = transforms[transform]()
     transform, t = deepcopy(transform), y[split.train]
     if transform.scale is None: transform.fit(t)
-    elif t.min()==t.max(): raise ValueError(f"target {name!r} is constant: all {len(t)} training values are {t[0]:g}; there is nothing to predict")
+    elif t.min()==t.max():
+        raise ValueError(
+            f"target {name!r} is constant: all {len(t)} training values are {t[0]:g}; there is nothing to predict")
     return transform.transform(y).astype('float32')[:,None], transform
 
 # %% ../nbs/22_finetuning.ipynb #ba2592c9
@@ -451,18 +492,25 @@ def _words(store, name, y, threshold):
         y = pd.Series(_numbers(store, name, y))
         return y.gt(threshold).map({False: f'≤ {threshold:g}', True: f'> {threshold:g}'}).where(y.notna())
     if pd.api.types.is_float_dtype(y) and (y.dropna()%1!=0).any():
-        raise ValueError(f"target {name!r}: found {y.nunique()} different numbers, expected classes; give a threshold, or task='regression'")
+        raise ValueError(
+            f"target {name!r}: found {y.nunique()} different numbers, expected classes; give a threshold, or "
+            "task='regression'")
     y = y.map(lambda o: o.item() if hasattr(o, 'item') else o)
     return y.map(lambda o: int(o) if isinstance(o, float) and o==o else o).astype(object)
 
+# %% ../nbs/22_finetuning.ipynb #5d1c60ca
 def _labels(store, name, y, split, threshold):
     "Class number [recording] and the classes of the training side"
     y = _words(store, name, y, threshold)
     classes = sorted(set(y[split.train]), key=lambda o: (str(type(o)), o))
     if len(classes)<2:
-        raise ValueError(f"target {name!r}: found one class, {classes[0]!r}, in all {len(split.train)} training recordings; there is nothing to predict")
+        raise ValueError(
+            f"target {name!r}: found one class, {classes[0]!r}, in all {len(split.train)} training recordings; there "
+            "is nothing to predict")
     if new := set(y[split.rows('valid', 'test')])-set(classes):
-        raise ValueError(f"target {name!r}: found {sorted(map(str, new))} in the validation or test recordings, expected classes of the training side, {classes}")
+        raise ValueError(
+            f"target {name!r}: found {sorted(map(str, new))} in the validation or test recordings, expected classes "
+            f"of the training side, {classes}")
     return y.map({c:i for i,c in enumerate(classes)}).fillna(-1).to_numpy('int64'), classes
 
 # %% ../nbs/22_finetuning.ipynb #eb7dec5e
@@ -473,8 +521,10 @@ class _WithTarget:
     def __getitem__(self, i): return (*self.windows[i], torch.as_tensor(self.y[self.windows.recordings[i]]))
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
+# %% ../nbs/22_finetuning.ipynb #61629935
 class _Features(_WithTarget):
-    "What a frozen encoder makes of windows, and the target of their recording; a window that was encoded once is not encoded again"
+    """What a frozen encoder makes of windows, and the target of their recording; a window that was encoded once is not
+    encoded again"""
     def __init__(self, tuned, windows, y):
         super().__init__(windows, y)
         self.tuned, self.known = tuned, {}
@@ -484,7 +534,7 @@ class _Features(_WithTarget):
         new = [i for i in range(len(self)) if self._key(i) not in self.known]
         if not new: return
         z = self.tuned.window_features([self.windows[i] for i in new]).cpu()
-        self.known.update(zip(map(self._key, new), z))
+        self.known.update(zip(map(self._key, new), z, strict=True))
     def __getitem__(self, i): return self.known[self._key(i)], torch.as_tensor(self.y[self.windows.recordings[i]])
     def set_epoch(self, epoch):
         super().set_epoch(epoch)
@@ -514,7 +564,8 @@ def _check_options(task, unfreeze, class_weights, threshold):
     one_of('class_weights', class_weights, (None,'balanced'))
     if task=='classification': return
     for name,value in dict(class_weights=class_weights, threshold=threshold).items():
-        if value is not None: raise ValueError(f"{name}: found {value!r} with task 'regression', expected task='classification'")
+        if value is not None:
+            raise ValueError(f"{name}: found {value!r} with task 'regression', expected task='classification'")
 
 def _target(store, target, split, task, transform, threshold, class_weights):
     "Name, encoded values [recording], the split without those that have none, classes, transform and loss of a target"
@@ -542,9 +593,8 @@ def _readied(tuned, store, split, y, unfreeze, t):
     return window_dls(items(train, y), valid, t.batch_size, t.num_workers, t.device)
 
 # %% ../nbs/22_finetuning.ipynb #b117407d
-_old = 'task transform threshold class_weights pooling head unfreeze lora_rank batch_size patience weight_decay bf16 seed num_workers device progress'
-
-@takes_training(*_old.split())
+@takes_training(*"""task transform threshold class_weights pooling head unfreeze lora_rank
+    batch_size patience weight_decay bf16 seed num_workers device progress""".split())
 def finetune_learner(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM, # with its scaler; a copy is trained
@@ -553,17 +603,18 @@ def finetune_learner(
     split=None, # `Split`, or a word for each recording; None: the model's, or else `store.split()`
     *,
     task:str='regression', # or 'classification'
-    transform='zscore', # of a regression target: 'zscore', 'minmax', 'logminmax' or a `TargetTransform`; fitted on the training side
+    transform='zscore', # of numbers: 'zscore', 'minmax', 'logminmax' or a `TargetTransform`; fitted on training people
     threshold:float|None=None, # of a classification target: the classes are 'at most' and 'more than' this
     class_weights:str|None=None, # 'balanced': a class weighs the more, the rarer it is among the training recordings
     pooling:str='cls', # 'cls', 'mean' or 'attention'
     head:str='linear', # 'linear' or 'mlp'
     unfreeze:str='none', # what learns beside the head: 'none', 'last', 'all' or 'lora'
     lora_rank:int=8, # of the low-rank updates
-    training:Training|None=None # settings; batches of 8, a patience of 5 epochs where they leave that open. With patience 0 validation is optional
+    training:Training|None=None # settings; left open: batches of 8, a patience of 5 (with 0, validation is optional)
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
-    """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or where there is nothing to learn.
-    With a frozen encoder and pooling 'cls' or 'mean' the head learns from features, and no window is encoded twice."""
+    """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or
+    where there is nothing to learn. With a frozen encoder and pooling 'cls' or 'mean' the head learns from features,
+    and no window is encoded twice."""
     t = (training or Training()).settled(batch_size=8, patience=5)
     _check_options(task, unfreeze, class_weights, threshold)
     split = _checked_split(store, model, split)
@@ -572,7 +623,8 @@ def finetune_learner(
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0)
     about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze)
     run = _run(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
-    return make_learner(_readied(tuned, store, used, y, unfreeze, t), tuned, loss.to(t.device), run, t, splitter=_groups)
+    dls = _readied(tuned, store, used, y, unfreeze, t)
+    return make_learner(dls, tuned, loss.to(t.device), run, t, splitter=_groups)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned):
@@ -584,7 +636,8 @@ def _about(tuned):
     return dict(**tuned.options, transform=None if tuned.transform is None else tuned.transform.to_dict())
 
 def _card_text(about, card):
-    parts = [f"# {about['target']}, from a BrainLM encoder", "Written by `FineTuned.save_pretrained`; load with `brainlm.finetuning.load_finetuned(folder)`."]
+    parts = [f"# {about['target']}, from a BrainLM encoder"]
+    parts += ["Written by `FineTuned.save_pretrained`; load with `brainlm.finetuning.load_finetuned(folder)`."]
     for k,v in {'model': about, **card}.items(): parts += [f"## {k}", f"```json\n{json.dumps(v, indent=1)}\n```"]
     return '\n\n'.join(parts) + '\n'
 
@@ -616,15 +669,18 @@ def load_finetuned(
     tuned = FineTuned(BrainLM.from_pretrained(folder/'encoder'), **about, transform=transform)
     file = folder/'head.safetensors'
     weights = load_file(file)
-    if diff := differences(_own(tuned), weights): raise ValueError(f"{file} does not fit finetuned.json:\n" + '\n'.join(diff))
+    if diff := differences(_own(tuned), weights):
+        raise ValueError(f"{file} does not fit finetuned.json:\n" + '\n'.join(diff))
     tuned.load_state_dict({**tuned.state_dict(), **weights})
     tuned.card = json.loads((folder/'card.json').read_text(encoding='utf-8'))
     return tuned.eval()
 
+# %% ../nbs/22_finetuning.ipynb #2314a325
 def _read_about(folder):
     "What `finetuned.json` says; FileNotFoundError and ValueError name what does not fit"
     for name in ('finetuned.json','head.safetensors','card.json'):
-        if not (folder/name).is_file(): raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained")
+        if not (folder/name).is_file():
+            raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained")
     file, expected = folder/'finetuned.json', ['classes','head','kind','lora_rank','pooling','target','transform']
     about = json.loads(file.read_text(encoding='utf-8'))
     kind, found = about.get('kind'), sorted(about)
@@ -639,7 +695,7 @@ def predict(self:FineTuned,
     store:RecordingStore, # recordings in the model's parcellation
     rows=None, # recordings, as numbers or as one bool for each; None: all
     batch_size:int=8 # windows at a time
-)->pd.DataFrame: # a row for each recording: subject, session, task, run, n_windows, prediction; for classes the probability of each, too
+)->pd.DataFrame: # a row a recording: subject, session, task, run, n_windows, prediction, probability of each class
     "Predictions in the target's own units. ValueError for another parcellation."
     _matches(store, self.model)
     c, training = self.model.config, self.training
@@ -648,9 +704,10 @@ def predict(self:FineTuned,
     out = torch.cat([self(*o).cpu() for o in batches(windows, batch_size, device=self.mean.device)])
     self.train(training)
     n, mean = _by_recording(windows, (out if self.classes is None else out.softmax(1)).double().numpy())
-    table = store.table.iloc[windows.rows][['subject','session','task','run']].rename_axis('recording').assign(n_windows=n)
-    return table.assign(**_in_words(self, mean))
+    table = store.table.iloc[windows.rows][['subject','session','task','run']].rename_axis('recording')
+    return table.assign(n_windows=n, **_in_words(self, mean))
 
+# %% ../nbs/22_finetuning.ipynb #e7ee62dd
 def _by_recording(windows, out):
     "Number of windows of each recording, and the mean of `out` [window, output] over them"
     n = np.bincount(windows.item)
@@ -660,6 +717,7 @@ def _by_recording(windows, out):
 
 def _in_words(tuned, mean):
     "Columns of predictions from outputs [recording, output]"
-    if tuned.classes is None: return dict(prediction=mean[:,0] if tuned.transform is None else tuned.transform.inverse_transform(mean[:,0]))
+    if tuned.classes is None:
+        return dict(prediction=mean[:,0] if tuned.transform is None else tuned.transform.inverse_transform(mean[:,0]))
     said = np.array(tuned.classes, dtype=object)[mean.argmax(1)]
     return dict(prediction=said) | {f'p({c})': mean[:,i] for i,c in enumerate(tuned.classes)}

@@ -31,7 +31,8 @@ def random_mask(
     generator:torch.Generator|None=None, # source of randomness, on the device of `valid`
 )->Tensor: # bool [batch, parcel, patch], True = hidden
     "Hide the same exact share of tokens in each sample, anywhere. ValueError for a ratio outside [0, 1)."
-    flat = valid.flatten(1); n = flat.sum(1)
+    flat = valid.flatten(1)
+    n = flat.sum(1)
     noise = torch.rand(flat.shape, generator=generator, device=valid.device)
     return _hide_lowest(noise, flat, n - n_visible(n, ratio)).view_as(valid)
 
@@ -42,7 +43,8 @@ def parcel_mask(
     generator:torch.Generator|None=None, # source of randomness, on the device of `valid`
 )->Tensor: # bool [batch, parcel, patch], True = hidden
     "Hide every valid token of an exact share of the parcels. ValueError for a ratio outside [0, 1)."
-    present = valid.any(2); n = present.sum(1)
+    present = valid.any(2)
+    n = present.sum(1)
     noise = torch.rand(present.shape, generator=generator, device=valid.device)
     return _hide_lowest(noise, present, n - n_visible(n, ratio))[...,None] & valid
 
@@ -53,8 +55,9 @@ def future_mask(
 )->Tensor: # bool [batch, parcel, patch], True = hidden
     "Hide the last `n_patches` valid patches of each sample. ValueError if a sample would have no past left."
     there = valid.any(1)
-    left = there.flip(1).cumsum(1).flip(1)                                  # patches that exist from here on, [batch, patch]
+    left = there.flip(1).cumsum(1).flip(1)              # patches that exist from here on, [batch, patch]
     shortest = int(left[:,0].min())
     if not 1 <= n_patches < shortest:
-        raise ValueError(f"n_patches: found {n_patches}, expected 1 ≤ n_patches < {shortest}, the shortest sample's patches")
+        raise ValueError(
+            f"n_patches: found {n_patches}, expected 1 ≤ n_patches < {shortest}, the shortest sample's patches")
     return (left <= n_patches)[:,None] & valid

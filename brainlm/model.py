@@ -47,7 +47,8 @@ class BrainLMConfig:
         for k,ok in dict(attention=('joint','axial'), xyz=('linear','fourier'), prior=('none','gaussian'), loss=('mse','mae')).items():
             if getattr(self,k) not in ok: raise ValueError(f"{k}: found {getattr(self,k)!r}, expected one of {ok}")
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
-            if getattr(self,a) % getattr(self,b): raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
+            if getattr(self,a) % getattr(self,b):
+                raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
 
     @property
     def n_patches(self): return self.n_time//self.patch_size
@@ -74,7 +75,9 @@ def patchify(
     size:int=20, # time points in a patch
 )->Tensor: # [batch, parcel, patch, size]
     "Cut each series into patches. ValueError if the time does not divide."
-    if signal.shape[-1] % size: raise ValueError(f"signal: found {signal.shape[-1]} time points, expected a number divisible by the patch size {size}")
+    if signal.shape[-1] % size:
+        raise ValueError(
+            f"signal: found {signal.shape[-1]} time points, expected a number divisible by the patch size {size}")
     return signal.unflatten(-1, (-1, size))
 
 def unpatchify(
@@ -96,7 +99,8 @@ def xyz_features(
     xyz_mm:Tensor, # [parcel, 3], MNI millimetres
     kind:str='fourier' # 'linear' or 'fourier'
 )->Tensor: # [parcel, 3] or [parcel, 33], of order one
-    "Coordinates in decimetres, with 'fourier' also their sines and cosines at wavelengths of 256, 128, 64, 32 and 16 mm"
+    """Coordinates in decimetres, with 'fourier' also their sines and cosines at wavelengths of 256, 128, 64, 32 and 16
+    mm"""
     if kind=='linear': return xyz_mm/100
     angle = xyz_mm[...,None] * (2*math.pi/256 * 2**torch.arange(5, device=xyz_mm.device))
     return torch.cat([xyz_mm/100, angle.sin().flatten(-2), angle.cos().flatten(-2)], -1)
@@ -132,20 +136,25 @@ class _Write(torch.autograd.Function):
     "Write `rows` [m, width] at unique places `at` of n zero rows; with `bin`, the place n takes rows that nobody needs"
     @staticmethod
     def forward(ctx, rows, at, n, bin):
-        ctx.save_for_backward(at); ctx.bin = bin
+        ctx.save_for_backward(at)
+        ctx.bin = bin
         return rows.new_zeros(n+bin, rows.shape[1]).index_copy_(0, at, rows)[:n]
     @staticmethod
-    def backward(ctx, g): return (F.pad(g, (0,0,0,1)) if ctx.bin else g).index_select(0, ctx.saved_tensors[0]), None, None, None
+    def backward(ctx, g):
+        return (F.pad(g, (0,0,0,1)) if ctx.bin else g).index_select(0, ctx.saved_tensors[0]), None, None, None
 
 class _Read(torch.autograd.Function):
     "Read unique places `at` of `rows` [n, width]; with `bin`, the place n reads zeros"
     @staticmethod
     def forward(ctx, rows, at, bin):
-        ctx.save_for_backward(at); ctx.n, ctx.bin = len(rows), bin
+        ctx.save_for_backward(at)
+        ctx.n, ctx.bin = len(rows), bin
         return (F.pad(rows, (0,0,0,1)) if bin else rows).index_select(0, at)
     @staticmethod
-    def backward(ctx, g): return g.new_zeros(ctx.n+ctx.bin, g.shape[1]).index_copy_(0, ctx.saved_tensors[0], g)[:ctx.n], None, None
+    def backward(ctx, g):
+        return g.new_zeros(ctx.n+ctx.bin, g.shape[1]).index_copy_(0, ctx.saved_tensors[0], g)[:ctx.n], None, None
 
+# %% ../nbs/11_model.ipynb #57e76bf8
 def _take(x, idx):
     "Rows `idx` [batch, m], each at most once, of `x` [batch, n, width]"
     return _Read.apply(x.flatten(0,1), _flat(idx, x.shape[1]), False).view(*idx.shape, -1)
@@ -164,13 +173,16 @@ class Joint:
 
 # %% ../nbs/11_model.ipynb #83909dae
 class Axial:
-    "A grid [batch, 1 + parcel, patch]. `cells` [batch, token] says where the tokens stand (None: everywhere, in order), `present` which exist."
+    """A grid [batch, 1 + parcel, patch]. `cells` [batch, token] says where the tokens stand (None: everywhere, in
+    order), `present` which exist."""
     def __init__(self, n_parcels, n_patches, cells=None, present=None):
         self.P, self.K, self.at, self.bin = n_parcels+1, n_patches, None, present is not None
         if cells is not None:
             self.at = _flat(cells, self.P*self.K, present)
             present = torch.zeros(len(cells)*self.P*self.K+1, dtype=torch.bool, device=cells.device).index_fill_(0, self.at, True)[:-1]
-        if present is None: self.masks = dict(parcel=None, time=None); return
+        if present is None:
+            self.masks = dict(parcel=None, time=None)
+            return
         there = self.there = present.view(-1, self.P, self.K)
         lines = dict(parcel=there.transpose(1,2).reshape(-1, 1, 1, self.P), time=there.reshape(-1, 1, 1, self.K))
         self.masks = {k: m | ~m.any(-1, keepdim=True) for k,m in lines.items()}  # nobody reads a line without tokens, but it must not make NaN
@@ -209,11 +221,13 @@ class _Block(nn.Module):
         x = x + self.out(layout.attend(self.query(z), kv, self.heads, self.axis, asking))
         return x + self.mlp(self.norm2(x))
 
-def _blocks(n, width, heads, mlp): return nn.ModuleList(_Block(width, heads, mlp, ('parcel','time')[i%2]) for i in range(n))
+def _blocks(n, width, heads, mlp):
+    return nn.ModuleList(_Block(width, heads, mlp, ('parcel','time')[i%2]) for i in range(n))
 
 # %% ../nbs/11_model.ipynb #108518a7
 class GaussianPrior(nn.Module):
-    "The conditional mean of hidden patches given the visible patches of other parcels at the same time. Knows nothing (guesses 0) until fitted."
+    """The conditional mean of hidden patches given the visible patches of other parcels at the same time. Knows
+    nothing (guesses 0) until fitted."""
     def __init__(self,
         n_parcels:int # parcels of the atlas
     ):
@@ -240,14 +254,22 @@ class _Moments:
     "Counts, sums and products over frames, parcel by parcel; missing parcels leave no trace"
     def __init__(self, n): self.n, self.s, self.ss = np.zeros((n,n)), np.zeros(n), np.zeros((n,n))
     def add(self, z): 
-        ok = ~np.isnan(z); z = np.where(ok, z, 0).astype(np.float64); ok = ok.astype(np.float64)
-        self.n += ok.T@ok; self.s += z.sum(0); self.ss += z.T@z
-    def __sub__(self, o): r = _Moments(len(self.s)); r.n, r.s, r.ss = self.n-o.n, self.s-o.s, self.ss-o.ss; return r
+        ok = ~np.isnan(z)
+        z = np.where(ok, z, 0).astype(np.float64)
+        ok = ok.astype(np.float64)
+        self.n += ok.T@ok
+        self.s += z.sum(0)
+        self.ss += z.T@z
+    def __sub__(self, o):
+        r = _Moments(len(self.s))
+        r.n, r.s, r.ss = self.n-o.n, self.s-o.s, self.ss-o.ss
+        return r
     def mean_cov(self, shrinkage):
         mean = self.s/np.maximum(np.diag(self.n), 1)
         cov = np.where(self.n>0, self.ss/np.maximum(self.n, 1) - mean[:,None]*mean, 0)
         diag = np.where(np.diag(cov)>0, np.diag(cov), 1)
-        cov = (1-shrinkage)*cov; np.fill_diagonal(cov, diag)
+        cov = (1-shrinkage)*cov
+        np.fill_diagonal(cov, diag)
         w,v = np.linalg.eigh(cov)                                           # parcels missing here and there: pairs of different frames need not be positive definite
         return mean, (v*np.maximum(w, 1e-5*w[-1]))@v.T
 
@@ -258,9 +280,11 @@ def set(self:GaussianPrior,
     cov:np.ndarray # [parcel, parcel]
 )->GaussianPrior: # itself
     "Take this mean and covariance"
-    self.mean.copy_(torch.as_tensor(mean)); self.cov.copy_(torch.as_tensor(cov))
+    self.mean.copy_(torch.as_tensor(mean))
+    self.cov.copy_(torch.as_tensor(cov))
     return self
 
+# %% ../nbs/11_model.ipynb #3c01333c
 @patch
 def fit(self:GaussianPrior,
     recordings, # function that returns a fresh iterator of (subject, scaled series [time, parcel], NaN where missing)
@@ -274,7 +298,9 @@ def fit(self:GaussianPrior,
     for subject,z in recordings():
         k = fold.setdefault(subject, len(fold)%n_folds)
         moments.setdefault(k, _Moments(len(self.mean))).add(z)
-    if len(fold)<2: raise ValueError(f"recordings: found {len(fold)} subject, expected at least 2 to choose the shrinkage on held-out ones")
+    if len(fold)<2:
+        raise ValueError(
+            f"recordings: found {len(fold)} subject, expected at least 2 to choose the shrinkage on held-out ones")
     total = _Moments(len(self.mean))
     for m in moments.values(): total = total - (_Moments(len(self.mean)) - m)
     fits = {(k,s): GaussianPrior(len(self.mean)).set(*(total-m).mean_cov(s)) for k,m in moments.items() for s in shrinkages}
@@ -282,16 +308,20 @@ def fit(self:GaussianPrior,
     for subject,z in recordings():
         x = torch.from_numpy(z[:len(z)//patch_size*patch_size]).float().T[None]
         x = patchify(x, patch_size)[:,:,:10]                                # the first ten patches of each recording are enough to choose among six numbers
-        valid = ~x.isnan().any(-1); mask = random_mask(valid, 0.5, gen); x = x.nan_to_num()
+        valid = ~x.isnan().any(-1)
+        mask = random_mask(valid, 0.5, gen)
+        x = x.nan_to_num()
         for s in shrinkages: error[s] += (fits[fold[subject],s](x, valid & ~mask) - x)[mask].square().sum().item()
         count += mask.sum().item()*patch_size
     error = pd.Series(error, name='held-out MSE').rename_axis('shrinkage')/count
-    self.shrinkage = float(error.idxmin()); self.set(*total.mean_cov(self.shrinkage))
+    self.shrinkage = float(error.idxmin())
+    self.set(*total.mean_cov(self.shrinkage))
     return error
 
 # %% ../nbs/11_model.ipynb #93f490e7
 class BrainLM(nn.Module):
-    "Masked autoencoder of parcellated fMRI (Ortega Caro et al., 2024): see `forward`, `encode`, `save_pretrained`, `from_pretrained`"
+    """Masked autoencoder of parcellated fMRI (Ortega Caro et al., 2024): see `forward`, `encode`, `save_pretrained`,
+    `from_pretrained`"""
     def __init__(self,
         config:BrainLMConfig, # the shape
         parcellation:Parcellation|None=None, # where the parcels are; needed unless weights are loaded afterwards
@@ -300,7 +330,9 @@ class BrainLM(nn.Module):
         super().__init__()
         c = self.config = config
         if parcellation is not None and len(parcellation)!=c.n_parcels:
-            raise ValueError(f"parcellation: found {len(parcellation)} parcels ({parcellation.name}), expected n_parcels = {c.n_parcels}")
+            raise ValueError(
+                f"parcellation: found {len(parcellation)} parcels ({parcellation.name}), expected n_parcels = "
+                f"{c.n_parcels}")
         self.parcellation, self.scaler, self.card = parcellation, scaler, {}
         self.register_buffer('xyz_mm', torch.zeros(c.n_parcels, 3) if parcellation is None else torch.from_numpy(parcellation.xyz_mm).clone())
         self.embed, self.place = nn.Linear(c.patch_size, c.width), _Place(c, c.width)
@@ -321,7 +353,8 @@ def _n_cls(self:BrainLM, n_patches): return 1 if self.config.attention=='joint' 
 
 @patch
 def _layout(self:BrainLM, shape, idx=None, present=None, valid=None):
-    "Who attends to whom in the list `CLS, tokens idx [batch, m]` (None: all tokens), where `valid` tokens exist and `present` ones are wanted"
+    """Who attends to whom in the list `CLS, tokens idx [batch, m]` (None: all tokens), where `valid` tokens exist and
+    `present` ones are wanted"""
     B,P,K = shape
     if idx is None and valid is not None: present = valid.flatten(1)
     if self.config.attention=='joint': return Joint(None if present is None else F.pad(present, (1,0), value=True))
@@ -331,9 +364,11 @@ def _layout(self:BrainLM, shape, idx=None, present=None, valid=None):
     if idx is not None: idx = torch.cat([torch.arange(K, device=device).expand(B, K), idx+K], 1)
     return Axial(P, K, idx, present)
 
+# %% ../nbs/11_model.ipynb #e6f34af7
 @patch
 def _embedded(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None):
-    "The list `CLS, tokens idx [batch, m]` (None: all) of `patches` [batch, parcel, patch, size] before the first layer, who attends to whom in it, and its number of CLS tokens"
+    """The list `CLS, tokens idx [batch, m]` (None: all) of `patches` [batch, parcel, patch, size] before the first
+    layer, who attends to whom in it, and its number of CLS tokens"""
     B,P,K,_ = patches.shape
     tokens, place, n_cls = patches.flatten(1,2), self.place(xyz_mm, K), self._n_cls(K)
     x = self.embed(tokens) + place if idx is None else self.embed(_take(tokens, idx)) + place[idx]
@@ -349,6 +384,7 @@ def _read_visible(self:BrainLM, *tokens, **more):
     x = self.norm(x)
     return x[:,:n_cls], x[:,n_cls:]
 
+# %% ../nbs/11_model.ipynb #0e487f07
 @patch
 def _one_cls(self:BrainLM, cls, valid=None):
     "The CLS vector [batch, width]: the mean over its tokens that exist"
@@ -387,7 +423,8 @@ class BrainLMOutput:
 def _count(mask, valid, ratio, n):
     "How many visible and hidden tokens to list, and whether each sample fills the lists"
     if ratio is not None: return n_visible(n, ratio), n-n_visible(n, ratio), valid is None
-    hidden = mask.flatten(1).sum(1); visible = (n if valid is None else valid.flatten(1).sum(1)) - hidden
+    hidden = mask.flatten(1).sum(1)
+    visible = (n if valid is None else valid.flatten(1).sum(1)) - hidden
     lo_v, hi_v, hi_h = torch.stack([*visible.aminmax(), hidden.max()]).tolist()
     return hi_v, hi_h, valid is None and lo_v==hi_v
 
@@ -401,13 +438,15 @@ def forward(self:BrainLM,
     generator:torch.Generator|None=None, # of the random mask
     xyz_mm:Tensor|None=None # [parcel, 3], other parcels than the model's own; only without parcel embedding and prior
 )->BrainLMOutput:
-    "Hide tokens, guess them, and compare. ValueError for shapes that do not fit, or where a sample has nothing visible."
+    """Hide tokens, guess them, and compare. ValueError for shapes that do not fit, or where a sample has nothing
+    visible."""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     B,P,K,S = patches.shape
     if mask is None:
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         mask = random_mask(torch.ones(B,P,K, dtype=torch.bool, device=patches.device) if valid is None else valid, ratio, generator)
-    elif mask.shape!=(B,P,K) or mask.dtype!=torch.bool: raise ValueError(f"mask: found {mask.dtype} {list(mask.shape)}, expected torch.bool {[B,P,K]}")
+    elif mask.shape!=(B,P,K) or mask.dtype!=torch.bool:
+        raise ValueError(f"mask: found {mask.dtype} {list(mask.shape)}, expected torch.bool {[B,P,K]}")
     else: ratio, mask = None, mask if valid is None else mask & valid
     n_vis, n_hid, full = _count(mask, valid, ratio, P*K)
     if n_vis==0: raise ValueError("mask: every token is hidden, expected at least one visible")
@@ -433,12 +472,17 @@ def _check(self:BrainLM, signal, valid, xyz_mm):
     c = self.config
     if signal.ndim!=3: raise ValueError(f"signal: found {signal.ndim} dimensions, expected 3: [batch, parcel, time]")
     if xyz_mm is None: xyz_mm = self.xyz_mm
-    elif c.parcel_embedding or self.prior is not None: raise ValueError("xyz_mm: this model learnt its own atlas (parcel embedding or Gaussian prior), expected none")
-    if signal.shape[1]!=len(xyz_mm): raise ValueError(f"signal: found {signal.shape[1]} parcels, expected {len(xyz_mm)}")
-    if signal.shape[2]>c.n_time: raise ValueError(f"signal: found {signal.shape[2]} time points, expected at most {c.n_time}")
+    elif c.parcel_embedding or self.prior is not None:
+        raise ValueError("xyz_mm: this model learnt its own atlas (parcel embedding or Gaussian prior), expected none")
+    if signal.shape[1]!=len(xyz_mm):
+        raise ValueError(f"signal: found {signal.shape[1]} parcels, expected {len(xyz_mm)}")
+    if signal.shape[2]>c.n_time:
+        raise ValueError(f"signal: found {signal.shape[2]} time points, expected at most {c.n_time}")
     patches = patchify(signal, c.patch_size).to(self.cls.dtype)
     if valid is None: return patches, None, xyz_mm
-    if valid.shape!=patches.shape[:3] or valid.dtype!=torch.bool: raise ValueError(f"valid: found {valid.dtype} {list(valid.shape)}, expected torch.bool {list(patches.shape[:3])}")
+    if valid.shape!=patches.shape[:3] or valid.dtype!=torch.bool:
+        raise ValueError(
+            f"valid: found {valid.dtype} {list(valid.shape)}, expected torch.bool {list(patches.shape[:3])}")
     return torch.where(valid[...,None], patches, 0), valid, xyz_mm
 
 # %% ../nbs/11_model.ipynb #717977c4
@@ -467,8 +511,10 @@ def encode_cls(self:BrainLM,
 )->Tensor: # CLS [batch, width]
     "The CLS vector of `encode`, without what only the tokens need. ValueError for shapes that do not fit."
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
-    x, layout, n = self._embedded(patches, xyz_mm, valid=valid); last = self.parcel_layers[-1]
-    alone = Axial(0, n, present=None if valid is None or n==1 else valid.any(1)); cls = torch.arange(n, device=x.device).expand(len(x), n)
+    x, layout, n = self._embedded(patches, xyz_mm, valid=valid)
+    last = self.parcel_layers[-1]
+    alone = Axial(0, n, present=None if valid is None or n==1 else valid.any(1))
+    cls = torch.arange(n, device=x.device).expand(len(x), n)
     for block in self.encoder[:last]: x = block(x, layout)
     x = self.encoder[last](x, layout, cls, alone)
     for block in self.encoder[last+1:]: x = block(x, alone)
@@ -491,12 +537,14 @@ def maps(self:Joint, q, k, heads, n_patches, block=32):
     parts = zip(*(o[:,:,1:].split(block*n_patches, 2) for o in (q,there)))
     return torch.cat([rows(q[:,:,:1], there[:,:,:1], 1)] + [rows(*o, n_patches) for o in parts], 2)
 
+# %% ../nbs/11_model.ipynb #933320b0
 @patch
 def maps(self:Axial, q, k, heads, n_patches):
     "From row to row, as of `Joint`; one patch of time at a time"
     q, k = (o.unflatten(1, (self.P,self.K)).unflatten(-1, (heads,-1)).permute(2,0,3,1,4) for o in (q,k))        # [patch, batch, head, row, feature]
     if (mask := self.masks['parcel']) is None: return sum(_probabilities(*o, None) for o in zip(q, k))/self.K
-    mask = mask.unflatten(0, (-1,self.K)).transpose(0,1); there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
+    mask = mask.unflatten(0, (-1,self.K)).transpose(0,1)
+    there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
     return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there))/there.sum(0)
 
 # %% ../nbs/11_model.ipynb #cfbe5355
@@ -507,11 +555,13 @@ def attention_maps(self:BrainLM,
     valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
     xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
 )->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row) and to (column), CLS first; NaN from and to missing parcels
-    "Self-attention of the encoder on a whole window, summed over patches, for each of `parcel_layers`. ValueError for shapes that do not fit."
+    """Self-attention of the encoder on a whole window, summed over patches, for each of `parcel_layers`. ValueError
+    for shapes that do not fit."""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     found, K = [], patches.shape[2]
     def watch(block, args):
-        x, layout = args; z = block.norm1(x)
+        x, layout = args
+        z = block.norm1(x)
         found.append(layout.maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
     hooks = [self.encoder[i].register_forward_pre_hook(watch) for i in self.parcel_layers]
     try: self._read_visible(patches, xyz_mm, valid=valid)
@@ -547,7 +597,8 @@ def save_pretrained(self:BrainLM,
     **card # what to remember: data, recipe, seed, metrics …; JSON types
 )->Path: # the folder
     "Save weights, configuration, scaler, parcellation and card. ValueError without a parcellation."
-    if self.parcellation is None: raise ValueError("parcellation: found None, expected the Parcellation that the model was built for")
+    if self.parcellation is None:
+        raise ValueError("parcellation: found None, expected the Parcellation that the model was built for")
     card = {**self.card, **card}
     config = {'model_type':'brainlm', **asdict(self.config)}
     text = {'config.json': config, 'card.json': card, 'README.md': _card_text(self.config, card)}
@@ -563,9 +614,11 @@ def save_pretrained(self:BrainLM,
 def _read_config(folder):
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected a folder written by BrainLM.save_pretrained")
-    d = json.loads(f.read_text()); kind, names = d.pop('model_type', None), {o.name for o in fields(BrainLMConfig)}
+    d = json.loads(f.read_text())
+    kind, names = d.pop('model_type', None), {o.name for o in fields(BrainLMConfig)}
     if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm'")
-    if d.keys()!=names: raise ValueError(f"{f}: missing fields {sorted(names-d.keys())}, unknown fields {sorted(d.keys()-names)}")
+    if d.keys()!=names:
+        raise ValueError(f"{f}: missing fields {sorted(names-d.keys())}, unknown fields {sorted(d.keys()-names)}")
     return BrainLMConfig(**d)
 
 def differences(want, got):
@@ -580,13 +633,16 @@ def from_pretrained(cls:BrainLM,
     folder:str|Path # written by `save_pretrained`
 )->BrainLM: # in evaluation mode, with `scaler`, `parcellation` and `card`
     "Load a model. FileNotFoundError or ValueError names every file, field, key and shape that does not fit."
-    folder = Path(folder); config = _read_config(folder)
+    folder = Path(folder)
+    config = _read_config(folder)
     for name in ('model.safetensors','parcellation.tsv'):
-        if not (folder/name).is_file(): raise FileNotFoundError(f"{folder/name}: not found, expected beside config.json")
+        if not (folder/name).is_file():
+            raise FileNotFoundError(f"{folder/name}: not found, expected beside config.json")
     scaler, card = folder/'scaler.json', folder/'card.json'
     model = cls(config, load_parcellation(folder/'parcellation.tsv'), RobustScaler.load(scaler) if scaler.is_file() else None)
     weights, own = load_file(folder/'model.safetensors'), model.state_dict()
-    if diff := differences(own, weights): raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
+    if diff := differences(own, weights):
+        raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
     model.load_state_dict(weights)
     if card.is_file(): model.card = json.loads(card.read_text())
     return model.eval()

@@ -17,7 +17,7 @@ from fastai.optimizer import Adam
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
-from fastai.callback.schedule import combined_cos # noqa: F401, not used by name: the import gives `Learner` its `fit_one_cycle`
+from fastai.callback.schedule import combined_cos # noqa: F401, kept for its side effect: `Learner.fit_one_cycle`
 from fastai.callback.training import GradientClip
 from fastcore.basics import patch
 from .basics import write_whole
@@ -40,7 +40,7 @@ class Training:
     num_workers:int=0 # processes that read windows
     device:object=None # as torch names it; None: CUDA where there is one
     progress:bool|None=None # bars and a table; None: in a terminal only
-    patience:int|None=None # epochs without gain on the validation subjects to stop after; 0: train all epochs; None: the learner's own
+    patience:int|None=None # stop after so many epochs without gain in validation; 0: never; None: the learner's own
 
 # %% ../nbs/21_pretraining.ipynb #a07b1d26
 @patch
@@ -64,18 +64,21 @@ def recipe(self:Training)->dict: # JSON types
 def takes_training(
     *order # names of the arguments that once came by position, after those that still do
 ):  # Decorator of a function with an argument `training`
-    "Old calls of a function: settings as arguments of their own, and arguments by position; they work until 0.3, with a DeprecationWarning"
+    """Old calls of a function: settings as arguments of their own, and arguments by position; they work until 0.3,
+    with a DeprecationWarning"""
     settings = {o.name for o in fields(Training)}
     def decorate(f):
         n = sum(p.kind==p.POSITIONAL_OR_KEYWORD for p in inspect.signature(f).parameters.values())
         @wraps(f)
         def call(*args, **kw):
-            late = dict(zip(order, args[n:]))
-            if twice := late.keys() & kw.keys(): raise TypeError(f"{f.__name__}: found {min(twice)} twice, by position and by name")
+            late = dict(zip(order, args[n:], strict=False))
+            if twice := late.keys() & kw.keys():
+                raise TypeError(f"{f.__name__}: found {min(twice)} twice, by position and by name")
             return _call_now(f, (*args[:n], *args[n+len(order):]), {**kw, **late}, settings, late)
         return call
     return decorate
 
+# %% ../nbs/21_pretraining.ipynb #6f51ceb9
 def _call_now(f, args, kw, settings, late):
     "Call `f` with what old settings among `kw` make of `training`; warn where the call is an old one"
     old = {k: kw.pop(k) for k in sorted(settings & kw.keys())}
@@ -137,7 +140,8 @@ class StopOnNaN(Callback):
     def after_batch(self):
         if math.isfinite(loss := float(self.recorder.losses[-1])): return
         where = f"in epoch {self.epoch}, batch {self.iter}, at a learning rate of {self.opt.hypers[-1]['lr']:.2g}"
-        raise FloatingPointError(f"training loss is {loss} {where}. What was saved before is untouched: {self.run_folder}. "
+        raise FloatingPointError(
+            f"training loss is {loss} {where}. What was saved before is untouched: {self.run_folder}. "
             "A lower learning rate, or a look for outliers in the data, may help.")
 
 # %% ../nbs/21_pretraining.ipynb #667ff7f6
@@ -165,7 +169,7 @@ class RunFolder(Callback):
     def before_train(self): self.clock = time.perf_counter(), time.process_time()
     def after_train(self):
         now = time.perf_counter(), time.process_time()
-        self.seconds = [b-a for a,b in zip(self.clock, now)]
+        self.seconds = [b-a for a,b in zip(self.clock, now, strict=True)]
 
 # %% ../nbs/21_pretraining.ipynb #962d27d0
 @patch
@@ -218,16 +222,20 @@ def _take_up(self:RunFolder, file):
 def start(self:RunFolder,
     resume:bool # go on with what is there
 )->int: # epochs that are done
-    "Claim the folder, or take up the run in it. FileExistsError if there is one and `resume` is false; ValueError names what differs in its recipe."
+    """Claim the folder, or take up the run in it. FileExistsError if there is one and `resume` is false; ValueError
+    names what differs in its recipe."""
     self.folder.mkdir(parents=True, exist_ok=True)
     file, checkpoint = self.folder/'recipe.json', self.folder/'checkpoint.pt'
     if checkpoint.exists() and not resume:
-        raise FileExistsError(f"{self.folder}: found a run, expected an empty folder; resume it (resume=True, --resume) or choose another")
+        raise FileExistsError(
+            f"{self.folder}: found a run, expected an empty folder; resume it (resume=True, --resume) or choose "
+            "another")
     if file.exists() and resume: self._check_recipe(file)
     write_whole(file, self.recipe)
     if checkpoint.exists(): self._take_up(checkpoint)
     return len(self.log)
 
+# %% ../nbs/21_pretraining.ipynb #dfb59978
 @patch
 def _check_recipe(self:RunFolder, file):
     "ValueError names what differs from the recipe in `file`"
@@ -251,8 +259,8 @@ def make_learner(
     if t.patience: cbs.append(StopEarly(t.patience))
     if t.bf16: cbs.append(Autocast())
     if t.accumulate>1: cbs.append(Accumulate(t.accumulate))
-    adamw = partial(Adam, sqr_mom=0.95, eps=1e-8)
-    learn = Learner(dls, model.to(t.device), loss_func=loss, cbs=cbs, path=run.folder, opt_func=adamw, wd=t.weight_decay, wd_bn_bias=False, **kw)
+    kw |= dict(opt_func=partial(Adam, sqr_mom=0.95, eps=1e-8), wd=t.weight_decay, wd_bn_bias=False)
+    learn = Learner(dls, model.to(t.device), loss_func=loss, cbs=cbs, path=run.folder, **kw)
     if t.progress: return learn
     learn.remove_cb(ProgressCallback)
     learn.logger = lambda _: None
@@ -294,12 +302,13 @@ def pretrain_learner(
     store:RecordingStore, # recordings
     config:BrainLMConfig, # shape of the model; `n_parcels` must be the store's
     folder, # of the run: log, checkpoint, best and last model
-    split=None, # `Split`, or a word for each recording; None: `store.split()`. Without 'valid' there is no best model, only a last one
+    split=None, # `Split` or a word for each recording, without 'valid' only a last model is kept; None: `store.split()`
     *,
     scaler:RobustScaler|None=None, # None: fitted on the training recordings
     training:Training|None=None # settings; batches of 4, no early stop where they leave that open
 )->Learner: # call its `pretrain`
-    "A learner that pretrains a `BrainLM` on the store. ValueError where store, split, scaler and configuration do not fit together."
+    """A learner that pretrains a `BrainLM` on the store. ValueError where store, split, scaler and configuration do
+    not fit together."""
     t = (training or Training()).settled(batch_size=4, patience=0)
     split = Split.of(store, split)
     if scaler is None: scaler = RobustScaler().fit(store, split)
@@ -307,10 +316,11 @@ def pretrain_learner(
     dls = window_dls(*sided_windows(store, scaler, split, t.seed, **size), t.batch_size, t.num_workers, t.device)
     model = _new_model(store, config, scaler, split, t.seed)
     data = data_card(store, split)
-    recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios)) | t.recipe()
-    run = RunFolder(folder, recipe, dict(data=data, split=split.to_dict()))
+    recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))
+    run = RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict()))
     return make_learner(dls, model, model_loss, run, t, [MaskTokens(t.mask_ratios, t.seed)])
 
+# %% ../nbs/21_pretraining.ipynb #9f2f0ab1
 def _new_model(store, config, scaler, split, seed):
     "A `BrainLM` with the weights of `seed`, its Gaussian fitted where it has one"
     torch.manual_seed(seed)
@@ -325,7 +335,8 @@ def pretrain(self:Learner,
     lr:float=2e-3, # highest learning rate of the one-cycle schedule
     resume:bool=False # go on with the run in the folder
 )->pd.DataFrame: # the log, one row an epoch
-    "Train with one cycle of the learning rate; the learner ends with the last weights. FileExistsError, ValueError: see `RunFolder.start`; FloatingPointError: see `StopOnNaN`."
+    """Train with one cycle of the learning rate; the learner ends with the last weights. FileExistsError, ValueError:
+    see `RunFolder.start`; FloatingPointError: see `StopOnNaN`."""
     self.run_folder.recipe.update(epochs=epochs, lr=lr)
     done = self.run_folder.start(resume)
     if done<epochs: self.fit_one_cycle(epochs, lr, pct_start=0.15, start_epoch=done)

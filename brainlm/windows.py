@@ -7,15 +7,14 @@ __all__ = ['Windows', 'TiledWindows', 'RandomWindows', 'window_dls']
 
 # %% ../nbs/06_windows.ipynb #c8051319
 import numpy as np, torch
-from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
 from fastcore.basics import patch
 from .recordings import RecordingStore
 from .scaling import RobustScaler, parcel_mean
 
 # %% ../nbs/06_windows.ipynb #c23efe13
 class Windows:
-    "Windows of `n_time` points from the recordings `rows` of a store, as (signal [parcel, time], valid [parcel, patch]). See `RandomWindows`, `TiledWindows`."
+    """Windows of `n_time` points from the recordings `rows` of a store, as (signal [parcel, time], valid [parcel,
+    patch]). See `RandomWindows`, `TiledWindows`."""
     def __init__(self,
         store:RecordingStore, # recordings
         scaler:RobustScaler, # fitted on training recordings
@@ -23,38 +22,52 @@ class Windows:
         n_time:int=200, # time points in a window
         patch_size:int=20 # time points in a patch
     ):
-        if n_time % patch_size: raise ValueError(f"n_time: found {n_time}, expected a multiple of patch_size, {patch_size}")
-        if scaler.n_parcels != store.n_parcels: raise ValueError(f"scaler: found {scaler.n_parcels} parcels, expected those of the store, {store.n_parcels}")
         self.store, self.scaler, self.n_time, self.patch_size, self._means = store, scaler, n_time, patch_size, {}
-        self.rows = np.arange(len(store)) if rows is None else np.arange(len(store))[np.asarray(rows, dtype=None if len(rows) else int)]
-        if not len(self.rows): raise ValueError("rows: found no recordings, expected at least one")
+        self.rows = store.rows(rows)
         table = store.table.iloc[self.rows]
         self.lengths = table['n_time'].to_numpy()
-        if (short := table[self.lengths<patch_size]).size:
-            raise ValueError(f"recording of subject {short.subject.iloc[0]!r}: found {short.n_time.iloc[0]} time points, expected at least one patch of {patch_size}; leave it out of `rows`")
-        self.complete = bool((self.lengths>=n_time).all() and not table['n_missing'].any() and not scaler.unscaled.any()) # everything is valid, everywhere
+        self._check(table)
+        everywhere = not table['n_missing'].any() and not scaler.unscaled.any()
+        self.complete = bool(everywhere and (self.lengths>=n_time).all())   # everything is valid
 
     def __len__(self): return len(self.start)
     def __getitem__(self, i): return self.cut(int(self.item[i]), int(self.start[i]))
-    @property
-    def recordings(self): return self.rows[self.item]                       # number of the recording of each window
-    @property
-    def subjects(self): return self.store.table['subject'].to_numpy()[self.recordings]   # of each window
+
+# %% ../nbs/06_windows.ipynb #ccbe4e05
+@patch
+def _check(self:Windows, table):
+    "ValueError for what does not fit together"
+    found, want, size = self.scaler.n_parcels, self.store.n_parcels, self.patch_size
+    if self.n_time % size: raise ValueError(f"n_time: found {self.n_time}, expected a multiple of patch_size, {size}")
+    if found!=want: raise ValueError(f"scaler: found {found} parcels, expected those of the store, {want}")
+    if not len(self.rows): raise ValueError("rows: found no recordings, expected at least one")
+    for subject,n in table.loc[self.lengths<size, ['subject','n_time']].itertuples(index=False):
+        raise ValueError(f"recording of subject {subject!r}: found {n} time points, "
+            f"expected at least one patch of {size}; leave it out of `rows`")
+
+@patch(as_prop=True)
+def recordings(self:Windows): return self.rows[self.item] # number of the recording of each window
+
+@patch(as_prop=True)
+def subjects(self:Windows): return self.store.table['subject'].to_numpy()[self.recordings] # of each window
 
 # %% ../nbs/06_windows.ipynb #f50c7abf
 @patch
 def cut(self:Windows,
     item:int, # which of `rows`
     start:int # first time point
-)->tuple[torch.Tensor,torch.Tensor]: # signal float32 [parcel, time], scaled, 0 where not valid; valid bool [parcel, patch]
-    "One window of one recording, padded at the end if the recording ends first; a last patch that is not full is padding too"
+)->tuple[torch.Tensor,torch.Tensor]: # signal [parcel, time], scaled, 0 where not there; valid bool [parcel, patch]
+    """One window of one recording, padded at the end if the recording ends first; a last patch that is not full is
+    padding too"""
     row = int(self.rows[item])
     if row not in self._means: self._means[row] = parcel_mean(self.store.read(row))
     n = min(self.n_time, int(self.lengths[item])-start)//self.patch_size*self.patch_size
     z = self.scaler.transform(self.store.read(row, start, n), self._means[row]).T
     there = ~np.isnan(z).any(1)
-    signal = torch.zeros(len(z), self.n_time); valid = torch.zeros(len(z), self.n_time//self.patch_size, dtype=torch.bool)
-    signal[:,:n] = torch.from_numpy(np.where(there[:,None], z, 0)); valid[:,:n//self.patch_size] = torch.from_numpy(there)[:,None]
+    signal = torch.zeros(len(z), self.n_time)
+    valid = torch.zeros(len(z), self.n_time//self.patch_size, dtype=torch.bool)
+    signal[:,:n] = torch.from_numpy(np.where(there[:,None], z, 0))
+    valid[:,:n//self.patch_size] = torch.from_numpy(there)[:,None]
     return signal, valid
 
 # %% ../nbs/06_windows.ipynb #8b68988b
@@ -73,7 +86,8 @@ class RandomWindows(Windows):
         seed:int=0 # of the draws
     ):
         super().__init__(store, scaler, rows, n_time, patch_size)
-        self.seed = seed; self.set_epoch(0)
+        self.seed = seed
+        self.set_epoch(0)
 
 @patch
 def set_epoch(self:RandomWindows,
@@ -91,8 +105,13 @@ def window_dls(
     batch_size:int=8, # windows in a batch; a last batch that is not full is left out in training
     num_workers:int=0, # processes that read; 0 reads in this one
     device=None # where batches go; None: fastai's default
-)->DataLoaders: # batches of (signal [batch, parcel, time], valid [batch, parcel, patch])
+): # fastai's `DataLoaders`: batches of (signal [batch, parcel, time], valid [batch, parcel, patch])
     "Training and validation batches. ValueError if training has less than one batch."
-    if len(train) < batch_size: raise ValueError(f"batch_size: found {batch_size}, expected at most the {len(train)} windows of a training epoch")
-    make = lambda ds,drop: DataLoader(ds, bs=batch_size, shuffle=False, drop_last=drop, num_workers=num_workers, device=device)
-    return DataLoaders(make(train, True), make([] if valid is None else valid, False), device=device)
+    from fastai.data.core import DataLoaders # here, so that windows alone do without fastai
+    from fastai.data.load import DataLoader
+    if len(train) < batch_size:
+        raise ValueError(
+            f"batch_size: found {batch_size}, expected at most the {len(train)} windows of a training epoch")
+    kw = dict(bs=batch_size, shuffle=False, num_workers=num_workers, device=device)
+    valid = [] if valid is None else valid
+    return DataLoaders(DataLoader(train, drop_last=True, **kw), DataLoader(valid, **kw), device=device)

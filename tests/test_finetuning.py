@@ -163,6 +163,31 @@ def test_bfloat16_reaches_the_layers(tmp_path):
     assert seen=={torch.bfloat16}
 
 
+# %% ../nbs/22_finetuning.ipynb #b0de8d7e
+def test_a_model_that_is_trained_on_takes_its_own_split(tmp_path):
+    "With the default of another command people of the pretraining would be tested on; without a split nobody is"
+    store = small_store(tmp_path/'s', (240,)*60)
+    config = BrainLMConfig(n_parcels=24, width=16, layers=1, heads=2, mlp=16, decoder_width=16, decoder_layers=1, decoder_heads=2, decoder_mlp=16)
+    pretrain_learner(store, config, tmp_path/'p', training=replace(quiet, batch_size=8)).pretrain(1)
+    model = BrainLM.from_pretrained(tmp_path/'p/best')
+    own, other = store.split(), store.split(.15, .25)
+    learnt = set(own.subjects['train'])
+    assert learnt & set(other.subjects['test']) and not learnt & set(own.subjects['test'])
+    for make in (learner, lambda store, model, folder, **kw: forecast_learner(store, model, folder, training=quiet, context=100, **kw)):
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            data = make(store, model, tmp_path/'r', split=None).run_folder.card['data']
+        assert data['subjects']==own.subjects
+        with pytest.warns(UserWarning, match='were in this model.s pretraining'): make(store, model, tmp_path/'r', split=other)
+
+def test_old_calls_still_work_and_say_what_to_write(tmp_path):
+    store = small_store(tmp_path/'s')
+    model = small_model(store)
+    with pytest.warns(DeprecationWarning, match='finetune_learner: write training=Training.batch_size=..., device'):
+        old = finetune_learner(store, model, 'size', tmp_path/'r', sides, 'regression', 'zscore', batch_size=2, device='cpu', progress=False, patience=None)
+    assert old.run_folder.recipe==learner(store, model, tmp_path/'r', patience=0).run_folder.recipe
+
+
 # %% ../nbs/22_finetuning.ipynb #1ffa9fad
 def test_missing_targets_are_left_out_and_said(tmp_path):
     age = [30.,None,50.,60.,70.,40.,None,20.,None]; store = small_store(tmp_path/'s', age=age); model = small_model(store)
