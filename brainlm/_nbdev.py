@@ -148,13 +148,18 @@ class Definitions(Processor):
     """Show what exported cells define, in their order: signature, docstring, table of options, and under it the code, folded.
 
     It reads the source and runs nothing, so a signature is what its author wrote."""
-    def begin(self): self.mod,self.found = None,[]
+    def begin(self): self.mod, self.found, self.taken = None, [], {}
     def _default_exp_(self, cell, exp): self.mod = exp
 
     def end(self):
         self.where = self.positions() if self.mod else {}
         self.nb.cells = [new for c in self.nb.cells if c and c.get('source') is not None for new in self.shown(c)]
         self.nb.metadata.update(definitions=self.found, module=self.mod)
+
+    def anchor(self, name):
+        "Where `name` stands on its page; of two names that differ in case only, the second keeps its capitals"
+        first = self.taken.setdefault(anchor(name), name)
+        return anchor(name) if first==name else name
 
     def positions(self):
         "The line of the module in which each name is defined"
@@ -179,10 +184,11 @@ class Definitions(Processor):
         nodes = ast.parse(src).body     # with line numbers of their own
         public = [o for o in nodes if isinstance(o, defs) and is_public(names(o)[0])]
         others = list(dict.fromkeys(n for o in nodes if o not in public for n in names(o)))
-        here = dict.fromkeys(anchor(n) for n in others)
+        here = dict.fromkeys(self.anchor(n) for n in others)
         if others: yield mk_cell(raw(''.join(f'<a class="target" id="{escape(a)}"></a>' for a in here)), 'markdown')
         for o in public: yield mk_cell(self.entry(src, o), 'markdown')
-        if not public: self.found += [dict(name=n, kind='constant', doc='') for n in others if not n.startswith('_')]
+        open_names = [] if public else [n for n in others if not n.startswith('_')]
+        self.found += [dict(name=n, at=self.anchor(n), kind='constant', doc='') for n in open_names]
         plain = all(isinstance(o, (ast.Assign, ast.AnnAssign, ast.Expr)) for o in nodes) and len(src.splitlines())<=8
         yield mk_cell(src if plain and others else folded(src, self.summary(public, others)))
 
@@ -194,9 +200,10 @@ class Definitions(Processor):
         "The part of the page about one public function or class"
         all_names, doc = names(node), ast.get_docstring(node) or ''
         kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if '.' in all_names[0] else 'function'
-        self.found += [dict(name=n, kind=kind, doc=doc.split('\n\n')[0]) for n in all_names]
+        at = self.anchor(all_names[0])
+        self.found += [dict(name=n, at=at, kind=kind, doc=doc.split('\n\n')[0]) for n in all_names]
         link = self.source(all_names[0])
-        parts = [f"### {' · '.join(all_names)} {{#{anchor(all_names[0])} .definition}}",
+        parts = [f"### {' · '.join(all_names)} {{#{at} .definition}}",
                  f'[source]({link}){{.source-link}}' if link else '',
                  f'```python\n{signature(src, node)}\n```', NbdevLookup().linkify(prose(doc))]
         if kind=='class': parts += [field_table(src, node), method_table(node)]

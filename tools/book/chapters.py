@@ -51,7 +51,8 @@ def links(chapter, cfg):
     nb = f'{cfg.nbs_path.name}/{chapter.path.name}'
     tree = f'{repo}/blob/{cfg.branch}'
     found = []
-    if module: found.append((f'{tree}/{cfg.lib_path.name}/{module}.py' if repo else f'source/{module}.html', f'brainlm/{module}.py'))
+    py = f'{cfg.lib_path.name}/{module}.py'
+    if module: found.append((f'{tree}/{py}' if repo else f'source/{module}.html', py))
     found.append((f'{tree}/{nb}' if repo else f'notebooks/{chapter.path.name}', nb))
     if 'github.com' in repo:
         colab = repo.replace('https://github.com', 'https://colab.research.google.com/github')
@@ -87,4 +88,5 @@ def one_title(cells):
     texts = [c for c in cells if c['cell_type']=='markdown']
     parts = lambda c: re.split(r'(^```.*?^```)', join(c['source']), flags=re.S|re.M)
     if not any(re.search(r'^# ', o, re.M) for c in texts for o in parts(c)[::2]): return
-    for c in texts: c['source'] = ''.join(o if i%2 else re.sub(r'^(#{1,5}) ', r'#\1 ', o, flags=re.M) for i,o in enumerate(parts(c)))
+    lower = lambda text: re.sub(r'^(#{1,5}) ', r'#\1 ', text, flags=re.M)
+    for c in texts: c['source'] = ''.join(o if i%2 else lower(o) for i,o in enumerate(parts(c)))

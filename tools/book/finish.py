@@ -53,18 +53,26 @@ def in_main(html, change):
     "`html` with `change` done to what stands in its <main>"
     return re.sub(r'(<main\b[^>]*>)(.*)(</main>)', lambda m: m[1]+change(m[2])+m[3], html, flags=re.S)
 
+def symbol_links(page, ids):
+    "A change of links to symbols: to the one of the right case; none to what the site does not show"
+    def change(m):
+        to = ids.get(page.parent/m[2] if m[2] else page, ())
+        if m[4] in to: return f'<a href="{m[2]}#{m[4]}"><code>{m[4]}</code></a>'
+        return f'<code>{m[4]}</code>' if m[4].lower().endswith(m[3]) and m[3] not in to else m[0]
+    return lambda html: re.sub(r'(<a href="([^"#:]*)#([\w.]+)">)<code>([^<]+)</code></a>', change, html)
+
+def plain(html):
+    "Formulas as MathML, which needs no network; pictures that load when they come into sight"
+    html = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', formula, html, flags=re.S)
+    html = re.sub(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?', '', html)
+    return re.sub(r'<img (?![^>]*loading=)', '<img loading="lazy" ', html)
+
 def finish(out, known, chapters):
-    "Change the pages below `out`: formulas as MathML, which needs no network; terms linked in `chapters`; no link to a symbol that is not there"
+    "Change the pages below `out`; the terms of the glossary are linked on the pages that `chapters` names"
     pages = {f:f.read_text(encoding='utf-8') for f in out.rglob('*.html')}
     ids = {f:set(re.findall(r'\bid="([^"]+)"', t)) for f,t in pages.items()}
     for f,t in pages.items():
-        def unlink(m, f=f):
-            to = ids.get(f.parent/m[2] if m[2] else f, ())
-            return f'<code>{m[4]}</code>' if m[4].lower().endswith(m[3]) and m[3] not in to else m[0]
-        new = re.sub(r'(<a href="([^"#:]*)#([\w.]+)">)<code>([^<]+)</code></a>', unlink, t)
-        new = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', formula, new, flags=re.S)
-        new = re.sub(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?', '', new)
-        new = re.sub(r'<img (?![^>]*loading=)', '<img loading="lazy" ', new)
+        new = plain(symbol_links(f, ids)(t))
         new = in_main(new, lambda s: each_text(s, keep_together))
         if f.stem in chapters: new = in_main(new, lambda s: each_text(s, link_terms(known)))
         if new!=t: f.write_text(new, encoding='utf-8')
@@ -83,7 +91,8 @@ class Words(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag in empty: return
         a = dict(attrs)
-        self.tags.append((tag, tag in ('details','script','style','nav','math') or 'cell' in (a.get('class') or '').split()))
+        hidden = tag in ('details','script','style','nav','math') or 'cell' in (a.get('class') or '').split()
+        self.tags.append((tag, hidden))
         if 'data-anchor-id' in a: self.sections.append([a['data-anchor-id'], '', ''])
 
     def handle_endtag(self, tag):
@@ -99,10 +108,11 @@ def search_index(out):
     found = []
     for f in sorted(out.glob('*.html')):
         html = f.read_text(encoding='utf-8')
-        title = unescape(re.sub(r'<[^>]+>', '', re.search(r'<title>(.*?)</title>', html, re.S)[1])).split(' – ')[0]
-        for anchor,heading,text in Words(html).sections:
+        title = unescape(re.search(r'<title>(.*?)</title>', html, re.S)[1]).split(' – ')[0]
+        for anchor,*words in Words(html).sections:
             to = f.name+(f'#{anchor}' if anchor else '')
-            found.append(dict(objectID=to, href=to, title=title, section=' '.join(heading.split()), text=' '.join(text.split())))
+            heading, text = (' '.join(o.split()) for o in words)
+            found.append(dict(objectID=to, href=to, title=title, section=heading, text=text))
     text = json.dumps(found, ensure_ascii=False)
     (out/'search.json').write_text(text, encoding='utf-8')
     (out/'search.js').write_text(f'window.searchIndex = {text}', encoding='utf-8')

@@ -1,4 +1,4 @@
-"Pictures become files that a page loads when they come into sight, and a gallery that leads to the cells that made them"
+"Pictures become files that load when they come into sight, and a gallery that leads to the cells that made them"
 import base64, re, struct
 from dataclasses import dataclass
 from html import escape, unescape
@@ -19,7 +19,8 @@ class Picture:
 
     def img(self):
         w,h = self.size
-        return f'<img src="{self.file}" width="{w}" height="{h}" class="img-fluid" loading="lazy" alt="{escape(self.alt)}">'
+        size = f'width="{w}" height="{h}"'
+        return f'<img src="{self.file}" {size} class="img-fluid" loading="lazy" alt="{escape(self.alt)}">'
 
     def html(self):
         cap = f'<figcaption>{escape(self.caption)}</figcaption>' if self.caption else ''
@@ -32,7 +33,8 @@ def take_out(chapter, dest):
     cells, found = [], []
     for cell in chapter.nb['cells']:
         mine = [] if cell['cell_type']!='code' else list(pictures(cell, chapter.page, dest))
-        if mine: cells.append(dict(cell_type='markdown', metadata={}, source=f'```{{=html}}\n<a class="target" id="{mine[0].at}"></a>\n```'))
+        mark = '' if not mine else f'```{{=html}}\n<a class="target" id="{mine[0].at}"></a>\n```'
+        if mine: cells.append(dict(cell_type='markdown', metadata={}, source=mark))
         cells.append(cell)
         found += mine
     chapter.nb['cells'] = cells
@@ -44,7 +46,7 @@ def write(png, name, dest):
     return name
 
 def pictures(cell, page, dest):
-    "The pictures of one cell, each written to its file and replaced by HTML that shows it in the size that it was drawn for"
+    "The pictures of one cell, each written to its file and shown in the size that it was drawn for"
     opts,_ = cell_options(join(cell['source']))
     cap, at = str(opts.get('fig-cap') or ''), f"at-{cell['id']}"
     for n,out in enumerate(cell.get('outputs', [])):
@@ -65,12 +67,17 @@ def pictures(cell, page, dest):
             data['text/html'] = html.replace(found[0], pic.img())
             yield pic
 
+def thumbnail(pic, page):
+    words = f'<span>{escape(pic.caption or pic.alt)}</span>'
+    return f'<a class="picture" href="{page}.html#{pic.at}">{pic.img()}{words}</a>\n'
+
 def gallery(chapters):
     "The Markdown of the gallery: (chapter, its pictures) for each chapter"
-    parts = ['---\ntitle: "Gallery"\ndescription: "Every picture of the book; each leads to the cell that drew it"\n---\n']
+    about = 'Every picture of the book; each leads to the cell that drew it'
+    parts = [f'---\ntitle: "Gallery"\ndescription: "{about}"\n---\n']
     for chapter,pics in chapters:
         if not pics: continue
+        items = ''.join(thumbnail(o, chapter.page) for o in pics)
         parts.append(f'## {chapter.name} {{#chapter-{chapter.page}}}\n')
-        items = ''.join(f'<a class="picture" href="{chapter.page}.html#{p.at}">{p.img()}<span>{escape(p.caption or p.alt)}</span></a>\n' for p in pics)
         parts.append(f'```{{=html}}\n<div class="gallery">\n{items}</div>\n```\n')
     return '\n'.join(parts)
