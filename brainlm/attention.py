@@ -163,7 +163,7 @@ def fc_to_networks(
 
 # %% ../nbs/41_attention.ipynb #f6c7980e
 def link_means(
-    values, # [recording, parcel, network], from `attention_to_networks` (one layer, mean over heads) or `fc_to_networks`
+    values, # [recording, parcel, network], from `fc_to_networks` or `attention_to_networks` (one layer, mean over heads)
     parcellation:Parcellation, atlas:str='yeo7'
 )->tuple[np.ndarray,list]: # [recording, from · to] and the names of the pairs, 'Limbic → Default'
     "Mean over the parcels of each network. ValueError for an atlas without labels."
@@ -300,7 +300,7 @@ def _smallest(c, net, n=20):
 # %% ../nbs/41_attention.ipynb #d478fca0
 def cls_and_links(
     model:BrainLM, store:RecordingStore, rows, atlas:str, # as in `attention_to_networks`
-)->tuple: # CLS attention [recording, parcel]; and for the first and the last layer that read parcels, [recording, parcel, network]
+)->tuple: # CLS attention [recording, parcel]; for first and last layer that read parcels [recording, parcel, network]
     "`cls_attention` and `attention_to_networks` in one pass, means over heads"
     members = network_members(store.parcellation, atlas)[1]
     def f(signal, valid):

@@ -283,7 +283,7 @@ def design(
     confounds:pd.DataFrame, # a row for each recording: numbers, or words such as the site
     train, # bool [recording]
 )->np.ndarray: # [recording, column]: numbers z-scored by the training people, a column for each of their words but one
-    "Confounds as numbers. ValueError where some are missing; words that training lacks count as the first, with a warning."
+    "Confounds as numbers. ValueError where some are missing; a warning for words that only test people have."
     confounds,train = checked_confounds(confounds, len(train)), np.asarray(train)
     columns = [np.zeros((len(confounds), 0))]
     for name,c in confounds.items():
