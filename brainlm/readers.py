@@ -9,8 +9,8 @@ __all__ = ['formats', 'dt_range_s', 'mni_spaces', 'BadInput', 'Atlas', 'Reading'
            'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume', 'Nifti', 'read_dense', 'Dense', 'plain_name',
            'match_names', 'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout',
            'oriented', 'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files',
-           'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'rank', 'misfit', 'choose', 'look',
-           'find_sources', 'nothing_found']
+           'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'rank', 'misfit', 'choose',
+           'data_set', 'by_pattern', 'check_pattern', 'look', 'find_sources', 'nothing_found']
 
 # %% ../nbs/03_readers.ipynb #3b5f71a1
 import gzip
@@ -77,7 +77,7 @@ class Reading:
     key:str|None=None # which array of a file, or column of an Arrow data set
     skip_columns:tuple=() # of a table, names or patterns of those that are no parcels
 
-# %% ../nbs/03_readers.ipynb #1b4681bd
+# %% ../nbs/03_readers.ipynb #0612bdeb
 class Format:
     "One kind of file, for `formats`"
     words = '' # what it is, for people
@@ -121,7 +121,7 @@ def check_here(
     if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder")
     return str(path)
 
-# %% ../nbs/03_readers.ipynb #783deab4
+# %% ../nbs/03_readers.ipynb #a1950a38
 def _head(path, n=2**12):
     "The first bytes of a file, unpacked if it is a gzip"
     try:
@@ -162,7 +162,7 @@ def stem(
     "`sub-01.5_bold` of `sub-01.5_bold.nii.gz`"
     return _ends.sub('', Path(name).name)
 
-# %% ../nbs/03_readers.ipynb #9dc291aa
+# %% ../nbs/03_readers.ipynb #6cf91488
 def bids_parts(
     name # of a file, or its path
 )->dict: # entities in their order, `suffix` last
@@ -237,7 +237,7 @@ def who(
         if e := way(path): return e,how
     return dict(subject=stem(path), session='', task='', run=''),'file name'
 
-# %% ../nbs/03_readers.ipynb #c1b0ee2f
+# %% ../nbs/03_readers.ipynb #8194d859
 def entities(
     path # of a file
 )->dict: # subject, session, task, run; and space, desc, ... where they are there
@@ -255,13 +255,16 @@ class Source:
     row:int|None=None # in the Arrow data set
     label:str='' # file name that the row gives itself
     covariates:dict=field(default_factory=dict) # of the subject, from a table of people
-    who:dict=field(default_factory=dict) # subject, session, task, run, where the user says them
+    dataset:str='' # name of the data set that it lies in
+    who:dict=field(default_factory=dict) # subject, session, task, run, where the name does not say them
     tr_s:float|None=None # repetition time, where the user says it for this file
     strategy:str|None=None # of denoising, where the user says it for this file
     @property
     def names(self): return {**entities(self.label or self.path), **self.who}
     @property
     def key(self): return tuple(self.names[k] for k in _key)
+    @property
+    def alone(self): return self.who.get('alone', self.names['subject']),*self.key[1:] # with one data set
     @property
     def name(self): return self.path if self.row is None else f'{self.path}, row {self.row}'
 
@@ -280,7 +283,7 @@ def _confounds_beside(path):
             fits.append((len(o), f))
     return (str(max(fits)[1]) if fits else None),tables
 
-# %% ../nbs/03_readers.ipynb #8b3407a1
+# %% ../nbs/03_readers.ipynb #c5c2a956
 def companions(
     path # file
 )->AttrDict: # paths `mask`, `confounds`, `sidecar` or None; `made_by`, a program; `others`, tables of its neighbours
@@ -329,7 +332,7 @@ def _looks_like(v):
     if 0<v<low and low<=v*1e3<=high: return f', which looks like {v*1e3:g} s under a wrong unit'
     return ''
 
-# %% ../nbs/03_readers.ipynb #8abe6a27
+# %% ../nbs/03_readers.ipynb #2d9d2e3d
 def repetition_time(
     path, # file, for the message
     found:dict, # {where: seconds or None}
@@ -388,7 +391,7 @@ class ParcelMeans:
         self.sums = np.zeros((n_time, n_parcels))
         self.first,self.nan,self.moves = np.full(n, np.nan),np.zeros(n, int),np.zeros(n, bool)
 
-# %% ../nbs/03_readers.ipynb #c899b2f6
+# %% ../nbs/03_readers.ipynb #97c1c1cb
 @patch
 def add(self:ParcelMeans,
     x, # [unit, time] of these units and times
@@ -404,7 +407,7 @@ def add(self:ParcelMeans,
     self.moves[units] |= (x != self.first[units,None]).any(1)
     self.sums[times] += (self.w[units].T @ x).T
 
-# %% ../nbs/03_readers.ipynb #5d62517c
+# %% ../nbs/03_readers.ipynb #0a046c60
 def _alive(means):
     "Which units ever change"
     if (part := (means.nan>0) & (means.nan<len(means.sums))).any():
@@ -458,7 +461,7 @@ def _check_space(path, code):
 def _corners(shape):
     return np.array([[i,j,k,1] for i in (0,shape[0]-1) for j in (0,shape[1]-1) for k in (0,shape[2]-1)])
 
-# %% ../nbs/03_readers.ipynb #03487a2c
+# %% ../nbs/03_readers.ipynb #abfaac4d
 def _check_affines(img, path):
     "Refuse two affines that put one image into two places"
     s,q = img.header.get_sform(),img.header.get_qform()
@@ -469,7 +472,7 @@ def _check_affines(img, path):
     raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}',
                    'find out which is right, and set both to it')
 
-# %% ../nbs/03_readers.ipynb #3a9b4917
+# %% ../nbs/03_readers.ipynb #8768649f
 def check_geometry(
     img, # nibabel image
     path # for messages, and its name for the space
@@ -500,7 +503,7 @@ def _volume(path):
     img = nib.load(path)
     return np.asarray(img.dataobj).squeeze(),img.affine
 
-# %% ../nbs/03_readers.ipynb #2df237b2
+# %% ../nbs/03_readers.ipynb #414cd9de
 @lru_cache(maxsize=4)
 def _on_grid(path, affine, shape):
     "The atlas on another grid [x, y, z]; of each of its own labelled voxels the label, and whether the grid reaches it"
@@ -519,7 +522,7 @@ def _box(affine, shape):
     ends = _corners(shape)@np.asarray(affine).T
     return ', '.join(f'{c} {lo:.0f} to {hi:.0f}' for c,lo,hi in zip('xyz', ends.min(0), ends.max(0), strict=False))
 
-# %% ../nbs/03_readers.ipynb #33f3312a
+# %% ../nbs/03_readers.ipynb #ce28278e
 def parcels_of_voxels(
     img, # nibabel image
     atlas:Atlas,
@@ -562,7 +565,7 @@ def _read_mask(mask, img, path):
                        'give mask and image on one grid')
     return np.asarray(m.dataobj).reshape(img.shape[:3])>0
 
-# %% ../nbs/03_readers.ipynb #fd215266
+# %% ../nbs/03_readers.ipynb #93446993
 def header_tr(
     img # nibabel image
 )->float: # seconds
@@ -579,7 +582,7 @@ def _inside(known, mask, img, path):
                        'check mask and image against each other')
     return known.nonzero()[0]
 
-# %% ../nbs/03_readers.ipynb #b2e44b88
+# %% ../nbs/03_readers.ipynb #bb5b0317
 def read_volume(
     path:str, # 4-D image in MNI space
     atlas:Atlas,
@@ -636,7 +639,7 @@ def _plain_structure(s): return str(s).removeprefix('CIFTI_STRUCTURE_').lower().
 
 def _edge_mm(axis): return sorted(np.round(np.linalg.norm(axis.affine[:3,:3], axis=0), 2).tolist())
 
-# %% ../nbs/03_readers.ipynb #356ac570
+# %% ../nbs/03_readers.ipynb #fc9c5ceb
 def _check_mesh(axis, known, path):
     "Refuse grayordinates that are numbered on another mesh or grid than the labels"
     for s,n in axis.nvertices.items():
@@ -662,7 +665,7 @@ def _series_tr(axis, path):
         raise BadInput(path, f'counts in {axis.unit.lower()}, not in seconds', 'give a series over time')
     return round(float(axis.step), 6)
 
-# %% ../nbs/03_readers.ipynb #c62bdd7d
+# %% ../nbs/03_readers.ipynb #984be282
 def _parcels_of_grayordinates(axis, atlas, path):
     "Index of the parcel of each grayordinate of a file, -1 for none; and how many each parcel has in all"
     if not atlas.dlabel:
@@ -736,7 +739,7 @@ def _counted(words):
         seen[w] = seen.get(w, -1)+1
         yield w,seen[w]
 
-# %% ../nbs/03_readers.ipynb #4858c7a2
+# %% ../nbs/03_readers.ipynb #ec6184a3
 def match_names(
     names, # of the columns of a file
     parcellation:Parcellation
@@ -762,7 +765,7 @@ def _check_names(names, own, want, path, p):
     if 2*len(own) < len(p):
         raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}', 'is it the right parcellation?')
 
-# %% ../nbs/03_readers.ipynb #305200bb
+# %% ../nbs/03_readers.ipynb #f9450b12
 def by_name(
     x, # [time, column]
     names, # of the columns
@@ -779,7 +782,7 @@ def by_name(
     res[:,have] = x[:,[at[want[i]] for i in have]]
     return res
 
-# %% ../nbs/03_readers.ipynb #b19dc26a
+# %% ../nbs/03_readers.ipynb #a84359bf
 @register(formats, 'ptseries')
 class Parcellated(_Cifti):
     words,axis = 'parcellated CIFTI series',('ParcelsAxis',)
@@ -824,7 +827,7 @@ def first_lines(
 def _head_raw(path):
     with open(path, 'rb') as f: return f.read(2)
 
-# %% ../nbs/03_readers.ipynb #19d6b11a
+# %% ../nbs/03_readers.ipynb #6021e784
 def separator(
     line:str
 ): # a character; None: blanks
@@ -856,7 +859,7 @@ def _is_header(words, sep):
     counted = ([str(i+k) for i in range(len(words))] for k in (0, 1))
     return len(words)>2 and words in counted or not all(is_number(w, sep) for w in words)
 
-# %% ../nbs/03_readers.ipynb #13edfa81
+# %% ../nbs/03_readers.ipynb #1e86f9e2
 def layout(
     path # of a text file
 )->AttrDict: # `sep`, `names` or None, `n` columns, `skip` lines, `encoding`, `decimal`, `empty` (lines end in `sep`)
@@ -874,7 +877,7 @@ def layout(
     return AttrDict(sep=sep, names=names, n=len(row), skip=n+header, encoding=encoding, decimal=decimal,
                     empty=row[-1:]==[''], line=first)
 
-# %% ../nbs/03_readers.ipynb #50ed5b0a
+# %% ../nbs/03_readers.ipynb #7626f0f3
 def _names_of_comment(comments, sep, n):
     "The last comment, if it has a word for each column"
     if not comments: return None
@@ -900,7 +903,7 @@ def _frame(path, lay):
     if not len(t): raise BadInput(path, 'has a header and no rows', 'get the file again')
     return t
 
-# %% ../nbs/03_readers.ipynb #c47a6067
+# %% ../nbs/03_readers.ipynb #3207f8fa
 def _numbers(t, path):
     if words := [c for c,d in zip(t, t.dtypes, strict=True) if not pd.api.types.is_numeric_dtype(d)]:
         column = t[words[0]]
@@ -927,7 +930,7 @@ def oriented(
                        f'expected {n_parcels} columns, one for each parcel')
     return x if fits[1] else x.T
 
-# %% ../nbs/03_readers.ipynb #ef8f46a2
+# %% ../nbs/03_readers.ipynb #b7a78efa
 def read_text(
     path:str, # of a table
     atlas:Atlas,
@@ -980,7 +983,7 @@ def choose_array(
                    'name the right one (--key)') if fit else ('no array','is it the right parcellation?')
     raise BadInput(path, f"holds {what} with a side of {n_parcels}: {said}", remedy)
 
-# %% ../nbs/03_readers.ipynb #d5e56d35
+# %% ../nbs/03_readers.ipynb #2426fddd
 def _of_arrays(arrays, atlas, how, path):
     "A recording out of arrays that are in memory, {name: array}"
     k = choose_array({k:v.shape for k,v in arrays.items()}, len(atlas), how.key, path)
@@ -1025,7 +1028,7 @@ def _read_hdf5(h, h5py, atlas, how, path):
         if v is not None: tr[n] = one_number(path, n, v)
     return AttrDict(signal=oriented(h[k][:], len(atlas), path, k), tr=tr)
 
-# %% ../nbs/03_readers.ipynb #2c3cb22d
+# %% ../nbs/03_readers.ipynb #e733c73a
 @register(formats, 'hdf5')
 class Hdf5(Format):
     words = 'HDF5 or MATLAB 7.3'
@@ -1050,7 +1053,7 @@ def _cells_of_mat(m, n):
     fit = [(w, c[:,0]) for w,c in zip(names, cells, strict=False) if c.ndim==2 and len(c)==longest]
     return np.stack([c for _,c in fit], 1),[w for w,_ in fit]
 
-# %% ../nbs/03_readers.ipynb #027c87dc
+# %% ../nbs/03_readers.ipynb #025cd52a
 @register(formats, 'mat')
 class Mat(Format):
     words,starts = 'MATLAB 5',(b'MATLAB 5.0 MAT-file',)
@@ -1086,7 +1089,7 @@ def _reader(f):
     except pa.ArrowInvalid as e: raise BadInput(f, f'is not an Arrow file ({e})', 'get the data set again') from None
     return (r.get_batch(i) for i in range(r.num_record_batches))
 
-# %% ../nbs/03_readers.ipynb #63b81323
+# %% ../nbs/03_readers.ipynb #102bb0b0
 def _batches(folder):
     "Record batches of all Arrow files of a data set, with the number of the first row"
     n = 0
@@ -1116,7 +1119,7 @@ def arrow_rows(
     except BadInput: return [Source(str(folder), 0)]
     return res
 
-# %% ../nbs/03_readers.ipynb #d8ed7b97
+# %% ../nbs/03_readers.ipynb #7e1b9b7c
 def _arrow_value(path, row, key):
     "One cell of a data set: a list of lists"
     n = 0
@@ -1168,7 +1171,11 @@ class Found:
     reason:str=''
     remedy:str=''
     n_files:int=1 # that this stands for
+    confounds:str='' # name of the table, where a plan has looked for it
+    strategy:str='' # of denoising, by the plan
+    dt_s:float|None=None # by user or sidecar
 
+# %% ../nbs/03_readers.ipynb #c71d27b6
 def walk(
     top # folder
 )->list: # of paths, sorted
@@ -1208,7 +1215,7 @@ def _why_no_image(path):
     except Exception: return '' # reading it will say what is wrong
     return '' if ndim>3 else f'is a {ndim}-D image'
 
-# %% ../nbs/03_readers.ipynb #0bd1fec4
+# %% ../nbs/03_readers.ipynb #d8a3de27
 def _why_no_table(path):
     "Why a table is no series; '' where it may be one"
     n = path.name
@@ -1237,7 +1244,7 @@ def why_no_series(
     if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh')): return _why_no_image(path)
     return _why_no_table(path) if n.endswith(_tables) else ''
 
-# %% ../nbs/03_readers.ipynb #68157cdd
+# %% ../nbs/03_readers.ipynb #f298f6e6
 def _look_into(top):
     "All that a folder holds"
     files,res,other = walk(top),[],{}
@@ -1283,7 +1290,7 @@ def rank(
     return (unreadable, *hcp, _place(_spaces, e.get('space')), kind, _place(_descs, e.get('desc')),
             _place(_dens, e.get('den', e.get('res'))), path.name)
 
-# %% ../nbs/03_readers.ipynb #aa210b17
+# %% ../nbs/03_readers.ipynb #db7dfa89
 def misfit(
     source:Source,
     atlas # `Atlas`
@@ -1312,7 +1319,7 @@ def _of_other_atlases(group, atlas):
     why = {f.source.name: misfit(f.source, atlas) for f in group if f.source.path.endswith(_tables)}
     return {} if len(why)==len(group) and all(why.values()) else {n:w for n,w in why.items() if w}
 
-# %% ../nbs/03_readers.ipynb #c3fb4ff2
+# %% ../nbs/03_readers.ipynb #5a917973
 def _nameless(group):
     "Failures, where several files have one name that does not say whose they are"
     first = group[0].source
@@ -1335,7 +1342,7 @@ def _one_of_group(group, atlas):
         else: res.append(Found(s, 'passed over', f'is the same recording, made in another way; taken is {first.name}'))
     return [Found(first), *res]
 
-# %% ../nbs/03_readers.ipynb #a35da969
+# %% ../nbs/03_readers.ipynb #9c8c4830
 def choose(
     found:list, # of `Found`
     space:str=None, # take this space only
@@ -1353,36 +1360,96 @@ def choose(
     for g in groups.values(): res |= {f.source.name:f for f in _one_of_group(g, atlas)}
     return [res[n] for n in dict.fromkeys(f.source.name for f in found)]
 
-# %% ../nbs/03_readers.ipynb #ca614168
-def _participants(top):
-    "Rows of `participants.tsv` as {subject: covariates}"
-    if not (f := top/'participants.tsv').is_file(): return {}
-    t = pd.read_csv(f, sep='\t', dtype={'participant_id': str}, na_values='n/a')
-    if 'participant_id' not in t:
-        raise BadInput(f, f'has the columns {list(t)}', "expected one called 'participant_id'")
-    rows = t.set_index('participant_id').astype(object).to_dict('index')
-    return {str(i).removeprefix('sub-'): {k: v for k,v in row.items() if pd.notna(v)} for i,row in rows.items()}
+# %% ../nbs/03_readers.ipynb #25e5d949
+_programs = r'[-_.]?(fmriprep|xcp[-_]?d|xcp|halfpipe|c-?pac|tedana|nibabies|derivatives|ciftify|aslprep|fmripost)\b.*$'
 
-def _with_people(found, top):
-    people = _participants(top)
-    return [replace(f, source=replace(f.source, covariates=people.get(f.source.names['subject'], {}))) for f in found]
+@lru_cache(maxsize=2**14)
+def data_set(
+    folder:Path # that a file lies in
+)->str: # its data set, as a path that need not be there; '' where there is none
+    "The data set of a file, by `dataset_description.json`: that of derivatives is the one that they were derived from"
+    d = next((d for d in (folder, *folder.parents) if (d/'dataset_description.json').is_file()), None)
+    if d is None: return ''
+    if d.parent.name=='derivatives': return str(d.parent.parent)
+    name = re.sub(_programs, '', d.name, flags=re.I)
+    return str(d.parent/name if name else d.parent)
 
-# %% ../nbs/03_readers.ipynb #935064fd
+def _of_data_sets(found):
+    "Sources with the names of their data sets, which become part of the subject where two share one"
+    roots = {f.source.name: data_set(Path(f.source.path).absolute().parent) for f in found if not f.outcome}
+    people = {}
+    for f in found:
+        if root := roots.get(f.source.name): people.setdefault(f.source.names['subject'], set()).add(root)
+    shared = any(len(r)>1 for r in people.values())
+    names = _short_names({r for r in roots.values() if r})
+    return [_in_data_set(f, names.get(roots.get(f.source.name, ''), ''), shared) for f in found]
+
+# %% ../nbs/03_readers.ipynb #59fbf10e
+def _short_names(roots):
+    "{path: its last name, or two where the last stands twice}"
+    last = [Path(r).name for r in roots]
+    return {r: Path(r).name if last.count(Path(r).name)==1 else '-'.join(Path(r).parts[-2:]) for r in roots}
+
+def _in_data_set(f, name, shared):
+    "A source with the name of its data set, as part of the subject where subjects are shared"
+    if not name: return f
+    s = replace(f.source, dataset=name)
+    if shared: s = replace(s, who={**s.who, 'subject':f"{name}-{s.names['subject']}", 'alone':s.names['subject']})
+    return replace(f, source=s)
+
+# %% ../nbs/03_readers.ipynb #e1afb35d
+def by_pattern(
+    path, # of a file
+    pattern:str # regular expression for the whole path, with a group for the subject
+)->dict: # subject, and session, task, run where the pattern has groups of these names
+    "Whose recording a file is, as the user says it; raises `BadInput` where the pattern does not fit"
+    path = Path(path).as_posix()
+    if not (m := re.search(pattern, path)):
+        raise BadInput(path, f'does not fit the pattern {pattern}', 'mend --subject-pattern')
+    named = {k:v or '' for k,v in m.groupdict().items()} or {'subject':m[1]}
+    in_folder = m.start('subject' if m.groupdict() else 1) < path.rfind('/')
+    if who(path)[1]=='file name' and in_folder: named = {'run':stem(path), **named}
+    return named
+
+# %% ../nbs/03_readers.ipynb #306edef2
+def check_pattern(
+    pattern # regular expression, or None
+):
+    "ValueError where a pattern is none, or has no group for the subject"
+    if pattern is None: return
+    try: groups = re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"subject_pattern: found {pattern!r}, which is no regular expression ({e})") from None
+    if not groups.groups or groups.groupindex and 'subject' not in groups.groupindex:
+        want = "expected a group for the subject, such as '(s[0-9]+)/' or '(?P<subject>...)'"
+        raise ValueError(f"subject_pattern: found {pattern!r}, {want}")
+
+def _named(f, pattern):
+    "A source that is called as the pattern says"
+    if not pattern or f.outcome: return f
+    try: who = by_pattern(f.source.label or f.source.path, pattern)
+    except BadInput as e: return replace(f, outcome='failed', reason=e.found, remedy=e.remedy)
+    return replace(f, source=replace(f.source, who={k:v for k,v in who.items() if k in _key}))
+
+# %% ../nbs/03_readers.ipynb #0c5b0661
 def look(
     inputs, # a file or folder, or a list of them
     space:str=None, # of BIDS folders, take this space only, e.g. `fsLR`
-    atlas=None # `Atlas`: of tables for several atlases, its own
+    atlas=None, # `Atlas`: of tables for several atlases, its own
+    subject_pattern:str=None # regular expression that says whose a file is
 )->list: # of `Found`; folders sorted by name
     "All that `inputs` hold, by names and headers alone: what is to be read, what not and why; FileNotFoundError"
+    check_pattern(subject_pattern)
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = []
     for p in map(Path, inputs):
         if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder")
-        if not p.is_dir(): found.append(Found(Source(str(p))))
-        else: found += _with_people(_look_into(p), p)
+        found += _look_into(p) if p.is_dir() else [Found(Source(str(p)))]
+    found = list({f.source.name:f for f in found}.values())
+    found = _of_data_sets([_named(f, subject_pattern) for f in found])
     return choose(found, space, atlas)
 
-# %% ../nbs/03_readers.ipynb #3ee3a3a3
+# %% ../nbs/03_readers.ipynb #67674669
 def find_sources(
     inputs, # a file or folder, or a list of them
     space:str=None, # of BIDS folders, take this space only, e.g. `fsLR`
