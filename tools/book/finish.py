@@ -47,7 +47,8 @@ def link_terms(known, seen=None):
     return change
 
 def formula(m):
-    return convert(unescape(m[2]), display='block' if m[1]=='display' else 'inline')
+    if m[1]=='inline': return convert(unescape(m[2]), display='inline')
+    return f'<span class="formula">{convert(unescape(m[2]), display="block")}</span>'
 
 def in_main(html, change):
     "`html` with `change` done to what stands in its <main>"
