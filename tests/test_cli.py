@@ -103,23 +103,28 @@ def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, s
 
 
 # %% ../nbs/51_cli.ipynb #d038b961
-def stopped(words, folder, epochs, sig):
-    "Start a run, send it a signal once it has done so many epochs; its standard error"
-    p = subprocess.Popen([sys.executable, '-m', 'brainlm.cli', *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # tests in the background ignore Ctrl-C, and so would what they start
-    log, end = folder/'log.csv', time.time()+120
-    while time.time()<end and p.poll() is None and not (log.exists() and log.read_text().count('\n')>epochs): time.sleep(.01)
-    p.send_signal(sig)
-    err = p.communicate()[1]
-    return err, p.returncode
+def stopped(words, epochs, sig):
+    "A run that gets a signal at the end of this epoch, however busy the machine is; its standard error and exit code"
+    code = f"""import os, signal, sys
+from fastai.basics import Callback, defaults
+from brainlm.cli import main
+class Stop(Callback):
+    order = 1000
+    def after_epoch(self):
+        if self.epoch+1=={epochs}: os.kill(os.getpid(), {int(sig)})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores Ctrl-C
+defaults.callbacks.append(Stop)
+sys.exit(main(sys.argv[1:]))"""
+    r = subprocess.run([sys.executable, '-c', code, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return r.stderr, r.returncode
 
 def test_stopped_and_resumed_is_the_same(small, tmp_path, capsys):
     words = lambda name, *more: ['pretrain', str(small), '--out', str(tmp_path/name), *'--epochs 12 --prior gaussian --batch-size 2 --valid 0.2 --test 0.2 --split-seed 0'.split(), *more]
     assert main(words('whole'))==0
     out, err = capsys.readouterr(); assert err=='' and '\r' not in out and '12 epochs' in out, 'no bars in a pipe'
-    err, code = stopped(words('broken'), tmp_path/'broken', 2, signal.SIGINT)
+    err, code = stopped(words('broken'), 3, signal.SIGINT)
     assert code==130 and f'--out {tmp_path}/broken' in err and err.rstrip().endswith('--resume') and 'Traceback' not in err
-    _, code = stopped(words('broken', '--resume'), tmp_path/'broken', 5, signal.SIGKILL); assert code==-9
+    _, code = stopped(words('broken', '--resume'), 6, signal.SIGKILL); assert code==-9
     n = (tmp_path/'broken/log.csv').read_text().count('\n')-1; assert 5<=n<12
     assert main(words('broken'))==1 and not (tmp_path/'broken/last').exists()
     assert main(words('broken', '--resume'))==0
