@@ -29,7 +29,7 @@ def write_whole(
     path, # File to write or to replace; its folder must exist
     content, # bytes, str, a function that fills the file whose path it is given, or anything that JSON can hold
 )->Path: # The file
-    "Write a file whole or not at all: nobody sees half of it, even if the process is killed; OSError leaves what was there"
+    "Write a file whole or not at all: nobody sees half of it, not even after a kill; OSError leaves what was there"
     path = Path(path)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
@@ -62,7 +62,7 @@ def one_of(
     if value in options: return
     raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(map(repr, options))}")
 
-# %% ../nbs/00_basics.ipynb #9c033956
+# %% ../nbs/00_basics.ipynb #fde7eca8
 def printable(
     text, # Anything; names of files may hold bytes that are no UTF-8, which Python keeps as lone surrogates
 )->str: # The same where it can be printed, with escapes where it cannot
