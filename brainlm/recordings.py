@@ -7,7 +7,7 @@ __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingSt
            'subject_split', 'Split', 'split_of']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
-import json, os, re, secrets, socket, struct
+import importlib, json, os, re, secrets, socket, struct
 from dataclasses import dataclass, field
 from functools import wraps
 from datetime import datetime, timezone
@@ -16,7 +16,7 @@ from html import escape
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, zarr
+import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, zarr
 from fastcore.basics import patch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -89,29 +89,11 @@ def signal_hash(self:Recording)->str: # 32 hexadecimal digits
 # %% ../nbs/01_recordings.ipynb #9020948c
 @patch
 def show(self:Recording,
-    parcellation=None, # `Parcellation`, to sort the parcels by network
-    atlas:str='yeo7', # Networks to sort by: `yeo7`, `yeo17` or `ca12`
-    limit:float=3, # Ends of the colour scale, in standard deviations
-    ax=None, # Matplotlib axes
+    *args, **kw # As in `brainlm.plots`
 ):  # Matplotlib axes
-    "Carpet plot: a row for each parcel, z-scored over time; missing ones vermilion"
-    z,ok = np.full_like(self.bold, np.nan),~self.missing
-    z[:,ok] = (self.bold[:,ok]-self.bold[:,ok].mean(0))/self.bold[:,ok].std(0)
-    order = np.arange(z.shape[1]) if parcellation is None else parcellation.order(atlas)
-    ax = ax or plt.subplots(figsize=(8,3.6), layout='constrained')[1]
-    im = ax.imshow(z.T[order], aspect='auto', interpolation='nearest', cmap='cividis',
-                   vmin=-limit, vmax=limit, extent=(0, self.n_time*self.tr_s, len(order), 0))
-    for j in (~ok[order]).nonzero()[0]: ax.axhline(j+.5, color='#d55e00', lw=1.2) # Never thinner than a pixel
-    ax.set(xlabel='time (s)', ylabel='parcel', title=f'{self.name}, {self.provenance}')
-    ax.figure.colorbar(im, ax=ax, label='BOLD (z-score over time)')
-    if parcellation is not None: _network_ticks(ax, parcellation.networks(atlas)[order])
-    return ax
-
-def _network_ticks(ax, words):
-    cuts = np.r_[0, (words[1:] != words[:-1]).nonzero()[0]+1, len(words)]
-    for c in cuts[1:-1]: ax.axhline(c, color='k', lw=.8)
-    ax.set_yticks((cuts[1:]+cuts[:-1])/2, [words[c] or 'none' for c in cuts[:-1]])
-    ax.set_ylabel('parcels by network')
+    "Carpet plot. The room of plots, once loaded, puts its own method in this place"
+    importlib.import_module('brainlm.plots')
+    return self.show(*args, **kw)
 
 # %% ../nbs/01_recordings.ipynb #20c6c9b7
 provenances = ('real', 'semi-synthetic', 'simulated')
