@@ -7,7 +7,7 @@ __all__ = ['presets', 'BrainLMConfig', 'preset', 'patchify', 'unpatchify', 'time
            'BrainLM', 'BrainLMOutput', 'whole_folder']
 
 # %% ../nbs/11_model.ipynb #9e304e8c
-import json, math, os, tempfile
+import json, math, os, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, asdict, fields, replace
 from pathlib import Path
@@ -600,7 +600,7 @@ def save_pretrained(self:BrainLM,
     if self.parcellation is None:
         raise ValueError("parcellation: found None, expected the Parcellation that the model was built for")
     card = {**self.card, **card}
-    config = {'model_type':'brainlm', **asdict(self.config)}
+    config = {'model_type':'brainlm', 'format_version':config_version, **asdict(self.config)}
     text = {'config.json': config, 'card.json': card, 'README.md': _card_text(self.config, card)}
     with whole_folder(folder) as new:
         for name,t in text.items(): write_whole(new/name, t)
@@ -611,21 +611,36 @@ def save_pretrained(self:BrainLM,
     return Path(folder)
 
 # %% ../nbs/11_model.ipynb #c0a890ed
+config_version = 1 # Of config.json; a new one where old readers would read it wrongly
+_first_fields = frozenset("""n_parcels n_time patch_size width layers heads mlp decoder_width decoder_layers decoder_heads
+    decoder_mlp attention parcel_embedding xyz prior loss mask_ratio""".split()) # In every file; later ones have defaults
+
+def _config_of(d, f):
+    "The configuration that the fields `d` of file `f` say; ValueError where one is lacking"
+    known = {o.name for o in fields(BrainLMConfig)}
+    if lacking := _first_fields-d.keys(): raise ValueError(f"{f}: missing fields {sorted(lacking)}")
+    if new := sorted(d.keys()-known):
+        warnings.warn(f"{f}: fields that this brainlm does not know are left out: {', '.join(new)}", stacklevel=4)
+    return BrainLMConfig(**{k:v for k,v in d.items() if k in known})
+
 def _read_config(folder):
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected a folder written by BrainLM.save_pretrained")
-    d = json.loads(f.read_text())
-    kind, names = d.pop('model_type', None), {o.name for o in fields(BrainLMConfig)}
+    d = json.loads(f.read_text(encoding='utf-8'))
+    kind,version = d.pop('model_type', None),d.pop('format_version', 1)
     if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm'")
-    if d.keys()!=names:
-        raise ValueError(f"{f}: missing fields {sorted(names-d.keys())}, unknown fields {sorted(d.keys()-names)}")
-    return BrainLMConfig(**d)
+    if version>config_version:
+        raise ValueError(f"{f}: found format_version {version}, expected at most {config_version}: install a newer brainlm")
+    return _config_of(d, f)
 
+# %% ../nbs/11_model.ipynb #2d452329
 def differences(want, got):
     "One line for each key that is missing, extra or of another shape"
     shape = lambda o: tuple(o.shape)
-    return ([f"missing {k} {shape(want[k])}" for k in want if k not in got] + [f"extra {k} {shape(got[k])}" for k in got if k not in want] +
-            [f"misshapen {k}: found {shape(got[k])}, expected {shape(want[k])}" for k in want if k in got and shape(want[k])!=shape(got[k])])
+    both = [k for k in want if k in got and shape(want[k])!=shape(got[k])]
+    return ([f"missing {k} {shape(want[k])}" for k in want if k not in got] +
+            [f"extra {k} {shape(got[k])}" for k in got if k not in want] +
+            [f"misshapen {k}: found {shape(got[k])}, expected {shape(want[k])}" for k in both])
 
 # %% ../nbs/11_model.ipynb #ce3e2ba8
 @patch(cls_method=True)

@@ -6,7 +6,9 @@ from brainlm.model import *
 
 
 # %% ../nbs/11_model.ipynb #a2dc2502
-import json, numpy as np, pytest, torch, torch.nn as nn
+import json, warnings
+from pathlib import Path
+import numpy as np, pytest, torch, torch.nn as nn
 from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import random_mask
@@ -199,10 +201,28 @@ def test_refused_folders(tmp_path):
     model = small(); model.save_pretrained(tmp_path/'m', seed=1)
     with pytest.raises(FileNotFoundError, match='config.json'): BrainLM.from_pretrained(tmp_path)
     cfg = json.loads((tmp_path/'m/config.json').read_text())
-    (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'hidden_size': 3}))
-    with pytest.raises(ValueError, match="unknown fields .'hidden_size'"): BrainLM.from_pretrained(tmp_path/'m')
+    (tmp_path/'m/config.json').write_text(json.dumps({k:v for k,v in cfg.items() if k!='heads'}))
+    with pytest.raises(ValueError, match="missing fields .'heads'"): BrainLM.from_pretrained(tmp_path/'m')
+    (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'format_version': 2}))
+    with pytest.raises(ValueError, match="found format_version 2, expected at most 1: install a newer"): BrainLM.from_pretrained(tmp_path/'m')
+    (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'hidden_size': 3, 'context': 'none'}))
+    with pytest.warns(UserWarning, match='does not know are left out: context, hidden_size'): again = BrainLM.from_pretrained(tmp_path/'m')
+    assert again.config==model.config and cfg['format_version']==1
     (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'model_type': 'vit_mae'}))
     with pytest.raises(ValueError, match="'vit_mae', expected 'brainlm'"): BrainLM.from_pretrained(tmp_path/'m')
     model.float().save_pretrained(tmp_path/'m')
     with pytest.raises(TypeError): model.save_pretrained(tmp_path/'m', card={1,2})
     assert BrainLM.from_pretrained(tmp_path/'m').config == model.config and [o.name for o in tmp_path.iterdir()] == ['m']
+
+
+# %% ../nbs/11_model.ipynb #0176cc47
+def test_model_of_010():
+    "A model that version 0.1.0 wrote loads in silence and predicts what it predicted then"
+    folder = Path(__file__).parent/'fixtures'/'v0.1.0'
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model = BrainLM.from_pretrained(folder/'model')
+    x, mask = torch.linspace(-1, 1, 6*40).view(1, 6, 40).sin(), torch.zeros(1, 6, 2, dtype=torch.bool)
+    mask[:,:,1] = True
+    with torch.no_grad(): found = model(x, mask=mask).prediction
+    assert np.allclose(found.numpy(), np.load(folder/'prediction.npy'), atol=1e-5)
