@@ -1,7 +1,11 @@
 "nbdev processors of this project: written by hand, for nbdev needs them before it exports anything"
-import ast, io, re, tokenize
+import ast
+import io
+import re
+import tokenize
 from html import escape
 from pathlib import Path
+
 from fastcore.nbio import mk_cell
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, patch_name

@@ -2,7 +2,10 @@
 import ast, json, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
-import pytest, yaml
+
+import pytest
+import yaml
+
 import brainlm
 
 root = Path(__file__).resolve().parents[1]

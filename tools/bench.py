@@ -6,8 +6,17 @@
 
 DIR is a checkout of github.com/vandijklab/BrainLM, PY an interpreter with torch and transformers <= 4.57, which that code needs. From DIR the classes
 `brainlm_mae.configuration_brainlm.BrainLMConfig` and `brainlm_mae.modeling_brainlm.BrainLMForPretraining` are imported while the benchmark runs, with random weights."""
-import argparse, json, os, platform, statistics, subprocess, sys, tempfile, time
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 # Only the standard library up here: the worker of the reference runs where brainlm is not installed.
@@ -48,6 +57,7 @@ def peak_gb():
 def our_model(attention, size):
     "A function of a signal that gives the loss, and the parameters; the joint one knows where it is as the published model does"
     import torch
+
     from brainlm.model import BrainLM, BrainLMConfig
     places = dict(parcel_embedding=False, xyz='linear') if attention=='joint' else {}
     model = BrainLM(BrainLMConfig(attention=attention, mask_ratio=0.75, **places, **size)).train()
@@ -123,6 +133,7 @@ def step(a):
 def simulated(n, n_time, parcels, seed=0):
     "`n` simulated recordings, one a subject, that share one block of noise"
     import numpy as np
+
     from brainlm.recordings import Recording
     bold = np.random.default_rng(seed).standard_normal((n_time, parcels), dtype='float32')
     for i in range(n):
@@ -144,9 +155,16 @@ def many(folder, n):
     assert len(opened[0][1])==n
     return write, [o[0] for o in opened], tables, splits
 
+def visit(items, source=None):
+    "Go through items, or through those of `source` that these numbers name, and keep nothing"
+    for o in items:
+        if source is not None: source[o]
+
 def store(a):
     "A store of a whole biobank's table, then writing and reading recordings of 490 x 424"
-    import numpy as np, torch
+    import numpy as np
+    import torch
+
     from brainlm.atlas import load_parcellation
     from brainlm.recordings import RecordingStore
     from brainlm.scaling import RobustScaler
@@ -172,10 +190,12 @@ def store(a):
         for name,workers in (('`RandomWindows`, no loader', None), ('data loader, in the process', 0), ('data loader, 2 workers', 2)):
             windows = RandomWindows(big, scaler)
             loader = windows if workers is None else window_dls(windows, batch_size=8, num_workers=workers, device='cpu').train
+            read_all = partial(visit, range(len(windows)) if workers is None else loader, windows if workers is None else None)
             for which in ('first', 'second'):
-                seconds, _ = timed(lambda: [None for i in range(len(windows)) if windows[i] is None] if workers is None else [None for b in loader if b is None])
-                rows.append({'what': f'{name}, {which} epoch', 'n': len(windows), 'a second': f'{len(windows)/seconds:.0f}', 'MB/s': f'{len(windows)*0.3392/seconds:.0f}'})
-                out[f'{name}, {which} epoch'] = len(windows)/seconds
+                seconds, _ = timed(read_all)
+                rate = len(windows)/seconds
+                rows.append({'what': f'{name}, {which} epoch', 'n': len(windows), 'a second': f'{rate:.0f}', 'MB/s': f'{rate*0.3392:.0f}'})
+                out[f'{name}, {which} epoch'] = rate
     print('## Writing recordings of 490 x 424 and reading windows of 200 x 424, simulated noise')
     table(rows)
     print("In a temporary folder on a disk whose pages are still in memory; windows are scaled; the first epoch also reads each recording whole, for the mean that scaling subtracts.\n")
@@ -193,6 +213,7 @@ def hcp_rest(a):
 def race(learn, windows, subjects, a, started):
     "Train until the test R² passes `a.goal` or the CPU time is over → a row for each look: step, CPU seconds (looks left out), R²"
     from fastai.callback.core import Callback, CancelFitException
+
     from brainlm.metrics import evaluate, model_predictor, score
     class Look(Callback):
         def __init__(self): self.log, self.looking = [], 0.
@@ -217,8 +238,10 @@ def race(learn, windows, subjects, a, started):
 
 def learn(a):
     "CPU time until test R² passes `a.goal`, one arrangement after the other"
-    import numpy as np, torch
+    import numpy as np
+    import torch
     from torch.utils.data import Subset
+
     from brainlm.atlas import load_parcellation
     from brainlm.model import preset
     from brainlm.pretraining import Training, pretrain_learner

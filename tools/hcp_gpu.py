@@ -4,15 +4,23 @@
     python tools/hcp_gpu.py --minutes 5 --json OUT
 
 Without a CUDA card the same code runs for about a minute on the CPU, with a tiny model and a few steps, and says so: that checks the script, it measures nothing."""
-import argparse, json, os, platform, sys, tempfile, time
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
 from datetime import datetime, timezone
 from pathlib import Path
-import numpy as np, torch
+
+import numpy as np
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
 from brainlm.atlas import load_parcellation
 from brainlm.datasets import fetch_hcp_rest
-from brainlm.metrics import GaussianImputer, evaluate, model_predictor, score, score_table, scaled_recordings
+from brainlm.metrics import GaussianImputer, evaluate, model_predictor, scaled_recordings, score, score_table
 from brainlm.model import BrainLM, GaussianPrior, preset
 from brainlm.pretraining import Training, pretrain_learner
 from brainlm.recordings import Recording, RecordingStore

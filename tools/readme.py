@@ -1,7 +1,11 @@
 """Write `README.md` from `nbs/index.ipynb`, and the figures that its cells draw to `figures/<label>.png`; with `--check` only say what differs.
 
 Hidden cells are left out. A cell that draws a figure says `#| label: name` and `#| fig-alt: "what it shows"`."""
-import argparse, base64, json, re, sys
+import argparse
+import base64
+import json
+import re
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
