@@ -1,10 +1,13 @@
 "What others get: the sdist and the wheel, what they install, and one line where an extra is missing"
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,41 @@ def test_wheel_works_outside_the_tree(built, tmp_path):
     out = command(python, '-c', check, cwd=tmp_path, env=env).split()
     assert out[1:]==['360', '424', '94']
     assert 'pretrain' in command(python.with_name('brainlm'), '--help', cwd=tmp_path, env=env)
+
+# Extras: what only one feature needs
+
+def extras():
+    "The packages of each extra, as settings.ini says"
+    ini = ConfigParser(delimiters=['='], interpolation=None)
+    ini.read(root/'settings.ini', encoding='utf-8')
+    found = {k.removesuffix('_requirements'):v.split() for k,v in ini['DEFAULT'].items() if k.endswith('_requirements')}
+    return {k:{re.split('[<>=]', o)[0] for o in v} for k,v in found.items() if k!='dev'}
+
+def test_extras_bring_what_is_asked_for():
+    "Each use of `optional` names an extra that brings its package, and no extra is without a use"
+    calls = re.compile(r"optional\('([\w.]+)', '(\w+)'")
+    used = {(extra, module.partition('.')[0]) for f in (root/'brainlm').glob('*.py') for module,extra in calls.findall(f.read_text(encoding='utf-8'))}
+    assert used=={(extra, package) for extra,packages in extras().items() for package in packages}
+
+def test_no_extra_is_needed_to_import():
+    rooms = [f.stem for f in sorted((root/'brainlm').glob('[!_]*.py'))]
+    absent = sorted(o for v in extras().values() for o in v)
+    code = f'import importlib, sys\nfor o in {absent}: sys.modules[o] = None\nfor o in {rooms}: importlib.import_module("brainlm."+o)'
+    command(sys.executable, '-c', code, cwd=root, env={**os.environ, 'PYTHONPATH':str(root)})
+
+features = dict(
+    attribution=('captum', 'attention', lambda room: room.attribution(None, None)),
+    ode=('torchdiffeq', 'baselines', lambda room: room._flow(None, None, 1)),
+    cluster=('distributed', 'preprocessing', lambda room: room._client(2, None).__enter__()),
+    hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
+    lora=('peft', 'finetuning', lambda room: room._peft()))
+
+@pytest.mark.parametrize('extra', features)
+def test_a_missing_extra_says_how_to_get_it(extra, monkeypatch):
+    package,room,use = features[extra]
+    room = importlib.import_module(f'brainlm.{room}')
+    for o in [package, *(o for o in sys.modules if o.startswith(package+'.'))]: monkeypatch.setitem(sys.modules, o, None)
+    with pytest.raises(ImportError) as e: use(room)
+    assert f"pip install 'brainlm[{extra}]'" in str(e.value) and '\n' not in str(e.value)
+
+def test_every_extra_is_tried(): assert set(features)==set(extras())
