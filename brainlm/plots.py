@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['letters', 'look', 'okabe_ito', 'grey', 'brown', 'model_colours', 'network_colours', 'figure', 'smallest_text',
-           'named', 'legend', 'png', 'colour_of', 'styles_of', 'network_palette', 'plot_glass_brain', 'plot_networks',
-           'network_ticks', 'plot_matrix', 'plot_by_network', 'plot_series', 'plot_intervals', 'plot_points',
-           'plot_curves', 'plot_calibration']
+           'named', 'data_words', 'legend', 'png', 'colour_of', 'styles_of', 'network_palette', 'plot_glass_brain',
+           'plot_networks', 'network_ticks', 'plot_matrix', 'plot_by_network', 'plot_series', 'plot_intervals',
+           'plot_points', 'plot_curves', 'plot_calibration']
 
 # %% ../nbs/09_plots.ipynb #73bbd92c
 import re
 from io import BytesIO
 from zlib import crc32
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from fastcore.basics import patch
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from .basics import some
+
 from .atlas import Parcellation, network_atlases
-from .recordings import Recording
+from .basics import some
+from .recordings import Recording, RecordingStore
 
 # %% ../nbs/09_plots.ipynb #24bdf205
 letters = 8.5 # Points, of ticks and legends; nothing is smaller
@@ -61,6 +65,15 @@ def named(
     ax.set_ylabel(up, fontsize=9)
     ax.set_title(title, fontsize=10)
     return ax
+
+# %% ../nbs/09_plots.ipynb #3e3e3f53
+def data_words(
+    store:RecordingStore,
+    rows=None, # Numbers of its recordings; None: all, and nobody is counted
+)->str: # `real data`, or `real data, 8 subjects`
+    "Which data a figure shows, for its title"
+    kind = f"{'/'.join(store.attrs['provenance'])} data"
+    return kind if rows is None else f"{kind}, {store.table['subject'].iloc[rows].nunique()} subjects"
 
 def legend(
     ax, # Matplotlib axes
@@ -161,8 +174,8 @@ _ring = dict(edgecolors='.6', linewidths=.8)
 def _scale(v, cmap, vmin, vmax):
     "Colour map and ends of the scale for the finite values `v`"
     signed = cmap is None and vmin is None and vmax is None and v.min()<0<v.max()
-    if signed: vmax = np.abs(v).max(); vmin = -vmax
-    lo,hi = v.min() if vmin is None else vmin, v.max() if vmax is None else vmax
+    if signed: vmin,vmax = -np.abs(v).max(),np.abs(v).max()
+    lo,hi = v.min() if vmin is None else vmin,v.max() if vmax is None else vmax
     if lo==hi: lo,hi = lo-.5, hi+.5 # One value: a scale around it, for nilearn leaves the bar out
     return cmap or ('PuOr_r' if signed else 'cividis'), lo, hi
 
@@ -330,21 +343,21 @@ def plot_series(
 # %% ../nbs/09_plots.ipynb #beae5207
 def plot_intervals(
     frame, # DataFrame, a row each, with the columns `low` and `high`
-    value:str='value', # Column of the dots
-    colour:str=None, # Of all rows; None: `colour_of` the name of each
+    value:str='value', colour:str=None, # Column of the dots; colour of all rows, None: `colour_of` each
     filled=None, line:float=None, # bool [row], hollow where not (None: all filled); where there is no effect
     title:str='', label:str='', # What is shown, and on which data; of the x axis, with its unit
-    shift:float=0, name:str=None, # Where one figure shows several frames: how far down; in the legend
+    shift:float=0, name:str='', # Where one figure shows several frames: how far down; in the legend
     ax=None, **kw # Matplotlib axes; passed to `ax.plot`, such as the marker
 ):  # Matplotlib axes
     "A forest: dot and interval of each row, the first on top"
-    n,full = len(frame),np.broadcast_to(True if filled is None else filled, len(frame))
-    ax = ax or figure(size=(6, .8+.3*n))[1]
-    if line is not None: ax.axvline(line, color='.6', lw=.8, zorder=0)
+    n = len(frame)
+    ax,full = ax or figure(size=(6, .8+.3*n))[1],np.ones(n, bool) if filled is None else np.asarray(filled)
     for i,(row,r) in enumerate(frame.iterrows()):
         c = colour or colour_of(row)
+        dot = dict(marker='o', ls='', ms=6, mec=c, mfc=c if full[i] else 'w', clip_on=False)
         ax.hlines(i+shift, r['low'], r['high'], color=c, lw=2)
-        ax.plot(r[value], i+shift, 'o', **dict(ms=6, mec=c, mfc=c if full[i] else 'w', label='' if i else name) | kw)
+        ax.plot(r[value], i+shift, label='' if i else name, **dot | kw)
+    if line is not None: ax.axvline(line, color='.6', lw=.8, zorder=0)
     ax.set_yticks(range(n), frame.index, fontsize=letters)
     ax.set_ylim(n-.5, -.5)
     return named(ax, title, label)

@@ -148,7 +148,7 @@ def test_targets_and_stimuli_that_do_not_do(model):
     with pytest.raises(ValueError, match='parcels: found none'): stimulate(model, x, [])
     with pytest.raises(ValueError, match='parcels: found 10, expected names or numbers \\(0 to 9\\)'): stimulate(model, x, [10])
     with pytest.raises(ValueError, match="unknown network column 'schaefer'"): stimulate(model, x, 'Visual', atlas='schaefer')
-    with pytest.raises(ValueError, match="expected 'now' or 'next'"): response_matrix(model, x, [1], 'later')
+    with pytest.raises(ValueError, match="expected one of 'now', 'next'"): response_matrix(model, x, [1], 'later')
 
 
 # %% ../nbs/42_perturbation.ipynb #6084137d
@@ -211,9 +211,11 @@ def test_networks_answer_by_their_root_mean_square():
 
 
 # %% ../nbs/42_perturbation.ipynb #51713eb1
-def _study(tmp_path, n=12, lost=()):
+def _study(tmp_path, n=12, lost=(), bare=None):
     "Waves in two conditions, the second larger in two parcels; parcels lost in some people, one recording too short"
-    p = Parcellation('few', load_parcellation('aal2').table.iloc[:10]); rng = np.random.default_rng(0); store = RecordingStore.create(tmp_path/'s', p)
+    t = load_parcellation('aal2').table.iloc[:10]
+    if bare: t = t.drop(columns='yeo7') if bare=='yeo7' else t.assign(yeo17='')
+    p = Parcellation('few', t); rng = np.random.default_rng(0); store = RecordingStore.create(tmp_path/'s', p)
     def rec(i, task, n_time=60):
         x = rng.standard_normal((n_time, 10)).astype('float32'); x[:,:2] *= 1+3*(task=='task')
         if lost and i%3==0: x[:,lost[i%len(lost)]] = np.nan
@@ -229,13 +231,22 @@ def test_report_with_missing_parcels_and_a_short_recording(tmp_path):
 
 @pytest.mark.parametrize('change, says', [(dict(column='group'), "column: found 'group', expected a column of the store"),
     (dict(target='rest'), 'the target is the source'), (dict(target='music'), "task = 'music': found 0 subjects"),
-    (dict(kind='magic'), "kind: found 'magic'"), (dict(latent='magic'), "kind: found 'magic'"),
-    (dict(atlas='yeo17'), 'has no yeo17 labels')])
-def test_report_refuses(tmp_path, change, says):
+    (dict(kind='magic'), "kind: found 'magic'"), (dict(latent='magic'), "latent: found 'magic'"),
+    (dict(atlas='mine'), "unknown network column 'mine'")])
+def test_report_refuses_before_it_reads(tmp_path, change, says, monkeypatch):
+    def read(*args): raise AssertionError('a recording was read')
     store, m = _study(tmp_path)
-    if 'atlas' in change:
-        p = Parcellation('bare', store.parcellation.table.assign(yeo17='')); store, m = RecordingStore.create(tmp_path/'bare', p), small(p, n_time=60)
+    monkeypatch.setattr(RecordingStore, 'read', read)
     with pytest.raises(ValueError, match=says): perturbation_report(store, m, tmp_path/'o', steps=2, **change)
+
+@pytest.mark.parametrize('bare', ['yeo7', 'yeo17'])
+def test_report_without_networks_says_it_by_parcel(tmp_path, bare):
+    "The column is not there, or empty"
+    store, m = _study(tmp_path, bare=bare)
+    f = perturbation_report(store, m, tmp_path/'o', steps=2, atlas=bare)
+    page = f.read_text(encoding='utf-8')
+    assert f'no networks in the column {bare}' in page and 'Which networks' not in page and 'ten parcels with the most' in page
+    assert sorted(o.name for o in f.parent.iterdir())==['delta.npy', 'energy.csv', 'report.html']
 
 def test_report_wants_five_subjects_and_its_own_parcels(tmp_path):
     store, m = _study(tmp_path, n=8)

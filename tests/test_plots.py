@@ -9,7 +9,7 @@ from brainlm.plots import *
 import subprocess, sys
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from brainlm.atlas import load_parcellation
-from brainlm.recordings import Recording
+from brainlm.recordings import Recording, RecordingStore
 
 
 # %% ../nbs/09_plots.ipynb #2dff38be
