@@ -158,7 +158,7 @@ class Definitions(Processor):
     def end(self):
         self.where = self.positions() if self.mod else {}
         self.nb.cells = [new for c in self.nb.cells if c and c.get('source') is not None for new in self.shown(c)]
-        self.nb.metadata.update(definitions=self.found, module=self.mod)
+        self.nb.metadata.update(definitions=self.found, anchors=list(self.taken), module=self.mod)
 
     def anchor(self, name):
         "Where `name` stands on its page; of two names that differ in case only, the second keeps its capitals"
@@ -191,7 +191,7 @@ class Definitions(Processor):
         here = dict.fromkeys(self.anchor(n) for n in others)
         if others: yield mk_cell(raw(''.join(f'<a class="target" id="{escape(a)}"></a>' for a in here)), 'markdown')
         for o in public: yield mk_cell(self.entry(src, o), 'markdown')
-        open_names = [] if public else [n for n in others if is_public(n)]
+        open_names = [n for n in others if is_public(n)]
         self.found += [dict(name=n, at=self.anchor(n), kind='constant', doc='') for n in open_names]
         plain = all(isinstance(o, (ast.Assign, ast.AnnAssign, ast.Expr)) for o in nodes) and len(src.splitlines())<=8
         yield mk_cell(src if plain and others else folded(src, self.summary(public, others)))

@@ -136,13 +136,15 @@ def test_options_of_the_model_are_explained(site):
     nb = next(o for o in chapters if o.stem.endswith('_model'))
     assert len([o for o in options(nb) if o[1]])>=17
 
+def is_public(klass): return isinstance(klass, ast.Name) and not klass.id.startswith('_')
+
 def public_names(nb):
     "The names of functions and classes; methods that are patched in have their class before them"
     for o in (o for src in exports(nb, 'export') for o in ast.parse(src).body):
         if not isinstance(o, (ast.FunctionDef, ast.ClassDef)) or o.name.startswith('_'): continue
         first = o.args.args[0] if isinstance(o, ast.FunctionDef) and o.args.args else None
         if not first or first.arg not in ('self', 'cls') or not first.annotation: yield o.name
-        elif isinstance(first.annotation, ast.Name): yield f'{first.annotation.id}.{o.name}'
+        elif is_public(first.annotation): yield f'{first.annotation.id}.{o.name}'
 
 def test_index_lists_every_definition(site):
     index = site[root/'_docs'/'api.html']

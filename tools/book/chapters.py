@@ -76,7 +76,7 @@ def words(text):
 
 def free_anchors(chapter):
     "A heading that reads as a symbol of its chapter leaves the anchor of that name to the symbol"
-    taken = {d['name'].lower() for d in chapter.definitions}
+    taken = set(chapter.nb['metadata'].get('anchors', []))
     def name(m):
         slug = re.sub(r'[^\w.-]+', '-', re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', m[2]).lower()).strip('-')
         return f'{m[0]} {{#about-{slug}}}' if slug in taken else m[0]

@@ -49,6 +49,8 @@ def pictures(cell, page, dest):
     "The pictures of one cell, each written to its file and shown in the size that it was drawn for"
     opts,_ = cell_options(join(cell['source']))
     cap, at = str(opts.get('fig-cap') or ''), f"at-{cell['id']}"
+    said = [opts.get('fig-alt')] if not isinstance(opts.get('fig-alt'), list) else opts['fig-alt']
+    said = iter(said)       # a cell with several pictures may say a list
     for n,out in enumerate(cell.get('outputs', [])):
         data, name = out.get('data') or {}, f"pictures/{page}-{cell['id']}{f'-{n}' if n else ''}.png"
         if 'image/png' in data:
@@ -57,7 +59,7 @@ def pictures(cell, page, dest):
             w,h = png_size(png)
             width = shown.get('width', w)
             size = width, shown.get('height', round(h*width/w))
-            pic = Picture(write(png, name, dest), str(opts.get('fig-alt') or cap or unsaid), cap, size, at)
+            pic = Picture(write(png, name, dest), str(next(said, None) or cap or unsaid), cap, size, at)
             out['data'] = {'text/html':pic.html()}
             yield pic
         elif found := inside.search(html := join(data.get('text/html', ''))):
