@@ -93,7 +93,7 @@ def test_heads_are_the_published_ones(case):
 def test_vit_attention_and_tokens():
     "Maps against softmax by hand for some parcels; parcels of one token share it"
     m, d, _ = loaded('b_tiny_p16_auto_mr75'); x = torch.from_numpy(np.load(REF/'b_input.npz')['recording'])[:1]; a = m.attention_maps(x); assert a.shape==(1,2,4,425,425) and (a.sum(-1)<1).all() and (a>=0).all()
-    tokens, cls = m.encode(x); row, col = pub._columns(m); same = (row==row[4]).nonzero()[:,0]; assert len(same)==12 and torch.equal(tokens[0,same[0]], tokens[0,same[1]]) and len(col)==13   # four rows of padding come first
+    tokens, cls = m.encode(x); row, col = m._columns(); same = (row==row[4]).nonzero()[:,0]; assert len(same)==12 and torch.equal(tokens[0,same[0]], tokens[0,same[1]]) and len(col)==13   # four rows of padding come first
     w = m.w; z = torch.cat([(w['vit.embeddings.cls_token']+m.position[:,:1]), m._tokens(w, m.image(x))], 1); n = pub._norm(w, 'vit.encoder.layer.0.layernorm_before', z); q, k = (pub._heads(pub._linear(w, f'vit.encoder.layer.0.attention.attention.{o}', n), 4) for o in ('query','key'))
     p = (q@k.mT/8**.5).softmax(-1)[0,2]; want = p[0,1:].view(27,27)[row[7], col].sum()/(row==row[7]).sum(); assert torch.isclose(a[0,0,2,0,8], want, atol=1e-6)
 
