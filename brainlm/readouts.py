@@ -259,6 +259,13 @@ def trivial(self:Readouts,
     "The readout that knows no brain"
     return next(iter(self.make('mean', classify)))
 
+@patch
+def quick(self:Readouts,
+    classify:bool=False, # classes instead of numbers
+)->tuple: # names
+    "Those that a page shows when none are asked for"
+    return tuple(k for name,o in self.items() if getattr(o, 'fast', False) for k in self.make(name, classify))
+
 # %% ../nbs/30a_readouts.ipynb #6dcd64e7
 def _tuned(features, model, grid, classify):
     "Features, z-scored, and what reads them"
@@ -281,7 +288,7 @@ def linear(
     return _tuned(features, Ridge(), dict(alpha=10.**np.arange(0, 6)), False)
 
 # %% ../nbs/30a_readouts.ipynb #a7f8e405
-@register(readouts, 'mean', classes='majority')
+@register(readouts, 'mean', classes='majority', fast=True)
 def no_brain(classify=False):
     return TunedReader(DummyClassifier(strategy='most_frequent') if classify else DummyRegressor(), {}, classify)
 
@@ -293,7 +300,7 @@ def svm_on_raw(classify=False, n_components=20, seed=0):
 @register(readouts, 'SVR on FC (correlation)', classes='SVC on FC (correlation)')
 def svm_on_fc(classify=False, fc=FC()): return support_vectors(fc, classify)
 
-@register(readouts, 'ridge on FC (correlation)', classes='logistic on FC (correlation)')
+@register(readouts, 'ridge on FC (correlation)', classes='logistic on FC (correlation)', fast=True)
 def line_on_fc(classify=False, fc=FC()): return linear(fc, classify)
 
 @register(readouts, 'SVR on FC (tangent)', classes='SVC on FC (tangent)')

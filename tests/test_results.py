@@ -12,11 +12,14 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import load_finetuned
 from brainlm.metrics import prediction_scores
 from brainlm.model import BrainLM, preset
+from brainlm.pretraining import Training
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
 
 # %% ../nbs/33_results.ipynb #75278188
+quiet = Training(progress=False)
+
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     "24 people; their score is the strength of a link, half of them have two recordings; and a model"
@@ -34,7 +37,7 @@ def study(tmp_path_factory):
 # %% ../nbs/33_results.ipynb #6402cc0a
 def test_finetune_report_is_what_the_model_predicts(study):
     store, model, split, top = study
-    html = finetune_report(store, model, 'score', top/'score', split=split, epochs=1, confounds=('site',), progress=False).read_text(encoding='utf-8')
+    html = finetune_report(store, model, 'score', top/'score', split=split, epochs=1, confounds=('site',), training=quiet).read_text(encoding='utf-8')
     preds, tuned = pd.read_parquet(top/'score/predictions.parquet'), load_finetuned(top/'score/model')
     want = tuned.predict(store, split=='test').groupby('subject')['prediction'].mean()
     mine = preds[preds.model=='BrainLM'].set_index('subject')
@@ -47,14 +50,14 @@ def test_finetune_report_is_what_the_model_predicts(study):
 def test_rivals_never_see_the_test_subjects(study):
     store, model, split, top = study
     y = store.table['score'].where(split!='test', 99.)
-    finetune_report(store, model, 'score', top/'moved', table=pd.DataFrame(dict(subject=store.table.subject, score=y)).drop_duplicates('subject'), split=split, epochs=1, progress=False)
+    finetune_report(store, model, 'score', top/'moved', table=pd.DataFrame(dict(subject=store.table.subject, score=y)).drop_duplicates('subject'), split=split, epochs=1, training=quiet)
     a, b = (pd.read_parquet(top/n/'predictions.parquet').set_index(['model','subject']).prediction for n in ('score','moved'))
     assert np.allclose(b, a.reindex(b.index)), 'what the test subjects scored does not matter'
 
 def test_classes(study):
     store, model, split, top = study
-    finetune_report(store, model, 'group', top/'group', split=split, epochs=1, progress=False)
-    finetune_report(store, model, 'score', top/'above', threshold=11.5, split=split, epochs=1, progress=False)
+    finetune_report(store, model, 'group', top/'group', split=split, epochs=1, training=quiet)
+    finetune_report(store, model, 'score', top/'above', threshold=11.5, split=split, epochs=1, training=quiet)
     a, b = (pd.read_parquet(top/n/'predictions.parquet').set_index(['model','subject']) for n in ('group','above'))
     assert np.allclose(a.y, 1-b.y.reindex(a.index)) and a.prediction.between(0, 1).all()         # 'lo' is the second word; of a threshold, more counts as 1
     for name,up,t in (('group','lo',a), ('above','> 11.5',b)):
@@ -73,21 +76,21 @@ def test_compare_pairs_what_is_shared(study):
 # %% ../nbs/33_results.ipynb #2a5c5b63
 def test_forecast_report(study):
     store, model, split, top = study
-    html = forecast_report(store, model, top/'ahead', split, context=100, horizon=40, epochs=1, rivals=('mean','AR ridge'), progress=False).read_text(encoding='utf-8')
+    html = forecast_report(store, model, top/'ahead', split=split, context=100, horizon=40, epochs=1, rivals=('mean','AR ridge'), training=quiet).read_text(encoding='utf-8')
     t = pd.read_parquet(top/'ahead/results.parquet'); p = pd.read_parquet(top/'ahead/predictions.parquet')
     assert {'steps 1-40','step 1','step 40'}<=set(t.target) and set(p.model)=={'mean','AR ridge','BrainLM zero-shot','BrainLM fine-tuned','recorded'} and 'simulated data' in html
     assert p.groupby('model').size().nunique()==1 and set(p.subject)==set(store.table.subject[split=='test']) and (p.start+140<=200).all()
     truth = p[p.model=='recorded'].iloc[0]; z = model.scaler.transform(store.read(truth.recording))
     assert np.allclose(truth[store.parcellation.names].to_numpy(float), z[truth.start+100+truth.step-1], atol=1e-5)
-    html = forecast_report(store, model, top/'rest', split, context=160, horizon=40, epochs=1, residual=True, rivals=('VAR + means ridge',), progress=False).read_text(encoding='utf-8')
+    html = forecast_report(store, model, top/'rest', split=split, context=160, horizon=40, epochs=1, residual=True, rivals=('VAR + means ridge',), training=quiet).read_text(encoding='utf-8')
     assert 'BrainLM on the rest of VAR + means' in html and BrainLM.from_pretrained(top/'rest/residual').card['adds_to'].startswith('VAR + means')
-    with pytest.raises(ValueError, match='residual: found epochs 0'): forecast_report(store, model, top/'none', split, context=100, horizon=40, residual=True)
-    with pytest.raises(ValueError, match='split: found 3 words'): forecast_report(store, model, top/'none', ['train','valid','test'], context=100, horizon=40)
+    with pytest.raises(ValueError, match='residual: found epochs 0'): forecast_report(store, model, top/'none', split=split, context=100, horizon=40, residual=True)
+    with pytest.raises(ValueError, match='split: found 3 words'): forecast_report(store, model, top/'none', split=['train','valid','test'], context=100, horizon=40)
     _, d = compare_results([top/'ahead'], 'mean'); assert set(d.measure)=={'R²'} and set(d.model)==set(p.model)-{'mean','recorded'}
 
 def test_refusals(study, tmp_path):
     store, model, split, top = study
-    with pytest.raises(ValueError, match='expected at least 2'): forecast_report(store, model, tmp_path/'x', np.where(split=='test', 'train', split))
+    with pytest.raises(ValueError, match='expected at least 2'): forecast_report(store, model, tmp_path/'x', split=np.where(split=='test', 'train', split))
     with pytest.raises(ValueError, match="found no column 'fold'"): (tmp_path/'bad').mkdir(); pd.DataFrame(dict(model=['a'], target=['b'])).to_parquet(tmp_path/'bad/results.parquet'); read_results([tmp_path/'bad'])
     with pytest.raises(ValueError, match='cannot be read as a table'): (tmp_path/'bad/results.parquet').write_text('no'); read_results([tmp_path/'bad'])
     assert not (tmp_path/'x').exists()
