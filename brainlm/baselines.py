@@ -9,15 +9,23 @@ __all__ = ['forecasters', 'checked_windows', 'checked_pairs', 'subject_folds', '
            'cross_forecasts', 'Residual', 'lstm_on_drift']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
-import copy, inspect, math, time, warnings
+import copy
+import inspect
+import math
+import time
+import warnings
 from functools import partial
-import numpy as np, pandas as pd, torch
+
+import numpy as np
+import pandas as pd
+import torch
 import torch.nn as nn
 from fastcore.basics import patch
+
 from .basics import Registry, moved, optional, register
+from .finetuning import fill_future, future_patches
 from .masking import random_mask
 from .model import BrainLM
-from .finetuning import fill_future, future_patches
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def checked_windows(

@@ -8,15 +8,23 @@ __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'cache_dir', 'm
            'fetch_ukb_normalization', 'fetch_atlas', 'fetch_development_fmri']
 
 # %% ../nbs/04_datasets.ipynb #b9142553
-import io, os, re, subprocess, sys, tempfile, zipfile
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+
 import nibabel
 import numpy as np
 import pandas as pd
 import pooch
 from fastcore.basics import AttrDict
 from scipy.io import loadmat
+
 from .atlas import Parcellation, load_parcellation
 from .basics import optional
 from .preprocessing import read_recording

@@ -8,25 +8,33 @@ __all__ = ['published_targets', 'transforms', 'FullWindows', 'fill_future', 'fut
            'load_finetuned']
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
-import json, math, sys, warnings
+import json
+import math
+import sys
+import warnings
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-import torch.nn as nn, torch.nn.functional as F
-from torch import Tensor
-from fastai.learner import Learner
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from fastai.callback.core import Callback
+from fastai.learner import Learner
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from .basics import one_of, optional, write_whole
-from .recordings import RecordingStore, Split, split_of
-from .scaling import TargetTransform, ZScore, MinMax, LogMinMax
-from .windows import Windows, TiledWindows, window_dls
 from .masking import future_mask
 from .model import BrainLM, differences, whole_folder
 from .pretraining import RunFolder, Training, data_card, make_learner, model_loss, sided_windows, takes_training
+from .recordings import RecordingStore, Split, split_of
+from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
+from .windows import TiledWindows, Windows, window_dls
 
 # %% ../nbs/22_finetuning.ipynb #44bc62b9
 def _matches(store, model):

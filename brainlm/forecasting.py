@@ -9,11 +9,14 @@ __all__ = ['ForecastWindows', 'forecast_windows', 'long_enough', 'split_windows'
 # %% ../nbs/31_forecasting.ipynb #895eab6c
 import warnings
 from collections import namedtuple
-import numpy as np, pandas as pd
+
+import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
+
+from .metrics import bootstrap, paired_difference, score
 from .recordings import RecordingStore, Split
 from .scaling import RobustScaler
-from .metrics import bootstrap, paired_difference, score
 
 # %% ../nbs/31_forecasting.ipynb #6a10e352
 ForecastWindows = namedtuple('ForecastWindows', 'X Y subjects rows starts')
@@ -178,7 +181,8 @@ def plot_horizons(
     ax=None, # matplotlib axes
 ): # matplotlib axes
     "R² by step ahead, a line for each model"
-    import matplotlib.pyplot as plt, seaborn as sns
+    import matplotlib.pyplot as plt
+    import seaborn as sns
     if ax is None: ax = plt.subplots(figsize=(8, 3.6), layout='constrained', dpi=80)[1]
     r2 = score(stats, ('model','step'))['r2'].unstack(); styles = ['-','--',':']
     for i,(model,line) in enumerate(r2.iterrows()):
@@ -199,7 +203,8 @@ def plot_forecast(
     atlas:str='yeo7', shown:int=40, # networks; frames of the context to show
 ): # matplotlib figure
     "Forecasts over the truth for the parcel of each network whose context varies the most"
-    import matplotlib.pyplot as plt, seaborn as sns
+    import matplotlib.pyplot as plt
+    import seaborn as sns
     names, net = parcellation.network_names(atlas), parcellation.networks(atlas)
     fig, axs = plt.subplots(-(-len(names)//2), 2, figsize=(10, 1.6*-(-len(names)//2)), sharex=True, layout='constrained', dpi=80)
     past, future = np.arange(-shown, 0)+1, np.arange(len(Y))+1; unit = tr_s or 1

@@ -7,25 +7,34 @@ __all__ = ['Training', 'takes_training', 'MaskTokens', 'DrawWindows', 'Autocast'
            'RunFolder', 'make_learner', 'data_card', 'model_loss', 'sided_windows', 'pretrain_learner']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
-import inspect, json, math, sys, time, warnings
+import inspect
+import json
+import math
+import sys
+import time
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-from fastai.learner import Learner
-from fastai.optimizer import Adam
+
+import numpy as np
+import pandas as pd
+import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
-from fastai.callback.schedule import combined_cos # noqa: F401, kept for its side effect: `Learner.fit_one_cycle`
+from fastai.callback.schedule import combined_cos  # noqa: F401, kept for its side effect: `Learner.fit_one_cycle`
 from fastai.callback.training import GradientClip
+from fastai.learner import Learner
+from fastai.optimizer import Adam
 from fastcore.basics import patch
+
 from .basics import write_whole
+from .metrics import scaled_recordings
+from .model import BrainLM, BrainLMConfig
 from .recordings import RecordingStore, Split, side_names
 from .scaling import RobustScaler
 from .windows import RandomWindows, TiledWindows, window_dls
-from .model import BrainLM, BrainLMConfig
-from .metrics import scaled_recordings
 
 # %% ../nbs/21_pretraining.ipynb #f7aa15ce
 @dataclass

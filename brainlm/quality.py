@@ -7,13 +7,18 @@ __all__ = ['plot_quality', 'plot_carpet', 'stands_out', 'qc_page']
 
 # %% ../nbs/24_quality.ipynb #3c8a0857
 import re
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
 from . import __version__
 from .cleaning import dvars
+from .plots import plot_glass_brain
 from .preprocessing import qc_columns, qc_table
 from .recordings import Recording, RecordingStore
-from .plots import plot_glass_brain
-from .report import figure_html, section, text, page, table_html
+from .report import figure_html, page, section, table_html, text
 
 # %% ../nbs/24_quality.ipynb #9f93ddd6
 _measures = dict(mean_fd_mm='mean FD (mm)', dvars_max='highest DVARS (robust SD)', dvars='mean DVARS (robust SD)',

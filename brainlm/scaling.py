@@ -6,11 +6,16 @@
 __all__ = ['RobustScaler', 'parcel_mean', 'ukb_1000', 'TargetTransform', 'ZScore', 'MinMax', 'LogMinMax']
 
 # %% ../nbs/02_scaling.ipynb #1cc4f126
-import json, os, pickle, warnings
+import json
+import os
+import pickle
+import warnings
 from pathlib import Path
+
 import fsspec
 import numpy as np
 from fastcore.basics import patch
+
 from .recordings import RecordingStore
 
 # %% ../nbs/02_scaling.ipynb #d13d1f5c

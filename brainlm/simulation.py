@@ -8,13 +8,17 @@ __all__ = ['EFFECTS', 'Network', 'Dynamics', 'parcel_set', 'mirror_pairs', 'stru
            'planted_truth', 'simulate_cohort', 'simulate_bids_derivatives']
 
 # %% ../nbs/05_simulation.ipynb #8f529eb2
-import json, re
+import json
+import re
 from collections import namedtuple
 from dataclasses import asdict, dataclass
-from itertools import combinations_with_replacement
 from io import BytesIO
+from itertools import combinations_with_replacement
 from pathlib import Path
-import nibabel, numpy as np, pandas as pd
+
+import nibabel
+import numpy as np
+import pandas as pd
 from fastcore.basics import patch
 from scipy.ndimage import binary_dilation
 from scipy.optimize import linear_sum_assignment
@@ -22,6 +26,7 @@ from scipy.signal import fftconvolve
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 from scipy.stats import beta, betabinom, gamma, norm
+
 from .atlas import Parcellation, load_parcellation, network_atlases
 from .recordings import Recording, RecordingStore
 

@@ -6,8 +6,10 @@
 __all__ = ['Windows', 'TiledWindows', 'RandomWindows', 'window_dls']
 
 # %% ../nbs/06_windows.ipynb #c8051319
-import numpy as np, torch
+import numpy as np
+import torch
 from fastcore.basics import patch
+
 from .recordings import RecordingStore
 from .scaling import RobustScaler, parcel_mean
 
@@ -107,7 +109,7 @@ def window_dls(
     device=None # where batches go; None: fastai's default
 ): # fastai's `DataLoaders`: batches of (signal [batch, parcel, time], valid [batch, parcel, patch])
     "Training and validation batches. ValueError if training has less than one batch."
-    from fastai.data.core import DataLoaders # here, so that windows alone do without fastai
+    from fastai.data.core import DataLoaders  # here, so that windows alone do without fastai
     from fastai.data.load import DataLoader
     if len(train) < batch_size:
         raise ValueError(
