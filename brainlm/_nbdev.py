@@ -63,6 +63,10 @@ def names(node):
 
 def is_public(name): return not any(part.startswith('_') and not part.startswith('__') for part in name.split('.'))
 
+def plain(src): return re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
+def is_exported(cell): return cell.cell_type=='code' and cell.directives_.keys() & {'export','exporti','exports'}
+def is_shown(node): return isinstance(node, defs) and is_public(names(node)[0])
+
 def lines(src, a, b): return '\n'.join(src.splitlines()[a-1:b])
 
 def split_cell(src):
@@ -153,18 +157,20 @@ class Definitions(Processor):
     """Show what exported cells define, in their order: signature, docstring, table of options, and under it the code, folded.
 
     It reads the source and runs nothing, so a signature is what its author wrote."""
-    def begin(self): self.mod, self.found, self.taken = None, [], {}
+    def begin(self): self.mod, self.found = None, []
     def _default_exp_(self, cell, exp): self.mod = exp
 
     def end(self):
         self.where = self.positions() if self.mod else {}
-        self.nb.cells = [new for c in self.nb.cells if c and c.get('source') is not None for new in self.shown(c)]
-        self.nb.metadata.update(definitions=self.found, anchors=list(self.taken), module=self.mod)
+        cells = [c for c in self.nb.cells if c and c.get('source') is not None]
+        trees = [ast.parse(plain(c.source)) for c in cells if is_exported(c)]
+        self.names = {n for t in trees for o in t.body for n in names(o)}
+        self.nb.cells = [new for c in cells for new in self.shown(c)]
+        self.nb.metadata.update(definitions=self.found, anchors=sorted(anchor(n) for n in self.names), module=self.mod)
 
     def anchor(self, name):
-        "Where `name` stands on its page; of two names that differ in case only, the second keeps its capitals"
-        first = self.taken.setdefault(anchor(name), name)
-        return anchor(name) if first==name else name
+        "Where `name` stands on its page; of two names that differ in case only, one keeps its capitals"
+        return name if anchor(name) in self.names and name!=anchor(name) else anchor(name)
 
     def positions(self):
         "The line of the module in which each name is defined"
@@ -180,10 +186,9 @@ class Definitions(Processor):
 
     def shown(self, cell):
         "The cells that stand for `cell` on the site"
-        d = cell.directives_ if cell.cell_type=='code' else {}
-        if d.keys() & {'export','exporti','exports'}:
-            for part,nodes in split_cell(re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip('\n')): yield from self.part(part, nodes)
-        elif not d.keys() & {'hide','default_exp'}: yield cell
+        if is_exported(cell):
+            for part in split_cell(plain(cell.source)): yield from self.part(part)
+        elif cell.cell_type!='code' or not cell.directives_.keys() & {'hide','default_exp'}: yield cell
 
     def part(self, src, nodes):
         nodes = ast.parse(src).body     # with line numbers of their own
