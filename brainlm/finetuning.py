@@ -31,6 +31,7 @@ from torch import Tensor
 from .basics import one_of, optional, write_whole
 from .masking import future_mask
 from .model import BrainLM, differences, whole_folder
+from .people import people_frame
 from .pretraining import RunFolder, Training, data_card, make_learner, model_loss, sided_windows, takes_training
 from .recordings import RecordingStore, Split, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
@@ -414,9 +415,7 @@ def _keys(table, on):
 def _checked_table(table, on, store):
     """The table, read where it is a file; ValueError for columns `on` that are not there, and for ids that are missing
     or stand twice"""
-    if not isinstance(table, pd.DataFrame):
-        sep = '\t' if str(table).endswith('.tsv') else ','
-        table = pd.read_csv(table, sep=sep, dtype=dict.fromkeys(on, str), na_values=['n/a'])
+    if not isinstance(table, pd.DataFrame): table = people_frame(table, on, store.table)
     for name,t in (('table',table), ('store',store.table)):
         if lost := [c for c in on if c not in t]:
             raise ValueError(

@@ -10,7 +10,7 @@ __all__ = ['formats', 'dt_range_s', 'mni_spaces', 'BadInput', 'Atlas', 'Reading'
            'match_names', 'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout',
            'oriented', 'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files',
            'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'rank', 'misfit', 'choose',
-           'data_set', 'by_pattern', 'check_pattern', 'look', 'find_sources', 'nothing_found']
+           'data_set', 'by_pattern', 'check_pattern', 'look', 'with_people', 'find_sources', 'nothing_found']
 
 # %% ../nbs/03_readers.ipynb #3b5f71a1
 import gzip
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from scipy.sparse import csr_array
 
 from .atlas import Parcellation
 from .basics import Registry, optional, register, some
+from .people import match_people, read_people
 
 # %% ../nbs/03_readers.ipynb #2738fdd0
 class BadInput(ValueError):
@@ -1449,6 +1451,41 @@ def look(
     found = _of_data_sets([_named(f, subject_pattern) for f in found])
     return choose(found, space, atlas)
 
+# %% ../nbs/03_readers.ipynb #2e5012e6
+def _tables_above(path, tops):
+    "The nearest `participants.tsv` above a file, as far up as its data set or the folder that was given"
+    folder = Path(path).absolute().parent
+    root = data_set(folder)
+    for d in (folder, *folder.parents):
+        if (t := d/'participants.tsv').is_file(): return t
+        if d in tops or str(d)==root: return None
+    return None
+
+def with_people(
+    found, # list of `Found`
+    inputs # paths as the user gave them
+)->list: # of `Found`, with covariates
+    "Sources with what `participants.tsv` says of their subjects; warns of tables that say nothing"
+    tops,groups = {Path(p).absolute() for p in inputs},{}
+    for f in found:
+        if not f.outcome and (t := _tables_above(f.source.path, tops)): groups.setdefault(t, []).append(f.source)
+    known = {}
+    for t,sources in groups.items(): known |= _covariates(t, sources)
+    return [replace(f, source=replace(f.source, covariates=known[f.source.name])) if f.source.name in known else f
+            for f in found]
+
+# %% ../nbs/03_readers.ipynb #219f231f
+def _covariates(table, sources):
+    "{name of a source: covariates} by one table of people"
+    keys = pd.DataFrame([dict(subject=s.alone[0], session=s.alone[1]) for s in sources])
+    try: got = match_people(read_people(table), keys)
+    except (ValueError, OSError) as e:
+        warnings.warn(f'{e}. No covariates were taken; mend it, and brainlm annotate', stacklevel=2)
+        return {}
+    if not got.n or got.alone or got.notes: warnings.warn(str(got), stacklevel=2)
+    rows = got.table.to_dict('records')
+    return {s.name: {k:v for k,v in r.items() if v is not None} for s,r in zip(sources, rows, strict=True)}
+
 # %% ../nbs/03_readers.ipynb #67674669
 def find_sources(
     inputs, # a file or folder, or a list of them
@@ -1456,9 +1493,9 @@ def find_sources(
     atlas=None # `Atlas`: of tables for several atlases, its own
 )->list: # of `Source`
     "All recordings to read that `inputs` hold; FileNotFoundError, which says what was there, when there are none"
-    found = look(inputs, space, atlas)
+    inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    found = with_people(look(inputs, space, atlas), inputs)
     if res := [f.source for f in found if not f.outcome]: return res
-    inputs = [inputs] if isinstance(inputs, (str, Path)) else inputs
     raise FileNotFoundError(nothing_found(inputs, found))
 
 def nothing_found(
