@@ -7,10 +7,21 @@ from brainlm.embedding import *
 
 
 # %% ../nbs/50_embedding.ipynb #136cddb0
-import numpy as np, pandas as pd, pickle, pytest, torch
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.estimator_checks import check_estimator_repr, check_get_params_invariance, check_no_attributes_set_in_init, check_set_params
+from sklearn.utils.estimator_checks import (
+    check_estimator_repr,
+    check_get_params_invariance,
+    check_no_attributes_set_in_init,
+    check_set_params,
+)
+
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore
