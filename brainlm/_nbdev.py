@@ -6,6 +6,7 @@ import tokenize
 from html import escape
 from pathlib import Path
 
+import nbdev.maker
 from fastcore.nbio import mk_cell
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, patch_name
@@ -18,6 +19,17 @@ _head = """"Tests of `{mod}`"
 
 from {mod} import *
 """
+
+def relative_imports(source, tree, libname, f=nbdev.maker.relative_import):
+    "The lines of a cell with relative imports; nbdev's own way leaves an import of several lines as it is"
+    found = [o for o in tree or [] if isinstance(o, ast.ImportFrom)]
+    lines = source.splitlines(True)
+    for o in found:
+        name = f(o.module, libname, o.level)
+        lines[o.lineno-1] = lines[o.lineno-1].replace(f'from {o.module} ', f'from {name} ', 1)
+    return lines if found else None
+
+nbdev.maker.update_import = relative_imports
 
 class ExportTests(Processor):
     "Write the cells marked `#| test` to `tests/test_<module>.py`, whole; remove that file when there are none left"

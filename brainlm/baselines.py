@@ -17,7 +17,6 @@ import warnings
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn as nn
 from fastcore.basics import patch

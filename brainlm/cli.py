@@ -6,8 +6,13 @@
 __all__ = ['main']
 
 # %% ../nbs/51_cli.ipynb #991b4e5a
-import argparse, errno, os, shlex, sys
+import argparse
+import errno
+import os
+import shlex
+import sys
 from pathlib import Path
+
 from . import __version__
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
@@ -55,6 +60,7 @@ def _reads(p):
 def _demo(a):
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
     import torch
+
     from brainlm.demo import demo
     torch.set_num_threads(1)                                                # sums in the same order everywhere; and threads that wait for each other take ages on a busy machine
     demo(a.out, a.epochs, a.seed)
@@ -122,8 +128,8 @@ def _preprocess_parser(sub):
 def _qc(a):
     "`qc_page` from a shell"
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
-    from brainlm.quality import qc_page, stands_out
     from brainlm.preprocessing import qc_table
+    from brainlm.quality import qc_page, stands_out
     from brainlm.recordings import RecordingStore
     from brainlm.report import write_whole
     store = RecordingStore(a.store); out = Path(a.out or f'{store.name}_qc.html')
@@ -273,6 +279,7 @@ def _read_only(a, function, **kw):
     "Call a function that reads a store with a model, on the device asked for, and writes a folder with a page"
     os.environ['MPLBACKEND'] = 'Agg'
     import torch
+
     from brainlm.published import load_model
     from brainlm.recordings import RecordingStore
     store, model = RecordingStore(a.store), load_model(a.model).to(a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))

@@ -17,7 +17,7 @@ from . import __version__
 from .cleaning import dvars
 from .plots import plot_glass_brain
 from .preprocessing import qc_columns, qc_table
-from .recordings import Recording, RecordingStore
+from .recordings import RecordingStore
 from .report import figure_html, page, section, table_html, text
 
 # %% ../nbs/24_quality.ipynb #9f93ddd6

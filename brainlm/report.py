@@ -6,10 +6,14 @@
 __all__ = ['analyses', 'figure_html', 'Html', 'text', 'section', 'page', 'table_html', 'as_html', 'Page', 'said']
 
 # %% ../nbs/23_report.ipynb #e23e6d6b
-import base64, io, re
+import base64
+import io
+import re
 from html import escape, unescape
 from pathlib import Path
+
 from fastcore.basics import patch
+
 from . import __version__
 from .basics import Registry, write_whole
 

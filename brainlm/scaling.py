@@ -156,7 +156,9 @@ def _warn(self:RobustScaler, parcellation):
     for what,m in (('missing in every recording', np.isnan(self.iqr)), ('with an IQR of 0', self.iqr==0)):
         if m.any():
             names = [str(n) for n in np.asarray(parcellation.names)[m]]
-            warnings.warn(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: {', '.join(names[:10])}{' ...' if len(names)>10 else ''}")
+            more = ' ...' if len(names)>10 else ''
+            warnings.warn(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: "
+                          f"{', '.join(names[:10])}{more}", stacklevel=3)
 
 # %% ../nbs/02_scaling.ipynb #71289055
 @patch

@@ -7,10 +7,14 @@ from brainlm.attention import *
 
 
 # %% ../nbs/41_attention.ipynb #737c723a
-import numpy as np, pandas as pd, pytest, torch
-import brainlm.attention as ba
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from fastcore.basics import AttrDict
 from nilearn.surface import InMemoryMesh, PolyMesh
+
+import brainlm.attention as ba
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.datasets import fetch_hcp_surfaces
 from brainlm.model import BrainLM, preset

@@ -7,15 +7,26 @@ from brainlm.cli import *
 
 
 # %% ../nbs/51_cli.ipynb #df34e51d
-import json, os, re, resource, shlex, signal, subprocess, sys, time
-import numpy as np, pandas as pd, pytest
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext as nothing
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-import brainlm.datasets, brainlm.model, brainlm.preprocessing, brainlm.recordings
-from contextlib import nullcontext as nothing
-from brainlm.atlas import load_parcellation
 
+import numpy as np
+import pandas as pd
+import pytest
+
+import brainlm.datasets
+import brainlm.model
+import brainlm.preprocessing
+import brainlm.recordings
+from brainlm.atlas import load_parcellation
 from brainlm.recordings import Recording, RecordingStore
 
 
@@ -92,6 +103,7 @@ def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
 def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, says):
     "Thirty people in two halves and an untrained model: a sentence and a page; a store in another atlas is one line on stderr"
     import torch
+
     from brainlm.model import BrainLM, preset
     from brainlm.scaling import RobustScaler
     monkeypatch.chdir(tmp_path); store = RecordingStore.create('s', load_parcellation('aal2')); store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=30)))
@@ -152,7 +164,7 @@ def text_files(folder, n=6, n_time=120, parcels=94):
         np.savetxt(folder/f'sub-{i}.dat', x, fmt='%.3f')
     return folder
 
-def words_for(*paths, **more): return ['preprocess', *map(str, paths), *f'--parcellation aal2 --tr 0.72 --provenance simulated'.split(), *(o for k,v in more.items() for o in (f"--{k.replace('_','-')}", str(v)))]
+def words_for(*paths, **more): return ['preprocess', *map(str, paths), *'--parcellation aal2 --tr 0.72 --provenance simulated'.split(), *(o for k,v in more.items() for o in (f"--{k.replace('_','-')}", str(v)))]
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

@@ -303,7 +303,7 @@ def test_forecasts_read_no_future(tmp_path):
 
 def test_one_future_for_learning_and_forecasting(tmp_path):
     "The loss that the learner sees is the error of the forecast, with gradients, also where parcels are missing; a token hidden in the past is not read"
-    store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); dls = forecast_learner(store, model, tmp_path/'r', sides, context=160, horizon=40, training=quiet).dls
+    store = small_store(tmp_path/'s', missing=(0,)); model = small_model(store).eval(); forecast_learner(store, model, tmp_path/'r', sides, context=160, horizon=40, training=quiet)
     windows = FullWindows(store, model.scaler, [0,1]); signal, valid = (torch.stack(o) for o in zip(windows[0], windows[1])); past = signal[...,:160], 40, valid[...,:8]
     guess = fill_future(model, *past); there = valid.any(-1)
     loss = model(signal, valid, future_mask(valid, 2)).loss; assert torch.allclose(loss, (guess-signal[...,160:])[there].square().mean(), atol=1e-6)

@@ -7,8 +7,6 @@ from brainlm.forecasting import *
 
 
 # %% ../nbs/31_forecasting.ipynb #3e61c42a
-import warnings
-
 import numpy as np
 import pytest
 

@@ -19,7 +19,7 @@ import torch.nn as nn
 from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import random_mask
-from brainlm.model import Axial, Joint
+from brainlm.model import Joint
 
 
 # %% ../nbs/11_model.ipynb #7a0aa74e
@@ -164,7 +164,6 @@ def test_joint_attention_is_the_standard_one():
 # %% ../nbs/11_model.ipynb #ca260d8d
 def test_prior_with_missing_parcels_and_few_frames():
     "Parcels missing in some recordings, or in all of them, leave a usable covariance"
-    rng = np.random.default_rng(0)
     def recordings():
         r = np.random.default_rng(1)
         for s in range(4):

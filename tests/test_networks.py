@@ -7,8 +7,11 @@ from brainlm.networks import *
 
 
 # %% ../nbs/40_networks.ipynb #da555391
-import numpy as np, pytest, torch, warnings
+import numpy as np
+import pytest
+import torch
 from fastcore.basics import AttrDict
+
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore

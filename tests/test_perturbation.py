@@ -7,8 +7,12 @@ from brainlm.perturbation import *
 
 
 # %% ../nbs/42_perturbation.ipynb #38c0dffb
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore

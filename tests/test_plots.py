@@ -10,7 +10,7 @@ from brainlm.plots import *
 import subprocess, sys
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from brainlm.atlas import load_parcellation
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.recordings import Recording
 
 
 # %% ../nbs/09_plots.ipynb #2dff38be

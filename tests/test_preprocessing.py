@@ -7,14 +7,9 @@ from brainlm.preprocessing import *
 
 
 # %% ../nbs/03b_preprocessing.ipynb #3565554f
-import gzip
-import json
-import os
-import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import h5py

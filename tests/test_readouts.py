@@ -7,8 +7,11 @@ from brainlm.readouts import *
 
 
 # %% ../nbs/30a_readouts.ipynb #bbb11ecc
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 from sklearn.base import clone
+
 from brainlm.basics import register
 from brainlm.model import BrainLM, BrainLMConfig
 
