@@ -180,6 +180,8 @@ def test_terms_lead_to_the_glossary(page, nb):
 def test_glossary_explains_the_words_of_the_book(site):
     want = {'parcel','patch','token','window','cls','side','rival','planted','turned-map','gaussian-start'}
     assert want <= set(site[root/'_docs'/'glossary.html'].ids)
+    linked = {m for p in site.values() for m in re.findall(r'class="term" href="glossary.html#([\w-]+)"', p.html)}
+    assert want <= linked, f'no chapter links {want-linked}'
 
 def test_links_follow_the_repository(tmp_path):
     folders = dict(nbs_path=root/'nbs', lib_path=root/'brainlm')

@@ -28,9 +28,9 @@ def keep_together(text, tags):
     return re.sub(r'\[[−+-]?\d[\d.,\s%−+-]*[\])]', r'<span class="together">\g<0></span>', text)
 
 def terms(page):
-    "The terms of the glossary: its headings, with the forms that its `forms` attribute adds"
+    "The terms of the glossary: the anchor of each, and the words that lead there (its heading, or what `forms` says)"
     for m in re.finditer(r'^##+ (.+?) \{#([\w-]+)(?: forms="([^"]*)")?\}', page, re.M):
-        yield m[2], [m[1], *(m[3].split('|') if m[3] else [])]
+        yield m[2], m[3].split('|') if m[3] else [m[1]]
 
 def link_terms(known, seen=None):
     "A change for `each_text` that links the first use of each term, in paragraphs and lists, to the glossary"
