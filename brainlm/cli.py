@@ -7,12 +7,16 @@ __all__ = ['main']
 
 # %% ../nbs/51_cli.ipynb #991b4e5a
 import argparse
+import ast
 import errno
+import importlib
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
+import brainlm
 from . import __version__
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
@@ -20,41 +24,45 @@ def _whole(s):
     if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
     return n
 
-_N, _X = dict(type=_whole, metavar='N'), dict(type=float, metavar='X')
-_DEVICE = ('--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {})
+_N, _I, _X = dict(type=_whole, metavar='N'), dict(type=int, metavar='N'), dict(type=float, metavar='X')
+_DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
 def _of(*values): return dict(choices=values)
 
 def _options(p, *rows):
     "Add options given as (name, default, help, further settings)"
-    for name,default,words,kw in rows: p.add_argument(name, default=default, help=words + ('' if default in (None, False) else ' (%(default)s)'), **kw)
+    for name,default,words,kw in rows:
+        plain = default is None or default is False or default==[]
+        p.add_argument(name, default=default, help=words if plain else f'{words} (%(default)s)', **kw)
 
-def _with_model(p):
-    "Options of every command that trains from a store and a model"
+# %% ../nbs/51_cli.ipynb #0ec886e0
+def _trains(p):
+    "Options of every analysis that trains from a store and a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     begin = p.add_mutually_exclusive_group(required=True)
     begin.add_argument('--model', metavar='FOLDER', help='model to begin from')
-    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'), help='begin from a model of this size that has learned nothing')
+    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'),
+                       help='begin from a model of this size that has learned nothing')
     p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
     _options(p,
         ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')),
         ('--lr', 0.001, 'highest learning rate', _X),
         ('--batch-size', 4, 'windows in a batch', _N),
-        ('--valid', 0.15, 'share of subjects to stop on', _X),
-        ('--test', 0.25, 'share of subjects to be judged on', _X),
-        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')),
-        ('--seed', 0, 'of weights and windows', dict(type=int, metavar='N')),
+        ('--valid', None, 'share of subjects to stop on; default: the split of the model, or 0.1', _X),
+        ('--test', None, 'share of subjects to be judged on; default: the split of the model, or 0.1', _X),
+        ('--split-seed', None, 'of the split by subject; default: the split of the model, or 0', _I),
+        ('--seed', 0, 'of weights and windows', _I),
         _DEVICE)
-    return p
 
+# %% ../nbs/51_cli.ipynb #d4331c42
 def _reads(p):
-    "Options of every command that reads a store with a model"
+    "Options of every analysis that reads a store with a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    for k,words in (('--model','model folder'), ('--out','folder to write')): p.add_argument(k, required=True, metavar='FOLDER', help=words)
+    for k,words in (('--model','model folder'), ('--out','folder to write')):
+        p.add_argument(k, required=True, metavar='FOLDER', help=words)
     _options(p,
         ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
-        ('--seed', 0, 'of what is random', dict(type=int, metavar='N')),
+        ('--seed', 0, 'of what is random', _I),
         _DEVICE)
-    return p
 
 # %% ../nbs/51_cli.ipynb #ad91445a
 def _demo(a):
@@ -62,17 +70,18 @@ def _demo(a):
     import torch
 
     from brainlm.demo import demo
-    torch.set_num_threads(1)                                                # sums in the same order everywhere; and threads that wait for each other take ages on a busy machine
+    torch.set_num_threads(1)                                                # sums in the same order everywhere
     demo(a.out, a.epochs, a.seed)
 
 # %% ../nbs/51_cli.ipynb #2e456b47
 def _demo_parser(sub):
     p = sub.add_parser('demo', help='7 real HCP subjects to a trained model and a report, in a few minutes on a CPU',
-        description='Get a small real sample, pretrain a small model on four of its seven subjects, score it on the other three, write a report. Run it again to go on, or to reuse what is there.')
+        description='Get a small real sample, pretrain a small model on four of its seven subjects, score it on the '
+                    'other three, write a report. Run it again to go on, or to reuse what is there.')
     _options(p,
         ('--out', 'runs/demo', 'folder to write', {}),
         ('--epochs', 80, 'passes over the training subjects', _N),
-        ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')))
+        ('--seed', 0, 'of weights, windows and masks', _I))
     p.set_defaults(run=_demo)
 
 # %% ../nbs/51_cli.ipynb #cac0b1e4
@@ -151,16 +160,24 @@ def _qc_parser(sub):
 def _pretrain(a):
     "`pretrain_learner` from a shell: `a` holds the options"
     from brainlm.model import preset
-    from brainlm.pretraining import pretrain_learner
+    from brainlm.pretraining import Training, pretrain_learner
     from brainlm.recordings import RecordingStore
-    store = RecordingStore(a.store); split = store.split(a.valid, a.test, a.split_seed)
-    print(f"{store}\n{', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))} recordings, split by subject with seed {a.split_seed}", flush=True)
+    store = RecordingStore(a.store)
+    split = store.split(a.valid, a.test, a.split_seed)
+    counts = ', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))
+    print(f"{store}\n{counts} recordings, split by subject with seed {a.split_seed}", flush=True)
     config = preset(a.preset, n_parcels=store.n_parcels, attention=a.attention, prior=a.prior)
-    learn = pretrain_learner(store, config, a.out, split, batch_size=a.batch_size, accumulate=a.accumulate, mask_ratios=tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed,
-                             num_workers=a.workers, device=a.device)
-    log = learn.pretrain(a.epochs, a.lr, resume=a.resume)
-    print(f"{a.out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}" + (f", best validation loss {log['valid_loss'].min():.4f} in epoch {log['valid_loss'].idxmin()}" if log['valid_loss'].notna().any() else '')
-          + f"\nload it with BrainLM.from_pretrained('{Path(a.out)/('best' if log['valid_loss'].notna().any() else 'last')}')")
+    training = Training(a.batch_size, a.accumulate, tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed,
+                        num_workers=a.workers, device=a.device)
+    learn = pretrain_learner(store, config, a.out, split, training=training)
+    print(_about_run(a.out, learn.pretrain(a.epochs, a.lr, resume=a.resume)))
+
+def _about_run(out, log):
+    "What came of pretraining, and how to load it"
+    words, valid = f"{out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
+    known = valid.notna().any()
+    if known: words += f", best validation loss {valid.min():.4f} in epoch {valid.idxmin()}"
+    return f"{words}\nload it with BrainLM.from_pretrained('{Path(out)/('best' if known else 'last')}')"
 
 # %% ../nbs/51_cli.ipynb #fdf35e88
 def _pretrain_parser(sub):
@@ -168,8 +185,9 @@ def _pretrain_parser(sub):
         description='Pretrain a masked autoencoder on a store of recordings.')
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     p.add_argument('--out', required=True, metavar='FOLDER', help='of the run: log, checkpoint, best and last model')
+    same = 'go on with the run in FOLDER; the weights will be those of an uninterrupted run'
     _options(p,
-        ('--resume', False, 'go on with the run in FOLDER; the weights will be those of an uninterrupted run', dict(action='store_true')),
+        ('--resume', False, same, dict(action='store_true')),
         ('--preset', 'tiny', 'size of the model', _of('tiny', 'small', '13m', '111m', '650m')),
         ('--attention', 'axial', 'arrangement', _of('joint', 'axial')),
         ('--prior', 'none', 'starting point', _of('none', 'gaussian')),
@@ -187,178 +205,113 @@ def _pretrain_parser(sub):
         _DEVICE)
     p.set_defaults(run=_pretrain)
 
-# %% ../nbs/51_cli.ipynb #4082a056
-def _store_and_model(a, split):
-    "The store, and the model of --model, or an untrained one of --preset, scaled by the training subjects"
-    from brainlm.model import BrainLM, preset
-    from brainlm.recordings import RecordingStore
-    from brainlm.scaling import RobustScaler
-    store = RecordingStore(a.store)
-    if a.model: return store, BrainLM.from_pretrained(a.model)
-    import torch
-    torch.manual_seed(a.seed)
-    return store, BrainLM(preset(a.preset, n_parcels=store.n_parcels), store.parcellation, RobustScaler().fit(store, split(store)))
+# %% ../nbs/51_cli.ipynb #ce90e60d
+def _marked(tree):
+    "Each function of a module that is registered as an analysis, the name of the analysis, and its facts"
+    for f in tree.body:
+        for d in getattr(f, 'decorator_list', ()):
+            if not isinstance(d, ast.Call) or not d.args: continue
+            if getattr(d.func, 'id', '')!='register' or getattr(d.args[0], 'id', '')!='analyses': continue
+            facts = {k.arg: ast.literal_eval(k.value) for k in d.keywords}
+            yield f.name, ast.literal_eval(d.args[1]), facts
 
-def _report(a, function, **kw):
-    "Call a function that writes a folder with a page; `a` holds the options"
-    os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
-    split = lambda store: store.split(a.valid, a.test, a.split_seed)
-    store, model = _store_and_model(a, split)
-    print(store, flush=True)
-    file = function(store, model, out=a.out, split=split(store), epochs=a.epochs, lr=a.lr, resume=a.resume, batch_size=a.batch_size, seed=a.seed, device=a.device, **kw)
-    _say(file)
+def _registered(folder=None):
+    "Analyses by name: the module, the function and the facts of each"
+    found = []
+    for f in Path(folder or brainlm.__path__[0]).glob('*.py'):
+        text = f.read_text(encoding='utf-8')
+        if f.name.startswith('_') or '@register(analyses' not in text: continue
+        place = re.search(r'nbs/(\w+)', text)
+        for function,name,facts in _marked(ast.parse(text)):
+            found.append((place[1] if place else f.stem, name, f.stem, function, facts))
+    return {name: (module, function, facts) for _,name,module,function,facts in sorted(found, key=lambda o: o[0])}
 
-def _say(file):
-    "What a page says first"
-    import re
-    from html import unescape
-    words = re.search('class="verdict"><p>(.*?)</p>', file.read_text(encoding='utf-8'))[1]
-    print(f'{unescape(words)}\nOpen {file} in a browser.')
+# %% ../nbs/51_cli.ipynb #e07ff0f6
+def _takes(kind, default):
+    "Settings of argparse for what an option takes: see `analyses`"
+    if isinstance(kind, dict): return kind
+    if kind is True: return dict(action='store_true')
+    kw = dict(N=_N, I=_I, X=_X).get(kind) if isinstance(kind, str) else _of(*kind)
+    kw = dict(kw or dict(metavar=kind))
+    return kw | dict(nargs='+') if isinstance(default, list) else kw
 
-def _finetune(a):
-    from brainlm.results import finetune_report
-    _report(a, finetune_report, target=a.target, table=a.table, on=a.on, task=a.task, threshold=a.threshold, class_weights='balanced' if a.balanced else None, transform=a.transform, pooling=a.pooling, head=a.head, unfreeze=a.unfreeze, confounds=a.confounds)
+def _given(p, words, default, what, kind):
+    "Add an option of an analysis; the parameter that it sets"
+    option, *parameter = words.strip('<>').split()
+    parameter = parameter[0] if parameter else option.replace('-', '_')
+    kw = _takes(kind, default)
+    if words.startswith('<'): p.add_argument(parameter, help=what, **kw)
+    elif default is ...: p.add_argument(f'--{option}', dest=parameter, required=True, help=what, **kw)
+    else: _options(p, (f'--{option}', default, what, dict(dest=parameter) | kw))
+    return parameter
 
-def _forecast(a):
-    from brainlm.results import forecast_report
-    _report(a, forecast_report, context=a.context, horizon=a.horizon, residual=a.residual, **(dict(rivals='all') if a.all_rivals else {}))
+# %% ../nbs/51_cli.ipynb #4b6ac100
+def _analysis_parser(sub, name, module, function, facts):
+    "The command of an analysis"
+    p = sub.add_parser(name, help=facts['does'], description=facts['about'])
+    needs = facts.get('needs', '')
+    if needs: dict(train=_trains, read=_reads)[needs](p)
+    given = [_given(p, *row) for row in facts['options']]
+    p.set_defaults(run=_run, place=(module, function), needs=needs, given=given)
 
-def _compare(a):
-    "`compare_results` from a shell: two tables and a page"
-    os.environ['MPLBACKEND'] = 'Agg'
-    from brainlm.report import write_whole
-    from brainlm.results import compare_page, compare_results
-    results, differences = compare_results(a.results, a.reference)
-    main = results[results['metric'].isin(('r2','auc')) & ~results['target'].str.match(r'step \d')]
-    print(main.assign(value=[f'{v:.3f} [{l:.3f}, {h:.3f}]' for v,l,h in zip(main['value'], main['low'], main['high'])])[['source','model','target','metric','value','n_subjects']].to_string(index=False))
-    if len(differences): print('\nsubject by subject:\n' + differences.round(4).to_string(index=False))
-    Path(a.out).parent.mkdir(parents=True, exist_ok=True); write_whole(a.out, compare_page(results, differences))
-    print(f'Open {a.out} in a browser.')
-
-# %% ../nbs/51_cli.ipynb #ed9f9be1
-def _finetune_parser(sub):
-    p = _with_model(sub.add_parser('finetune', help='a model for a variable of the person: age, sex, a score',
-        description='Fine-tune a model on a variable of the person, predict the test subjects beside simple rivals, and write model, predictions, table and page.'))
-    p.add_argument('--target', required=True, metavar='COLUMN', help='what to predict')
-    _options(p,
-        ('--table', None, 'covariates, a row for each subject; default: the columns of the store', dict(metavar='FILE.csv')),
-        ('--on', ['subject'], 'columns that table and store share', dict(nargs='+', metavar='COLUMN')),
-        ('--confounds', [], 'columns whose own prediction is shown too', dict(nargs='+', metavar='COLUMN')),
-        ('--task', None, 'default: from the values', _of('regression', 'classification')),
-        ('--threshold', None, 'two classes: at most this, and more', dict(type=float, metavar='X')),
-        ('--balanced', False, 'rare classes weigh more', dict(action='store_true')),
-        ('--transform', 'zscore', 'of a number', _of('zscore', 'minmax', 'logminmax')),
-        ('--pooling', 'cls', 'what the head reads', _of('cls', 'mean', 'attention')),
-        ('--head', 'linear', 'on top of the encoder', _of('linear', 'mlp')),
-        ('--unfreeze', 'none', 'what learns beside the head', _of('none', 'last', 'all', 'lora')),
-        ('--epochs', 20, 'passes over the training subjects, at most', _N))
-    p.set_defaults(run=_finetune)
-
-def _forecast_parser(sub):
-    p = _with_model(sub.add_parser('forecast', help='the frames to come, beside simple rivals',
-        description='Forecast the test subjects with a model and with simple rivals, and write model, predictions, table and page.'))
-    _options(p,
-        ('--context', 180, 'frames given', _N),
-        ('--horizon', 20, 'frames to come', _N),
-        ('--epochs', 0, 'passes of fine-tuning, at most; 0: the model as it is', dict(type=int, metavar='N')),
-        ('--residual', False, 'also learn what the best linear rival leaves over, and add to it; needs --epochs', dict(action='store_true')),
-        ('--all-rivals', False, 'networks too, which takes long', dict(action='store_true')))
-    p.set_defaults(run=_forecast)
-
-def _compare_parser(sub):
-    p = sub.add_parser('compare', help='results of several runs side by side',
-        description='Compare folders of brainlm finetune and brainlm forecast, subject by subject where they share subjects.')
-    p.add_argument('results', nargs='+', metavar='RESULTS', help='folders, or tables results.parquet')
-    _options(p,
-        ('--reference', None, 'model to compare with; default: the first', dict(metavar='MODEL')),
-        ('--out', 'comparison.html', 'page to write', dict(metavar='FILE.html')))
-    p.set_defaults(run=_compare)
-
-# %% ../nbs/51_cli.ipynb #d67b40e8
-def _read_only(a, function, **kw):
-    "Call a function that reads a store with a model, on the device asked for, and writes a folder with a page"
-    os.environ['MPLBACKEND'] = 'Agg'
-    import torch
-
+# %% ../nbs/51_cli.ipynb #521afdde
+def _store_and_model(a):
+    "The store; the model of --model on the device asked for, or an untrained one of --preset; the split asked for"
     from brainlm.published import load_model
     from brainlm.recordings import RecordingStore
-    store, model = RecordingStore(a.store), load_model(a.model).to(a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    store = RecordingStore(a.store)
     print(store, flush=True)
-    _say(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **kw))
+    if a.needs=='read': return store, load_model(a.model).to(_device(a)), None
+    asked = {k: v for k,v in dict(valid=a.valid, test=a.test, seed=a.split_seed).items() if v is not None}
+    split = store.split(**asked) if asked else None
+    return store, load_model(a.model) if a.model else _untrained(a, store, split), split
 
-def _networks(a):
-    from brainlm.networks import networks_report
-    _read_only(a, networks_report, n_permutations=a.permutations)
+# %% ../nbs/51_cli.ipynb #2c7c49ee
+def _device(a):
+    "The device asked for, or CUDA where there is one"
+    import torch
+    return a.device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
-def _attention(a):
-    from brainlm.attention import attention_report
-    _read_only(a, attention_report, column=a.contrast, groups=a.groups, threshold=a.threshold, covariates=a.covariates, n_permutations=a.permutations)
+def _untrained(a, store, split):
+    "A model of --preset, scaled by the training subjects"
+    import torch
 
-def _perturb(a):
-    from brainlm.perturbation import perturbation_report
-    _read_only(a, perturbation_report, column=a.column, source=a.source, target=a.target, latent=a.latent, kind=a.kind, steps=a.steps)
+    from brainlm.model import BrainLM, preset
+    from brainlm.scaling import RobustScaler
+    torch.manual_seed(a.seed)
+    scaler = RobustScaler().fit(store, split or store.split())
+    return BrainLM(preset(a.preset, n_parcels=store.n_parcels), store.parcellation, scaler)
 
-# %% ../nbs/51_cli.ipynb #b9c7f7fb
-def _networks_parser(sub):
-    p = _reads(sub.add_parser('networks', help='functional networks from self-attention',
-        description='Classify parcels into networks by self-attention, beside correlation, token embeddings and place.'))
-    _options(p,
-        ('--permutations', 200, 'for p', _N))
-    p.set_defaults(run=_networks)
+# %% ../nbs/51_cli.ipynb #a1c02583
+def _run(a):
+    "Call an analysis; what it says"
+    os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
+    module, name = a.place
+    function = getattr(importlib.import_module(f'brainlm.{module}'), name)
+    options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
+    if not a.needs: return _say(function(**options))
+    store, model, split = _store_and_model(a)
+    if a.needs=='read': return _say(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
+    from brainlm.pretraining import Training
+    training = Training(batch_size=a.batch_size, seed=a.seed, device=a.device)
+    _say(function(store, model, out=a.out, split=split, lr=a.lr, resume=a.resume, training=training, **options))
 
-def _attention_parser(sub):
-    p = _reads(sub.add_parser('attention', help='what CLS looks at, and how that differs between two groups',
-        description='Contrast CLS attention between two groups or conditions, beside two maps that need no model, and attention between networks beside correlation.'))
-    p.add_argument('--contrast', required=True, metavar='COLUMN', help='of the store: who belongs to which group')
-    _options(p,
-        ('--groups', None, 'the two values, first and second', dict(nargs=2, metavar='VALUE')),
-        ('--threshold', None, 'two groups of a number: at most this, and more', dict(type=float, metavar='X')),
-        ('--covariates', [], 'columns to regress out', dict(nargs='+', metavar='COLUMN')),
-        ('--permutations', 2000, 'for p', _N))
-    p.set_defaults(run=_attention)
-
-def _perturb_parser(sub):
-    p = _reads(sub.add_parser('perturb', help='what must change for one condition to look like another',
-        description='Find the change of recordings of one condition that moves the latents toward another, and what the model expects to follow from it.'))
-    _options(p,
-        ('--column', 'task', 'of the store', dict(metavar='COLUMN')),
-        ('--source', 'rest', 'its value to start from', dict(metavar='VALUE')),
-        ('--target', 'task', 'its value to go to', dict(metavar='VALUE')),
-        ('--latent', 'tokens', 'what is to match', _of('cls', 'tokens', 'future')),
-        ('--kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel', _of('additive', 'low-rank', 'gain')),
-        ('--steps', 60, 'of the optimiser', _N))
-    p.set_defaults(run=_perturb)
-
-# %% ../nbs/51_cli.ipynb #5ed47936
-def _embed(a):
-    from brainlm.embedding import embed_store
-    from brainlm.recordings import RecordingStore
-    store = RecordingStore(a.store); t = embed_store(store, a.model, a.out, pooling=a.pooling, window=a.window, batch_size=a.batch_size, device=a.device)
-    print(f"{store}\n{a.out}: {len(t)} rows, {t.shape[1]-4} features")
-
-# %% ../nbs/51_cli.ipynb #68b4f233
-def _embed_parser(sub):
-    p = sub.add_parser('embed', help='a vector for each recording, in a Parquet file',
-        description='Embed the recordings of a store, with a model of yours or a published one.')
-    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    p.add_argument('out', metavar='OUT.parquet', help='file to write')
-    p.add_argument('--model', required=True, metavar='MODEL', help='folder, or old_13M, vitmae_111M, vitmae_650M')
-    _options(p,
-        ('--pooling', 'cls', 'of the tokens', _of('cls', 'mean', 'parcel')),
-        ('--window', 'tile', 'all windows, or the middle one', _of('tile', 'center')),
-        ('--batch-size', 8, 'windows at a time', _N),
-        _DEVICE)
-    p.set_defaults(run=_embed)
+def _say(result):
+    "Words as they are; of a page what it says first, and where it lies"
+    if isinstance(result, str): return print(result)
+    from brainlm.report import said
+    print(f'{said(result)}\nOpen {result} in a browser.')
 
 # %% ../nbs/51_cli.ipynb #92fc860a
+_more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.'
+
 def _parser():
     "The parser of the command line"
-    p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog='`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.')
+    p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
     p.add_argument('--version', action='version', version=f'brainlm {__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    _demo_parser(sub); _preprocess_parser(sub); _qc_parser(sub); _pretrain_parser(sub)
-    _finetune_parser(sub); _forecast_parser(sub); _compare_parser(sub)
-    _networks_parser(sub); _attention_parser(sub); _perturb_parser(sub); _embed_parser(sub)
+    for command in (_demo_parser, _preprocess_parser, _qc_parser, _pretrain_parser): command(sub)
+    for name,place in _registered().items(): _analysis_parser(sub, name, *place)
     return p
 
 # %% ../nbs/51_cli.ipynb #114314f8
@@ -366,19 +319,26 @@ def _again(argv, a):
     "The command that goes on where this one stopped"
     return shlex.join(['brainlm', *argv] + (['--resume'] if not getattr(a, 'resume', True) else []))
 
+def _in_a_line(e):
+    "An error as one line"
+    words = '; '.join(o.strip() for o in str(e).split('\n') if o.strip())
+    known = isinstance(e, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)) and words
+    return f'brainlm: {words}' if known else f'brainlm: {type(e).__name__} {words} (BRAINLM_DEBUG=1 shows where)'
+
+# %% ../nbs/51_cli.ipynb #08de7519
 def main(
-    argv:list=None # words after `brainlm`; None: those of the shell
+    argv:list=None, # words after `brainlm`; None: those of the shell
 )->int: # exit code: 0, 1 for an error or a file that failed, 2 for wrong usage, 130 for Ctrl-C
     "The `brainlm` command. An error is one line on stderr; with BRAINLM_DEBUG=1 it is raised."
     argv = sys.argv[1:] if argv is None else list(argv)
     a = _parser().parse_args(argv)
     try: return a.run(a) or 0
-    except KeyboardInterrupt: print(f'\nbrainlm: interrupted. To go on: {_again(argv, a)}', file=sys.stderr); return 130
+    except KeyboardInterrupt:
+        print(f'\nbrainlm: interrupted. To go on: {_again(argv, a)}', file=sys.stderr)
+        return 130
     except Exception as e:
         if os.environ.get('BRAINLM_DEBUG'): raise
-        words = '; '.join(o.strip() for o in str(e).split('\n') if o.strip())
-        known = isinstance(e, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError)) and words
-        print(f"brainlm: {words if known else f'{type(e).__name__} {words}'.strip()}" + ('' if known else ' (BRAINLM_DEBUG=1 shows where)'), file=sys.stderr)
+        print(_in_a_line(e), file=sys.stderr)
         return 1
 
 # %% ../nbs/51_cli.ipynb #26c635a1

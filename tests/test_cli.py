@@ -83,6 +83,40 @@ def test_errors_are_one_line(small, tmp_path, capsys, monkeypatch):
     with pytest.raises(FileNotFoundError): main(words)
 
 
+# %% ../nbs/51_cli.ipynb #c73c8b2f
+def test_a_model_is_judged_on_people_it_has_not_seen(tmp_path, monkeypatch):
+    "One default split for every command, and the model's own where it has one, whatever the store is called"
+    import shutil
+
+    from brainlm.model import BrainLM
+    monkeypatch.chdir(tmp_path)
+    store = RecordingStore.create('s', load_parcellation('aal2'))
+    store.extend(replace(r, covariates=dict(score=float(i))) for i,r in enumerate(waves(n_time=60, n_subjects=50)))
+    assert main('pretrain s --out run --epochs 1 --batch-size 16 --split-seed 2'.split())==0
+    shutil.copytree('s', 'renamed')
+    trained = {*BrainLM.from_pretrained('run/last').card['data']['subjects']['train']}
+    few = '--model run/last --target score --epochs 1'.split()
+    for name in ('s','renamed'):
+        assert main(['finetune', name, '--out', f'{name}_out', *few])==0
+        judged = {*pd.read_parquet(f'{name}_out/predictions.parquet').subject}
+        assert judged and judged=={*store.split(seed=2).subjects['test']} and not judged & trained
+    assert main('finetune s --preset tiny --target score --epochs 1 --out new'.split())==0
+    assert {*pd.read_parquet('new/predictions.parquet').subject}=={*store.split().subjects['test']}
+
+def test_an_analysis_is_one_notebook(tmp_path):
+    "What is registered in a room that nobody knows of becomes a command, without an import"
+    import argparse
+
+    import brainlm.cli as cli
+    (tmp_path/'room.py').write_text("import nothing_of_the_kind\n\n@register(analyses, 'count', does='how many', about='Count.', needs='read',\n"
+                                    "    options=(('at-least least', 1, 'or it is an error', 'N'),))\ndef count_report(store, model, out, least=1): pass\n")
+    [(name, place)] = cli._registered(tmp_path).items()
+    p = argparse.ArgumentParser()
+    cli._analysis_parser(p.add_subparsers(), name, *place)
+    a = p.parse_args('count s --model m --out o --at-least 3'.split())
+    assert (a.place, a.needs, a.given, a.least)==(('room','count_report'), 'read', ['least'], 3)
+
+
 # %% ../nbs/51_cli.ipynb #b71e2595
 def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
     "A table that lacks one subject; a page, a model that loads, and a comparison"
