@@ -6,7 +6,10 @@
 __all__ = ['write_whole', 'some', 'one_of', 'printable', 'Registry', 'register', 'optional', 'moved', 'renamed']
 
 # %% ../nbs/00_basics.ipynb #9b6ae7eb
-import importlib, json, os, warnings
+import importlib
+import json
+import os
+import warnings
 from functools import wraps
 from pathlib import Path
 

@@ -7,25 +7,37 @@ __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingSt
            'subject_split', 'Split', 'split_of']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
-import importlib, json, os, re, secrets, socket, struct
+import importlib
+import json
+import os
+import re
+import secrets
+import socket
+import struct
 from dataclasses import dataclass, field
-from functools import wraps
 from datetime import datetime, timezone
+from functools import wraps
 from hashlib import blake2b
 from html import escape
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
-import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, zarr
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
 from fastcore.basics import patch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
-from .atlas import *
-from .basics import *
+
+from .atlas import Parcellation
+from .basics import one_of, printable, some, write_whole
 
 # %% ../nbs/01_recordings.ipynb #8fd8fb81
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Recording:
     "One parcellated run of any modality and what is known about it"
     signal:np.ndarray # [time, parcel], float32; a missing parcel is NaN at every time point
@@ -38,26 +50,29 @@ class Recording:
     source:str='' # File that it came from
     provenance:str='real' # `real`, `semi-synthetic` or `simulated`
 
-    @property
-    def n_time(self)->int: return len(self.signal)
-    @property
-    def missing(self)->np.ndarray: return np.isnan(self.signal).all(0) # bool [parcel]
-    @property
-    def key(self)->tuple: return self.subject,self.session,self.task,self.run # No two in one store
-    @property
-    def name(self)->str:
-        return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), self.key) if v)
-    def __repr__(self):
-        (t,p),gone = self.signal.shape,int(self.missing.sum())
-        size = f"{t} time points x {p} parcels ({gone} missing)"
-        return f"Recording {self.name}: {size}, TR {self.dt_s:g} s, {self.provenance}"
+# %% ../nbs/01_recordings.ipynb #dea31d7d
+@patch(as_prop=True)
+def n_time(self:Recording)->int: return len(self.signal)
+@patch(as_prop=True)
+def missing(self:Recording)->np.ndarray: return np.isnan(self.signal).all(0) # bool [parcel]
+@patch(as_prop=True)
+def key(self:Recording)->tuple: return self.subject,self.session,self.task,self.run # No two in one store
+@patch(as_prop=True)
+def name(self:Recording)->str:
+    return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), self.key) if v)
+
+@patch
+def __repr__(self:Recording):
+    (t,p),gone = self.signal.shape,int(self.missing.sum())
+    size = f"{t} time points x {p} parcels ({gone} missing)"
+    return f"Recording {self.name}: {size}, TR {self.dt_s:g} s, {self.provenance}"
 
 # %% ../nbs/01_recordings.ipynb #ce079e04
 def _also(new): # Another name of a field
     return property(lambda self: getattr(self, new), lambda self, v: setattr(self, new, v))
 
 def _with_names_for_bold(cls):
-    "`bold` and `tr_s` as other names of `signal` and `dt_s`: read, assigned, or given to the constructor, where they come last"
+    "`bold` and `tr_s` as other names of `signal` and `dt_s`: read, assigned, or given to the constructor (they win)"
     other,init = dict(bold='signal', tr_s='dt_s'),cls.__init__
     @wraps(init)
     def __init__(self, *args, **kw):
@@ -106,7 +121,7 @@ _schema = pa.schema(_columns)
 _taken = {*_schema.names, 'dt_s'} # No covariate may have these names
 
 # %% ../nbs/01_recordings.ipynb #4e9d4f53
-def _is_text(v): return not re.search('[\ud800-\udfff]', v) # File names may decode to lone surrogates, which Parquet cannot hold
+def _is_text(v): return not re.search('[\ud800-\udfff]', v) # Lone surrogates stand for bytes; Parquet cannot hold them
 
 def _called(rec):
     "What to call a recording in a message: its file and its name, in words that can be printed"
@@ -114,11 +129,12 @@ def _called(rec):
     if all(isinstance(o, str) for o in rec.key): source = f'{source} ({rec.name})'
     return printable(source)
 
+# %% ../nbs/01_recordings.ipynb #497fc402
 def _check_text(rec, who):
     for c in _text_cols:
         v = getattr(rec, c)
         if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}")
-        if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}; rename the file or give another {c}")
+        if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}; rename the file")
     if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty")
 
 def _check_fields(rec, who):
@@ -128,12 +144,14 @@ def _check_fields(rec, who):
     dt = rec.dt_s
     if isinstance(dt, bool) or not isinstance(dt, Real):
         raise TypeError(f"{who}: dt_s (TR, tr_s) must be a number of seconds, found {dt!r}")
-    if not 0 < dt <= 60: raise ValueError(f"{who}: dt_s (TR, tr_s) must be in seconds, above 0 and at most 60, found {dt:g}")
+    if not 0 < dt <= 60:
+        raise ValueError(f"{who}: dt_s (TR, tr_s) must be in seconds, above 0 and at most 60, found {dt:g}")
 
 # %% ../nbs/01_recordings.ipynb #ee2585fc
 def _check_shape(x, p, who):
     if not isinstance(x, np.ndarray) or x.ndim != 2:
-        raise ValueError(f"{who}: signal must be an array [time, parcel], found {getattr(x, 'shape', type(x).__name__)}")
+        found = getattr(x, 'shape', type(x).__name__)
+        raise ValueError(f"{who}: signal must be an array [time, parcel], found {found}")
     if x.dtype != np.float32:
         raise TypeError(f"{who}: signal must be float32, found {x.dtype.str}; convert it with .astype('float32')")
     if x.shape[1] != len(p):
@@ -171,7 +189,8 @@ def _check_covariate(k, v, who):
     if k in _taken: raise ValueError(f"{who}: covariate {k} has the name of a column of the table; choose another")
     if v is not None and type(v) not in _kinds:
         raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}")
-    if type(v) is int and not -2**63 <= v < 2**63: raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold")
+    if type(v) is int and not -2**63 <= v < 2**63:
+        raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold")
     if not _is_text(k) or type(v) is str and not _is_text(v):
         raise ValueError(f"{who}: covariate {k!r} is not valid Unicode: {v!r}")
 
@@ -282,12 +301,14 @@ def _open(self:RecordingStore):
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
     if self._meta.get('format') != _format:
-        raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_bold}/zarr.json of such a store was not found there")
+        raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there")
     if (v := self._meta['version']) > _version:
-        raise ValueError(f"{self.url} has format version {v}, this brainlm reads up to {_version}: install a newer brainlm")
+        found = f"{self.url} has format version {v}, this brainlm reads up to {_version}"
+        raise ValueError(f"{found}: install a newer brainlm")
     self.n_parcels = meta['shape'][1]
     self.refresh()
 
+# %% ../nbs/01_recordings.ipynb #7869f1be
 @patch
 def refresh(self:RecordingStore)->RecordingStore: # Itself
     "Read the table again, to see what others have committed since; FileNotFoundError if the store was never finished"
@@ -297,7 +318,8 @@ def refresh(self:RecordingStore)->RecordingStore: # Itself
 def _table_bytes(self:RecordingStore):
     try: return self.get_file(_table)
     except FileNotFoundError: pass
-    raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there (was its creation interrupted?)")
+    raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there "
+                            "(was its creation interrupted?)")
 
 @patch
 def _set(self:RecordingStore, data):
@@ -354,19 +376,21 @@ def create(cls:RecordingStore,
     exist_ok:bool=False, # Open it if it is there already, with the same parcellation
     storage_options:dict=None, # Passed to fsspec
 )->RecordingStore:
-    "Make an empty store; FileExistsError if something else is there, ValueError if a store with another parcellation is"
+    "Make an empty store; FileExistsError if something else is there, ValueError if it is of another parcellation"
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}")
     self = cls.__new__(cls)._locate(url, storage_options)
     found = self._names()
     if _table in found and exist_ok: return cls(url, storage_options)._same(parcellation)
     if _table in found:
-        raise FileExistsError(f"{url} is a RecordingStore already: open it with RecordingStore(url), or pass exist_ok=True")
+        remedy = "open it with RecordingStore(url), or pass exist_ok=True"
+        raise FileExistsError(f"{url} is a RecordingStore already: {remedy}")
     if other := {o for o in found if not _is_part(o)} - {_bold, _atlas, _lockname}:
         raise FileExistsError(f"{url} is not empty and not a RecordingStore: found {some(sorted(other), 3)}")
     return self._make(parcellation, chunk_rows)
 
-def _is_part(name): return name.endswith(('.part', '.partial')) # Of files that were being written when their writer was killed
+# %% ../nbs/01_recordings.ipynb #88bcbccd
+def _is_part(name): return name.endswith(('.part', '.partial')) # Of a file whose writer was killed
 
 @patch
 def _names(self:RecordingStore): # Of the files and folders at the top, as another process has left them
@@ -386,8 +410,8 @@ def _same(self:RecordingStore, p):
 def _make(self:RecordingStore, p, n):
     "Write an empty store for parcellation `p` in chunks of `n` rows; the table comes last, and makes it a store"
     self.fs.makedirs(self.path, exist_ok=True)
-    zarr.create_array(self._zarr(write=True), shape=(_max_rows,len(p)), chunks=(n,len(p)), dtype='float32', zarr_format=3,
-        overwrite=True, compressors=None, filters=None, fill_value=float('nan'),
+    zarr.create_array(self._zarr(write=True), shape=(_max_rows,len(p)), chunks=(n,len(p)), dtype='float32',
+        zarr_format=3, overwrite=True, compressors=None, filters=None, fill_value=float('nan'),
         chunk_key_encoding={'name':'default','separator':'.'}, dimension_names=('time','parcel'),
         attributes=dict(format=_format, version=_version, parcellation=p.name, chunk_rows=n))
     self.put_file(_atlas, _parquet(pa.Table.from_pandas(p.table, preserve_index=False)))
@@ -418,29 +442,28 @@ class _Lock:
 
 # %% ../nbs/01_recordings.ipynb #83f0f0f2
 def _flock(f, word='LOCK_EX'):
-    "Lock or free an open file; BlockingIOError where another process has it, OSError where the system has no such locks"
-    try: import fcntl
+    "Lock or free an open file; BlockingIOError where another process has it, OSError where there are no such locks"
+    try:
+        import fcntl
     except ImportError:
         raise OSError("writing to a store on a disk needs file locks (fcntl), which this system lacks: "
                       "write under Linux, macOS or WSL; reading works here") from None
     fcntl.flock(f, getattr(fcntl, word) | fcntl.LOCK_NB)
 
+# %% ../nbs/01_recordings.ipynb #8ff4ec75
 class _FileLock(_Lock):
     "Kernel lock on a file: goes with the process"
     def acquire(self):
         self.f = open(self.path, 'a+')
-        try: _flock(self.f)
-        except BaseException as e:
-            self.f.seek(0)
-            who = self.f.read()
-            self.f.close()
-            if isinstance(e, BlockingIOError): raise self.busy(who or 'another process') from None
-            raise
         self.f.seek(0)
-        self.stale,self.token = bool(self.f.read()),_me() # A word that stayed: the last writer was killed
+        there = self.f.read() # A word that stayed, once locked: the last writer was killed
+        try: _flock(self.f)
+        except OSError as e:
+            self.f.close()
+            raise self.busy(there or 'another process') if isinstance(e, BlockingIOError) else e from None
+        self.stale,self.token = bool(there),_me()
         self.f.truncate(0)
-        self.f.write(self.token)
-        self.f.flush()
+        print(self.token, end='', file=self.f, flush=True)
     def held(self):
         try: return Path(self.path).read_text()
         except FileNotFoundError: return ''
@@ -456,7 +479,8 @@ class _ObjectLock(_Lock):
         self.token = _me()
         try: self.store.fs.pipe_file(self.path, self.token.encode(), mode='create')
         except FileExistsError:
-            raise self.busy(self.held() or 'another process', ' (if that process is dead, call store.break_lock())') from None
+            hint = ' (if that process is dead, call store.break_lock())'
+            raise self.busy(self.held() or 'another process', hint) from None
     def held(self):
         self.store.fs.invalidate_cache()
         try: return self.store.get_file(_lockname).decode(errors='replace')
@@ -464,6 +488,7 @@ class _ObjectLock(_Lock):
     def release(self):
         if self.held() == self.token: self.store.break_lock()
 
+# %% ../nbs/01_recordings.ipynb #c42cd9e9
 @patch
 def break_lock(self:RecordingStore):
     """Remove the lock object that a killed writer left on an object store; on a disk there is nothing to remove.
@@ -493,8 +518,6 @@ class _Packer:
         end = -(-self.row//self.n)*self.n
         self.arr[end-self.n:end] = self.buf
         self.buf.fill(np.nan)
-    def close(self):
-        if self.row % self.n: self.flush()
 
 # %% ../nbs/01_recordings.ipynb #e8246a2e
 def _wider(old, new):
@@ -565,7 +588,8 @@ def extend(self:StoreWriter,
 )->range: # Their numbers in the store
     """Add all of `recs` in one commit, or none.
 
-    ValueError or TypeError names the file and field of the first that is refused; StoreLocked if another writer took the place."""
+    ValueError or TypeError names the file and field of the first that is refused;
+    StoreLocked if another writer took the place."""
     if not self.active: raise RuntimeError("the writer is closed: use it inside `with store.writer() as w:`")
     s,n = self.store,self.store._meta['chunk_rows']
     with zarr.config.set({'array.write_empty_chunks': True}): arr = zarr.open_array(s._zarr(write=True), mode='r+')
@@ -574,17 +598,20 @@ def extend(self:StoreWriter,
     for rec in recs: rows.append(self._add(rec, pack, kinds, keys))
     return self._commit(pack, rows, kinds, keys)
 
+# %% ../nbs/01_recordings.ipynb #f914c195
 @patch
 def _add(self:StoreWriter, rec, pack, kinds, keys):
     "Check one recording, write its rows; the row of the table that will make it visible"
     if not isinstance(rec, Recording): raise TypeError(f"expected a Recording, found {type(rec).__name__}")
     cov,who = rec.check(self.store.parcellation),_called(rec)
     if rec.key in self.keys or rec.key in keys:
-        raise ValueError(f"{who}: duplicate: a recording with this subject, session, task and run is in the store already")
+        same = "a recording with this subject, session, task and run is in the store already"
+        raise ValueError(f"{who}: duplicate: {same}")
     _merge(kinds, cov, who)
     keys.add(rec.key)
     return {**cov, **{c:getattr(rec, c) for c in _text_cols}, 'tr_s':float(rec.dt_s), 'n_time':rec.n_time,
-            'n_missing':int(np.isnan(rec.signal[0]).sum()), 'signal_hash':rec.signal_hash(), 'start':pack.add(rec.signal)}
+            'n_missing':int(np.isnan(rec.signal[0]).sum()), 'signal_hash':rec.signal_hash(),
+            'start':pack.add(rec.signal)}
 
 # %% ../nbs/01_recordings.ipynb #ba3a4b9e
 @patch
@@ -592,7 +619,7 @@ def _commit(self:StoreWriter, pack, rows, kinds, keys):
     "Make the rows visible, if the store is still as this writer found it"
     s,n0 = self.store,len(self.store)
     if not rows: return range(n0, n0)
-    pack.close()
+    if pack.row % pack.n: pack.flush()
     if s.local:
         for c in range(pack.first//pack.n, -(-pack.row//pack.n)): _fsync(s._chunk(c))
     data = _parquet(_with_rows(s._pa, rows, kinds))
@@ -602,6 +629,7 @@ def _commit(self:StoreWriter, pack, rows, kinds, keys):
     self.keys |= keys
     return range(n0, len(s))
 
+# %% ../nbs/01_recordings.ipynb #9c4333cb
 @patch
 def _check_unchanged(self:StoreWriter):
     "StoreLocked where lock or table are not what this writer began with"
@@ -611,8 +639,8 @@ def _check_unchanged(self:StoreWriter):
     except FileNotFoundError: found = b''
     if found == s._raw: return
     rows = pq.read_metadata(BytesIO(found)).num_rows if found else 'no'
-    raise StoreLocked(f"{s.url}: {_table} was changed under this writer: found {rows} rows, expected the {len(s)} that it began "
-                      "with. Nothing of this batch was added. Let one program write at a time, and append it again")
+    raise StoreLocked(f"{s.url}: {_table} was changed under this writer: found {rows} rows, expected the {len(s)} "
+                      "that it began with. Nothing of this batch was added: try again while nobody else writes")
 
 # %% ../nbs/01_recordings.ipynb #a3d82c51
 @patch
@@ -692,7 +720,8 @@ def signal_hashes(self:RecordingStore,
 @patch
 def _hash_now(self:RecordingStore, i): # Computed once
     where = int(self._start[i])
-    if where not in self._computed: self._computed[where] = signal_hash(self.read(i), self._pa.column('tr_s')[i].as_py())
+    if where in self._computed: return self._computed[where]
+    self._computed[where] = signal_hash(self.read(i), self._pa.column('tr_s')[i].as_py())
     return self._computed[where]
 
 # %% ../nbs/01_recordings.ipynb #9908aaf9
@@ -726,7 +755,7 @@ def subject_split(
     test:float=0.1, # Expected share of subjects
     seed:int=0, # Another seed, another split
 )->pd.Series: # 'train', 'valid' or 'test' of each distinct subject
-    "Stable sides for subjects, from a keyed hash; ValueError for shares that are no shares, TypeError for ids that are not str"
+    "Stable sides of subjects, by a keyed hash; ValueError for shares that are none, TypeError for ids that are no str"
     if not (valid >= 0 and test >= 0 and valid+test <= 1):
         raise ValueError(f"valid and test must be shares of at most 1 in sum, found {valid} and {test}")
     ids = list(dict.fromkeys(subjects))
@@ -747,22 +776,28 @@ class Split:
     ):
         self.store,self.rule = store.name,rule or dict(kind='words')
         self.sides,self._keys = np.asarray(words, dtype=str).reshape(-1),store._pa.select(_key_cols)
-        if len(self.sides) != len(store):
-            raise ValueError(f"split: found {len(self.sides)} words, expected one for each of the store's {len(store)} recordings")
+        n = len(self.sides)
+        if n != len(store):
+            raise ValueError(f"split: found {n} words, expected one for each of the store's {len(store)} recordings")
         self._one_side()
 
-    def _one_side(self):
-        pairs = pd.DataFrame(dict(subject=self._who, side=self.sides))[np.isin(self.sides, side_names)].drop_duplicates()
-        twice = pairs.subject[pairs.subject.duplicated()]
-        if len(twice): raise ValueError(f"split: subject {twice.iloc[0]!r} is on two sides")
-
-    @property
-    def _who(self): return np.array(self._keys.column('subject').to_pylist(), object)
     def __len__(self): return len(self.sides)
     def __getitem__(self, i): return self.sides[i]
     def __array__(self, dtype=None, copy=None): return np.array(self.sides, dtype)
     def __eq__(self, word): return self.sides == np.asarray(word)
     def __ne__(self, word): return self.sides != np.asarray(word)
+
+# %% ../nbs/01_recordings.ipynb #896bb80b
+@patch(as_prop=True)
+def _who(self:Split): return np.array(self._keys.column('subject').to_pylist(), object)
+
+@patch
+def _one_side(self:Split):
+    "ValueError for a subject on two sides"
+    pairs = pd.DataFrame(dict(subject=self._who, side=self.sides))
+    pairs = pairs[np.isin(self.sides, side_names)].drop_duplicates()
+    twice = pairs.subject[pairs.subject.duplicated()]
+    if len(twice): raise ValueError(f"split: subject {twice.iloc[0]!r} is on two sides")
 
 # %% ../nbs/01_recordings.ipynb #44e63d0e
 @patch
@@ -778,6 +813,7 @@ def valid(self:Split)->np.ndarray: return self.rows('valid') # To choose with
 @patch(as_prop=True)
 def test(self:Split)->np.ndarray: return self.rows('test') # To judge on, once
 
+# %% ../nbs/01_recordings.ipynb #53622bb9
 @patch(as_prop=True)
 def seed(self:Split): return self.rule.get('seed') # None where the words were given
 
@@ -808,6 +844,7 @@ def _by_rule(subjects, rule, known=None):
     side.update(known or {})
     return np.array([side[s] for s in subjects], dtype='<U5')
 
+# %% ../nbs/01_recordings.ipynb #115a964e
 @patch(cls_method=True)
 def of(cls:Split,
     store, # `RecordingStore`
@@ -831,19 +868,23 @@ def to_dict(self:Split)->dict: # For JSON
     left = {w:[list(keys[i].values()) for i in out if self.sides[i]==w] for w in sorted(set(self.sides[out].tolist()))}
     return dict(store=self.store, rule=self.rule, n_recordings=len(self), subjects=self.subjects, left_out=left)
 
+# %% ../nbs/01_recordings.ipynb #fe7cb07a
 @patch(cls_method=True)
 def from_dict(cls:Split,
     d:dict, # From `to_dict`
     store, # `RecordingStore` to split
 )->Split:
     "The split for the store as it is now; ValueError where words do not fit its recordings any more"
-    try: rule,subjects,left = d['rule'],d['subjects'],d.get('left_out', {})
-    except (TypeError, KeyError) as e: raise ValueError(f"split: found no {e}, expected what Split.to_dict gives") from None
-    side,who = {s:k for k,names in subjects.items() for s in names},store._pa.column('subject').to_pylist()
-    if sum(map(len, subjects.values())) != len(side): raise ValueError("split: found a subject on two sides of the saved split")
+    lacks = [k for k in ('rule', 'subjects') if not isinstance(d, dict) or k not in d]
+    if lacks: raise ValueError(f"split: found no {some(lacks)}, expected what Split.to_dict gives")
+    side = {s:k for k,names in d['subjects'].items() for s in names}
+    if sum(map(len, d['subjects'].values())) != len(side): raise ValueError("split: found a subject on two sides")
+    rule,who = d['rule'],store._pa.column('subject').to_pylist()
     if rule['kind']=='hash': return Split(store, _by_rule(who, rule, side), rule)
-    return Split(store, _by_words(store, d, {**side, **{tuple(k):w for w,keys in left.items() for k in keys}}), rule)
+    left = {tuple(k):w for w,keys in d.get('left_out', {}).items() for k in keys}
+    return Split(store, _by_words(store, d, {**side, **left}), rule)
 
+# %% ../nbs/01_recordings.ipynb #08dd4dd5
 def _by_words(store, d, side):
     "The words of a split that has no rule, where the store holds what it was made for"
     keys = list(zip(*(store._pa.column(c).to_pylist() for c in _key_cols)))
@@ -865,17 +906,21 @@ def load(cls:Split, path, store)->Split:
     try: return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')), store)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
+# %% ../nbs/01_recordings.ipynb #0d75f2f5
 def split_of(
     model, # With a `card` (dict)
     store, # `RecordingStore`
 ): # `Split`, or None where the model has none for this store
-    "The sides that the model was trained by: a rule holds for every store, words only for the store that they were given for"
+    "The sides that the model was trained by: a rule holds for every store, words only for the one they were given for"
     card = getattr(model, 'card', None) or {}
-    d,data = card.get('split'),card.get('data') or {}
-    if d is None and data.get('subjects'): # Models of 0.1.0 name their subjects
-        d = dict(store=data.get('store'), rule=dict(kind='words'), subjects=data['subjects'], n_recordings=sum(data['recordings'].values()))
+    d = card.get('split') or _split_of_010(card.get('data') or {})
     if d is None or d['rule']['kind'] != 'hash' and d['store'] != store.name: return None
     return Split.from_dict(d, store)
+
+def _split_of_010(data): # Cards of 0.1.0 name the subjects of each side
+    if not data.get('subjects'): return None
+    n = sum(data['recordings'].values())
+    return dict(store=data.get('store'), rule=dict(kind='words'), subjects=data['subjects'], n_recordings=n)
 
 # %% ../nbs/01_recordings.ipynb #4be640fb
 @patch
@@ -888,8 +933,9 @@ def rows(self:RecordingStore,
     if which is None: return np.arange(n)
     if isinstance(which, str): return Split.of(self, split, need=()).rows(which)
     x = np.atleast_1d(np.asarray(which))
-    if x.dtype == bool and len(x) != n: raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
     if not len(x): return np.arange(0)
-    if x.dtype.kind not in 'biu': raise TypeError(f"rows: found {x.dtype}, expected numbers of recordings, bools, or the name of a side")
-    if x.dtype != bool: [self._row(i) for i in x]
-    return np.arange(n)[x]
+    if x.dtype.kind not in 'biu':
+        raise TypeError(f"rows: found {x.dtype}, expected numbers of recordings, bools, or the name of a side")
+    if x.dtype != bool: return np.array([self._row(i) for i in x])
+    if len(x) == n: return np.flatnonzero(x)
+    raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
