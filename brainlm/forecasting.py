@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from .metrics import bootstrap, paired_difference, score
+from .plots import figure, named, plot_curves, plot_series
 from .recordings import RecordingStore, Split
 from .scaling import RobustScaler
 
@@ -111,8 +112,13 @@ def forecast_stats(
     return stats
 
 # %% ../nbs/31_forecasting.ipynb #09259eb1
+def _networks_known(parcellation, atlas):
+    "Does the parcellation say in which network a parcel is?"
+    return atlas in parcellation.table and bool(parcellation.network_names(atlas))
+
 def _network_of(parcellation, atlas):
     "Network of each parcel, 'none' where it has none"
+    if not _networks_known(parcellation, atlas): return np.full(len(parcellation), 'none')
     names = parcellation.networks(atlas)
     return np.where(names=='', 'none', names)
 
@@ -179,43 +185,49 @@ def plot_horizons(
     below:float=-.1, # the axis ends here: persistence falls far below
     band=(), # models that get an interval
     ax=None, # matplotlib axes
-): # matplotlib axes
+):  # matplotlib axes
     "R² by step ahead, a line for each model"
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    if ax is None: ax = plt.subplots(figsize=(8, 3.6), layout='constrained', dpi=80)[1]
-    r2 = score(stats, ('model','step'))['r2'].unstack(); styles = ['-','--',':']
-    for i,(model,line) in enumerate(r2.iterrows()):
-        c = sns.color_palette('colorblind')[i%10]; ax.plot(line.index, line, styles[i//10%3], marker='.', color=c, label=model, lw=1.4)
-        if model in band: b = bootstrap(stats[stats['model']==model], by='step'); ax.fill_between(b.index, b['low'], b['high'], color=c, alpha=.2, lw=0)
-    ax.axhline(0, color='.6', lw=.8, zorder=0); ax.set_ylim(bottom=below); ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel='frames ahead' + (f' ({tr_s:g} s each)' if tr_s else ''), ylabel='R²'); ax.set_title(f"{title + ', ' if title else ''}{stats['subject'].nunique()} subjects", fontsize=10)
-    ax.legend(frameon=False, fontsize=7.5, loc='center left', bbox_to_anchor=(1, .5))
+    r2 = score(stats, ('model','step'))['r2'].unstack('model')
+    bands = {m: bootstrap(stats[stats['model']==m], by='step') for m in band}
+    title = f"{title + ', ' if title else ''}{stats['subject'].nunique()} subjects"
+    across = 'frames ahead' + (f' ({tr_s:g} s each)' if tr_s else '')
+    ax = plot_curves(r2, bands, 'R²', title, across, line=0, most=r2.shape[1], ax=ax)
+    ax.set_ylim(bottom=below)
     return ax
 
 # %% ../nbs/31_forecasting.ipynb #431d07b9
+def _to_show(X, Y, parcellation, atlas, most=8):
+    "Titles and numbers of parcels to draw: one for each network, or those that vary the most"
+    spread = np.where(np.isnan(X).any(0) | np.isnan(Y).any(0), -1, X.std(0))
+    if not _networks_known(parcellation, atlas):
+        return {parcellation.names[q]: q for q in np.argsort(-spread)[:most] if spread[q]>=0}
+    net = parcellation.networks(atlas)
+    best = {n: np.where(net==n, spread, -1).argmax() for n in parcellation.network_names(atlas)}
+    return {f'{n}: {parcellation.names[q]}': q for n,q in best.items() if spread[q]>=0 and net[q]==n}
+
+# %% ../nbs/31_forecasting.ipynb #22932a29
 def plot_forecast(
-    X, Y, # [context, parcel] and [horizon, parcel] of one window
-    predictions:dict, # name → [horizon, parcel]
+    X, Y, predictions:dict, # one window: [context, parcel], [horizon, parcel]; name → [horizon, parcel]
     parcellation, # `Parcellation`
     tr_s:float=None, # seconds a frame; None: frames
     title:str='', # say here whether the data are real, semi-synthetic or simulated
     atlas:str='yeo7', shown:int=40, # networks; frames of the context to show
-): # matplotlib figure
+):  # matplotlib figure
     "Forecasts over the truth for the parcel of each network whose context varies the most"
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    names, net = parcellation.network_names(atlas), parcellation.networks(atlas)
-    fig, axs = plt.subplots(-(-len(names)//2), 2, figsize=(10, 1.6*-(-len(names)//2)), sharex=True, layout='constrained', dpi=80)
-    past, future = np.arange(-shown, 0)+1, np.arange(len(Y))+1; unit = tr_s or 1
-    for ax,n in zip(axs.flat, names):
-        q = np.where((net==n) & ~np.isnan(Y).any(0), X.std(0), -1).argmax()
-        ax.plot(np.r_[past, future]*unit, np.r_[X[-shown:,q], Y[:,q]], color='.4', lw=1, label='recorded')
-        for (k,p),c in zip(predictions.items(), sns.color_palette('colorblind')): ax.plot(np.r_[0, future]*unit, np.r_[X[-1,q], p[:,q]], color=c, lw=1.4, label=k)
-        ax.axvspan(0, future[-1]*unit, color='.93', zorder=0); ax.set_title(f'{n}: {parcellation.names[q]}', fontsize=9); ax.set_ylabel('BOLD (IQR)', fontsize=8)
-    for ax in axs.flat[len(names):]: ax.axis('off')
-    for ax in axs.flat[max(0, len(names)-2):len(names)]: ax.tick_params(labelbottom=True); ax.set_xlabel('time (s)' if tr_s else 'frames')
-    axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc='center'); fig.suptitle(title, fontsize=10)
+    parcels, unit = _to_show(X, Y, parcellation, atlas), tr_s or 1
+    fig, axs = figure(-(-len(parcels)//2), 2, (10, 1.7*-(-len(parcels)//2)), title, sharex=True, squeeze=False)
+    past = min(shown, len(X))
+    t = np.arange(1-past, len(Y)+1)*unit
+    for ax,(name,q) in zip(axs.flat, parcels.items()):
+        said = {k: np.r_[np.full(past-1, np.nan), X[-1,q], p[:,q]] for k,p in predictions.items()}
+        plot_series(t, np.r_[X[-past:,q], Y[:,q]], said, [(0, t[-1])], ax)
+        named(ax, name, '', 'BOLD (IQR)')
+    for i,ax in enumerate(axs.flat):
+        if i>=len(parcels): ax.axis('off')
+        if i<len(parcels)-2: continue
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel('time (s)' if tr_s else 'frames', fontsize=9)
+    axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), frameon=False, loc='center')
     return fig
 
 # %% ../nbs/31_forecasting.ipynb #8842e5e8
