@@ -92,12 +92,14 @@ class Words(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag in empty: return
         a = dict(attrs)
-        hidden = tag in ('details','script','style','nav','math') or 'cell' in (a.get('class') or '').split()
+        classes = set((a.get('class') or '').split())
+        hidden = tag in ('details','script','style','nav','math') or bool(classes & {'cell','source-link','chapter-links'})
         self.tags.append((tag, hidden))
         if 'data-anchor-id' in a: self.sections.append([a['data-anchor-id'], '', ''])
 
     def handle_endtag(self, tag):
         while self.tags and self.tags.pop()[0]!=tag: pass
+        if tag in ('td','th','p','li','pre','div'): self.sections[-1][2] += ' '
 
     def handle_data(self, data):
         if any(hidden for _,hidden in self.tags): return
@@ -107,7 +109,7 @@ class Words(HTMLParser):
 def search_index(out):
     "Write what the search reads: as JSON, and as a script for pages that are read from disk"
     found = []
-    for f in sorted(out.glob('*.html')):
+    for f in sorted(set(out.glob('*.html'))-{out/'api.html', out/'gallery.html'}):     # which repeat the chapters
         html = f.read_text(encoding='utf-8')
         title = unescape(re.search(r'<title>(.*?)</title>', html, re.S)[1]).split(' – ')[0]
         for anchor,*words in Words(html).sections:
