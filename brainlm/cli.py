@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 import brainlm
-from . import __version__
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _whole(s):
@@ -308,7 +307,7 @@ _more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an erro
 def _parser():
     "The parser of the command line"
     p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
-    p.add_argument('--version', action='version', version=f'brainlm {__version__}')
+    p.add_argument('--version', action='version', version=f'brainlm {brainlm.__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for command in (_demo_parser, _preprocess_parser, _qc_parser, _pretrain_parser): command(sub)
     for name,place in _registered().items(): _analysis_parser(sub, name, *place)

@@ -107,3 +107,28 @@ def test_readme_says_what_exists():
 def test_sidebar_lists_every_notebook():
     listed = re.findall(r'[\w-]+\.ipynb', (root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))
     assert listed==['index.ipynb', *(nb.name for nb in notebooks if nb.stem!='index')], 'the order is that of the numbers'
+
+# Lines: ruff, and three counts that may only fall
+
+def test_ruff_finds_nothing(): command('ruff', 'check', '--no-cache', root)
+
+@pytest.fixture(scope='module')
+def house():
+    "The script that measures, as a module"
+    spec = importlib.util.spec_from_file_location('house', root/'tools'/'house.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def test_lines_only_get_better(house):
+    kept,now = json.loads((root/house.kept).read_text(encoding='utf-8')),house.ratchet()
+    worst = ', '.join(f'{nb} {sum(n)}' for nb,n in list(house.by_room().items())[:5])
+    rose = [f'{k}: found {now[k]}, expected at most {v}' for k,v in kept.items() if now[k]>v]
+    assert not rose, f"{'; '.join(rose)}; most are in {worst} (`python tools/house.py --only rooms` counts all)"
+    fell = [f'{k}: {v} before, {now[k]} now' for k,v in kept.items() if now[k]<v]
+    if fell: warnings.warn(f"{'; '.join(fell)}: keep it with `python tools/house.py --lower`", stacklevel=1)
+
+def test_the_measure_itself(house):
+    assert house.joined('a = 1; b = 2\nif a: b = 3\nx = "; y"\nfor o in x: a; b\n')=={1, 4}
+    long = '#| export\n'+'x = 1\n\n'*21
+    assert house.too_long(long) and not house.too_long('#| long: a table\n'+long) and house.length(long)==21

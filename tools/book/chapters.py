@@ -2,7 +2,9 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
 import yaml
+
 from brainlm._nbdev import repository
 
 def join(o): return ''.join(o) if isinstance(o, list) else o

@@ -1,8 +1,12 @@
 "Pictures become files that load when they come into sight, and a gallery that leads to the cells that made them"
-import base64, re, struct
+import base64
+import re
+import struct
 from dataclasses import dataclass
 from html import escape, unescape
+
 from smalldocs.notebook import cell_options
+
 from .chapters import join
 
 inside = re.compile(r'<img ([^>]*)src="data:image/png;base64,([^"]+)"[^>]*>') # a picture in a page that a cell shows

@@ -2,6 +2,7 @@
 import re
 from html import escape
 from itertools import groupby
+
 from smalldocs.highlight import highlight
 
 def source_page(py):
