@@ -110,8 +110,6 @@ def test_sidebar_lists_every_notebook():
 
 # Lines: ruff, and three counts that may only fall
 
-def test_ruff_finds_nothing(): command('ruff', 'check', '--no-cache', root)
-
 @pytest.fixture(scope='module')
 def house():
     "The script that measures, as a module"

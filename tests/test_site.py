@@ -1,17 +1,26 @@
 "The site, built as readers get it: what must be on a page, where links lead, and what a browser makes of it"
-import ast, base64, json, os, re, shutil, subprocess, sys
+import ast
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
+
 import pytest
 
 root = Path(__file__).resolve().parents[1]
 notebooks = sorted((root/'nbs').glob('[!_.]*.ipynb'))
 chapters = [nb for nb in notebooks if nb.stem!='index']
 sys.path.insert(0, str(root/'tools'))
-from book import chapters as book, finish, pictures     # noqa: E402
+from book import chapters as book  # noqa: E402
+from book import finish
 
 def cells(nb): return json.loads(nb.read_text(encoding='utf-8'))['cells']
 def source(c): return ''.join(c['source'])

@@ -1,7 +1,9 @@
 "What is done to the rendered pages: formulas, first uses of terms, numbers that stay together"
-import json, re
+import json
+import re
 from html import unescape
 from html.parser import HTMLParser
+
 from latex2mathml.converter import convert
 
 closed = {'a','code','pre','script','style','summary','svg','math','button','h1','h2','h3','h4','h5','h6','title'}
