@@ -7,8 +7,9 @@ from brainlm.stats import *
 
 
 # %% ../nbs/08_stats.ipynb #713091eb
+import numpy as np
+import pandas as pd
 import pytest
-import numpy as np, pandas as pd
 
 
 # %% ../nbs/08_stats.ipynb #22a5f036
