@@ -28,6 +28,7 @@ from scipy.special import ndtr
 from scipy.stats import beta, betabinom, gamma, norm
 
 from .atlas import Parcellation, load_parcellation, network_atlases
+from .basics import write_whole
 from .recordings import Recording, RecordingStore
 
 # %% ../nbs/05_simulation.ipynb #06b75ed9
@@ -70,7 +71,9 @@ def parcel_set(
     "The parcels that an effect may touch; none where the atlas has no such parcel"
     net,(x,y,z) = words.removeprefix('frontal '),parcellation.xyz_mm.T
     m = parcellation.networks('yeo7')==net
-    if net=='Limbic': m |= (parcellation.table['structure'].to_numpy(str)=='subcortex') & (cdist(np.c_[np.abs(x),y,z], _medial_temporal).min(1)<12)
+    if net=='Limbic':
+        near = cdist(np.c_[np.abs(x),y,z], _medial_temporal).min(1)<12
+        m |= (parcellation.table['structure'].to_numpy(str)=='subcortex') & near
     return m & (y>=10) & ~((z<-20) & (np.abs(x)>25)) if net!=words else m # The temporal poles reach as far forward
 
 # %% ../nbs/05_simulation.ipynb #542df85c
@@ -103,7 +106,8 @@ def structural_connectome(
     side = np.isin(b, _sensory)
     w = np.exp(-cdist(parcellation.xyz_mm, parcellation.xyz_mm)/d.range_mm) + d.floor
     w += d.network*(b[:,None]==b) + d.system*(side[:,None]==side)
-    limbic,front = parcel_set(parcellation, 'Limbic'),np.any([parcel_set(parcellation, f'frontal {n}') for n in _control], 0)
+    limbic = parcel_set(parcellation, 'Limbic')
+    front = np.any([parcel_set(parcellation, f'frontal {n}') for n in _control], 0)
     w += d.tract*(np.outer(limbic, front) | np.outer(front, limbic))
     np.fill_diagonal(w, 0)
     i,j = mirror_pairs(parcellation)
@@ -113,14 +117,16 @@ def structural_connectome(
 # %% ../nbs/05_simulation.ipynb #b31f0dfd
 def _check_connectome(w, p):
     "A float copy with zero diagonal; ValueError says what is wrong"
-    w = np.array(w, dtype=float)
-    if w.shape!=(len(p), len(p)): raise ValueError(f"connectome: found shape {w.shape}, expected ({len(p)}, {len(p)}) for parcellation {p.name}")
-    bad = int((~np.isfinite(w)).sum())
-    if bad: raise ValueError(f"connectome: found {bad} values that are NaN or infinite, expected finite weights")
-    if (w<0).any(): raise ValueError(f"connectome: found {int((w<0).sum())} negative weights, expected weights of at least 0")
-    if not np.allclose(w, w.T): raise ValueError("connectome: it is not symmetric, expected the same weight in both directions")
+    w,n = np.array(w, dtype=float),len(p)
+    def wrong(found): return ValueError(f"connectome: {found}")
+    if w.shape!=(n, n): raise wrong(f"found shape {w.shape}, expected ({n}, {n}) for parcellation {p.name}")
+    bad,below = int((~np.isfinite(w)).sum()),int((w<0).sum())
+    if bad: raise wrong(f"found {bad} values that are NaN or infinite, expected finite weights")
+    if below: raise wrong(f"found {below} negative weights, expected weights of at least 0")
+    if not np.allclose(w, w.T): raise wrong("it is not symmetric, expected the same weight in both directions")
     np.fill_diagonal(w, 0)
-    if (alone := (w.sum(1)==0).nonzero()[0]).size: raise ValueError(f"connectome: parcel {p.names[alone[0]]} has no link to any other")
+    alone = (w.sum(1)==0).nonzero()[0]
+    if alone.size: raise wrong(f"parcel {p.names[alone[0]]} has no link to any other")
     return w
 
 # %% ../nbs/05_simulation.ipynb #f5791eac
@@ -133,18 +139,26 @@ class Effect:
     links:tuple=() # (set, set, sign): links that the mechanism makes stronger (1) or weaker (-1)
     gain:float=0. # Change of their log weights per sd of the mechanism
 
+# %% ../nbs/05_simulation.ipynb #faa11f57
 _copula = 'correlation of label and mechanism'
 _segregation = tuple((a, b, -1 if a==b else 1) for a,b in combinations_with_replacement(network_atlases['yeo7'], 2))
+def _limbic_front(network, sign): return (('Limbic', f'frontal {network}', sign),)
+
 EFFECTS = {
-    'age': Effect(.7, _copula, 'networks lose segregation: weaker links within, stronger links between them', _segregation, .07),
+    'age': Effect(.7, _copula, 'networks lose segregation: weaker links within, stronger links between them',
+                  _segregation, .07),
     'sex': Effect(.7, _copula, 'women: stronger links in Default, weaker in Somatomotor',
                   (('Default','Default',1),('Somatomotor','Somatomotor',-1)), .1),
     'neuroticism': Effect(.7, _copula, 'stronger links within Limbic', (('Limbic','Limbic',1),), .35),
-    'pcl5': Effect(.7, _copula, 'weaker links of Limbic and frontal Frontoparietal', (('Limbic','frontal Frontoparietal',-1),), 1.2),
-    'gad7': Effect(.7, _copula, 'stronger links of Limbic and frontal Ventral Attention', (('Limbic','frontal Ventral Attention',1),), 1.6),
-    'phq9': Effect(.7, _copula, 'stronger links of Limbic and frontal Default', (('Limbic','frontal Default',1),), 1.2),
-    'motion': Effect(.4, 'correlation of age and mean framewise displacement', 'older people move more; movement leaves artefacts'),
-    'site': Effect(.2, 'sd between sites of log noise, log gain and offset (in parcel sd)', 'scanners differ in noise, gain and offset'),
+    'pcl5': Effect(.7, _copula, 'weaker links of Limbic and frontal Frontoparietal',
+                   _limbic_front('Frontoparietal', -1), 1.2),
+    'gad7': Effect(.7, _copula, 'stronger links of Limbic and frontal Ventral Attention',
+                   _limbic_front('Ventral Attention', 1), 1.6),
+    'phq9': Effect(.7, _copula, 'stronger links of Limbic and frontal Default', _limbic_front('Default', 1), 1.2),
+    'motion': Effect(.4, 'correlation of age and mean framewise displacement',
+                     'older people move more; movement leaves artefacts'),
+    'site': Effect(.2, 'sd between sites of log noise, log gain and offset (in parcel sd)',
+                   'scanners differ in noise, gain and offset'),
     'visual_task': Effect(.8, 'height of the response in sd of the parcel',
                           'a second run with blocks of visual stimulation', (('Visual','Visual',1),)),
 }
@@ -167,18 +181,21 @@ def link_pattern(
 def _sizes(effects, p):
     "Size of every effect, 0 where it is off; ValueError names the effect"
     if effects is None: effects = {n:e.size for n,e in EFFECTS.items()}
-    if not isinstance(effects, dict): raise TypeError(f"effects: found {type(effects).__name__}, expected a dict of name → size, or None for all")
+    if not isinstance(effects, dict):
+        raise TypeError(f"effects: found {type(effects).__name__}, expected a dict of name → size, or None for all")
     for n,s in effects.items():
         if n not in EFFECTS: raise ValueError(f"effects: unknown effect {n!r}, expected some of {list(EFFECTS)}")
         if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<=s<=1:
             raise ValueError(f"effects: size of {n!r} is {s!r}, expected a number from 0 to 1")
         if s and EFFECTS[n].links and not link_pattern(p, n).any():
-            need = sorted({o for a,b,_ in EFFECTS[n].links for o in (a, b)})
-            raise ValueError(f"effects: {n!r} acts on {', '.join(need)} (yeo7), but parcellation {p.name} has no such parcels; name the other effects instead")
+            need = ', '.join(sorted({o for a,b,_ in EFFECTS[n].links for o in (a, b)}))
+            raise ValueError(f"effects: {n!r} acts on {need} (yeo7), but parcellation {p.name} has no such parcels; "
+                             "name the other effects instead")
     return {n:float(effects.get(n, 0)) for n in EFFECTS}
 
 # %% ../nbs/05_simulation.ipynb #1d7c3fe8
-_scores = {'neuroticism': (12, 4.1, 3.2), 'pcl5': (80, 9., 11.), 'gad7': (21, 2.1, 3.3), 'phq9': (27, 2.7, 3.7)} # Maximum, mean, sd
+# Maximum, mean, sd
+_scores = dict(neuroticism=(12, 4.1, 3.2), pcl5=(80, 9., 11.), gad7=(21, 2.1, 3.3), phq9=(27, 2.7, 3.7))
 _distress = np.array([.43, .7, .7, .7]) # Share of variance that the scores have in common
 
 def _cumulative(top, mean, sd):
@@ -230,33 +247,13 @@ def simulate_people(
     return pd.DataFrame([{**c, **{f'mechanism_{n}':o for n,o in zip(_traits, m)}} for c,m in rows], names)
 
 # %% ../nbs/05_simulation.ipynb #5377948a
-class Brain:
-    "A connectome, and the maps that all subjects of a cohort share"
-    def __init__(self,
-        parcellation:Parcellation,
-        connectome=None, # [parcel, parcel] weights; None: `structural_connectome`
-        dynamics:Dynamics=Dynamics(),
-        gain_scale:dict=None, # Trait → factor on the gain of its mechanism; None: 1 for all
-    ):
-        p,d = parcellation,_check_dynamics(dynamics)
-        self.parcellation,self.dynamics,xyz = p,d,p.xyz_mm.astype(float)
-        self.links = structural_connectome(p, d) if connectome is None else _check_connectome(connectome, p)
-        self.gains = {n:EFFECTS[n].gain*(gain_scale or {}).get(n, 1.) for n in _traits}
-        self.patterns = np.stack([g*link_pattern(p, n) for n,g in self.gains.items()]).astype('float32')
-        self.visual = parcel_set(p, 'Visual')
-        self.vascular = 1+.5*np.isin(_blocks(p), _sensory[:2])
-        self.breathing,self.pulse = 1+xyz[:,2]/60,np.exp(-np.abs(xyz[:,0])/20)
-        out = xyz-xyz.mean(0); out /= np.linalg.norm(out, axis=1, keepdims=True)+1e-9
-        self.moves = np.c_[out, np.cross(xyz, out)].T # [6, parcel]: mm outwards per mm and radian of head movement
-        self.smooth = _root(np.exp(-cdist(xyz, xyz)/d.smooth_mm))
-        size = np.random.default_rng(424).standard_normal((2, len(p)))
-        self.amplitude,self.sd = d.amplitude_sd*size[0],d.bold_sd*np.exp(.3*size[1])
-
 def _check_dynamics(d):
     "The same; ValueError names the constant"
     left = 1-d.neural-d.vascular-d.breathing-d.pulse-d.smooth
-    for ok,what in ((0<=d.coupling<1, f'coupling is {d.coupling}, expected 0 to below 1, where the network gets unstable'),
-                    (d.tau_s>0, f'tau_s is {d.tau_s}, expected seconds above 0'), (left>0, f'the shares of variance leave {left:.2f} for white noise, expected more than 0')):
+    unstable = 'where the network gets unstable'
+    for ok,what in ((0<=d.coupling<1, f'coupling is {d.coupling}, expected 0 to below 1, {unstable}'),
+                    (d.tau_s>0, f'tau_s is {d.tau_s}, expected seconds above 0'),
+                    (left>0, f'the shares of variance leave {left:.2f} for white noise, expected more than 0')):
         if not ok: raise ValueError(f'dynamics: {what}')
     return d
 
@@ -265,8 +262,36 @@ def _root(k):
     lam,v = np.linalg.eigh(k)
     return ((v*np.sqrt(lam.clip(0)))@v.T).astype('float32')
 
+def _moves(xyz):
+    "[6, parcel]: how far parcels at `xyz` [parcel, 3] come outwards, in mm for a mm and for a radian of head movement"
+    out = xyz-xyz.mean(0)
+    out /= np.linalg.norm(out, axis=1, keepdims=True)+1e-9
+    return np.c_[out, np.cross(xyz, out)].T
+
+# %% ../nbs/05_simulation.ipynb #252506cb
+class Brain:
+    "A connectome, and the maps that all subjects of a cohort share"
+    def __init__(self,
+        parcellation:Parcellation,
+        connectome=None, # [parcel, parcel] weights; None: `structural_connectome`
+        dynamics:Dynamics=Dynamics(),
+        gain_scale:dict=None, # Trait → factor on the gain of its mechanism; None: 1 for all
+    ):
+        p,d,xyz = parcellation,_check_dynamics(dynamics),parcellation.xyz_mm.astype(float)
+        self.parcellation,self.dynamics = p,d
+        self.links = structural_connectome(p, d) if connectome is None else _check_connectome(connectome, p)
+        self.gains = {n:EFFECTS[n].gain*(gain_scale or {}).get(n, 1.) for n in _traits}
+        self.patterns = np.stack([g*link_pattern(p, n) for n,g in self.gains.items()]).astype('float32')
+        self.visual,self.moves = parcel_set(p, 'Visual'),_moves(xyz)
+        self.vascular = 1+.5*np.isin(_blocks(p), _sensory[:2])
+        self.breathing,self.pulse = 1+xyz[:,2]/60,np.exp(-np.abs(xyz[:,0])/20)
+        self.smooth = _root(np.exp(-cdist(xyz, xyz)/d.smooth_mm))
+        size = np.random.default_rng(424).standard_normal((2, len(p)))
+        self.amplitude,self.sd = d.amplitude_sd*size[0],d.bold_sd*np.exp(.3*size[1])
+
 # %% ../nbs/05_simulation.ipynb #98896464
-Network = namedtuple('Network', 'eigenvalues modes amplitude hrf_delay_s') # One subject's: [parcel], at most 1; [parcel, parcel]; [parcel]; seconds
+# One subject's network: [parcel], at most 1; [parcel, parcel]; [parcel]; seconds
+Network = namedtuple('Network', 'eigenvalues modes amplitude hrf_delay_s')
 
 @patch
 def couple(self:Brain,
@@ -308,6 +333,7 @@ def haemodynamic_response(
     h = gamma.pdf(t, delay_s)-gamma.pdf(t, delay_s+10)/6
     return h/h.sum()
 
+# %% ../nbs/05_simulation.ipynb #2e024989
 @patch
 def neural_bold(self:Brain,
     rng, # NumPy generator
@@ -346,9 +372,13 @@ def head_motion(
 def physiology(self:Brain, rng, tr_s:float, n_time:int)->np.ndarray: # [time, parcel]
     "Vascular waves, breathing and heart beat, in parcel standard deviations"
     d = self.dynamics
-    def beat(hz, sd): return np.sqrt(2)*np.sin(2*np.pi*(np.cumsum(hz+sd*_ar1(rng, n_time, 20, tr_s)[:,0])*tr_s+rng.random()))[:,None]
+    def beat(hz, sd):
+        turns = np.cumsum(hz+sd*_ar1(rng, n_time, 20, tr_s)[:,0])*tr_s
+        return np.sqrt(2)*np.sin(2*np.pi*(turns+rng.random()))[:,None]
     slow = _ar1(rng, n_time, d.vascular_s, tr_s)*np.exp(.4*rng.standard_normal())
-    return np.sqrt(d.vascular)*slow*self.vascular + np.sqrt(d.breathing)*beat(.28, .03)*self.breathing + np.sqrt(d.pulse)*beat(1.1, .06)*self.pulse
+    x = np.sqrt(d.vascular)*slow*self.vascular
+    x = x + np.sqrt(d.breathing)*beat(.28, .03)*self.breathing
+    return x + np.sqrt(d.pulse)*beat(1.1, .06)*self.pulse
 
 @patch
 def noise(self:Brain, rng, n_time:int)->np.ndarray: # [time, parcel]
@@ -364,6 +394,7 @@ def task_design(tr_s:float, n_time:int)->tuple: # onsets in s, block length in s
     t = np.arange(n_time)*tr_s
     return np.arange(20., t[-1], 40.), 20., (t%40>=20).astype('float32')
 
+# %% ../nbs/05_simulation.ipynb #16a93db9
 @patch
 def run(self:Brain,
     rng, # NumPy generator
@@ -376,7 +407,8 @@ def run(self:Brain,
     "BOLD of one run of one person"
     d = self.dynamics
     move = head_motion(rng, n_time, tr_s, mean_fd)
-    x = np.sqrt(d.neural)*self.neural_bold(rng, net, tr_s, n_time) + self.physiology(rng, tr_s, n_time) + noise*self.noise(rng, n_time)
+    x = np.sqrt(d.neural)*self.neural_bold(rng, net, tr_s, n_time)
+    x = x + self.physiology(rng, tr_s, n_time) + noise*self.noise(rng, n_time)
     x /= np.sqrt(d.neural*net.amplitude**2+1-d.neural) # A parcel keeps its variance, whatever share of it is neural
     x += d.motion_sd_mm*move@self.moves - d.motion_drop_mm*framewise_displacement(move)[:,None]
     if task:
@@ -410,66 +442,81 @@ _truth,_coupling = 'truth.json','coupling.npy'
 def _planted(name, size, p, gains):
     e = EFFECTS[name]
     touched = link_pattern(p, name).any(0) if e.links else np.ones(len(p), bool)
-    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links], gain=gains.get(name, e.gain),
-                parcels=[n for n,t in zip(p.names, touched) if t])
+    return dict(size=size, unit=e.unit, mechanism=e.mechanism, links=[list(o) for o in e.links],
+                gain=gains.get(name, e.gain), parcels=[n for n,t in zip(p.names, touched, strict=True) if t])
 
 def _describe(brain, tr_s, n_time, seed, sizes, n_sites):
     "The truth about a cohort, as JSON can hold it"
     p,(onsets,length,_) = brain.parcellation,task_design(tr_s, n_time)
     task = dict(onsets_s=onsets.tolist(), duration_s=length) if sizes['visual_task'] else None
-    return dict(version=1, provenance='simulated', parcellation=p.name, tr_s=tr_s, n_time=n_time, seed=seed, n_sites=n_sites,
-                effects={n:_planted(n, s, p, brain.gains) for n,s in sizes.items() if s}, visual_task=task, dynamics=asdict(brain.dynamics))
+    planted = {n:_planted(n, s, p, brain.gains) for n,s in sizes.items() if s}
+    return dict(version=1, provenance='simulated', parcellation=p.name, tr_s=tr_s, n_time=n_time, seed=seed,
+                n_sites=n_sites, effects=planted, visual_task=task, dynamics=asdict(brain.dynamics))
 
 def _npy(x):
-    buf = BytesIO(); np.save(buf, np.asarray(x, 'float32'), allow_pickle=False); return buf.getvalue()
+    buf = BytesIO()
+    np.save(buf, np.asarray(x, 'float32'), allow_pickle=False)
+    return buf.getvalue()
 
 # %% ../nbs/05_simulation.ipynb #81582a95
 def planted_truth(
     store, # `RecordingStore` of a simulated cohort
-)->dict: # `truth.json`, with `coupling` [parcel, parcel] and `people`, a row for each subject with labels and mechanisms
+)->dict: # `truth.json`, with `coupling` [parcel, parcel] and `people`, a row a subject with labels and mechanisms
     "What was planted; ValueError if the store holds no truth"
     try: truth,w = json.loads(store.get_file(_truth)),np.load(BytesIO(store.get_file(_coupling)), allow_pickle=False)
-    except FileNotFoundError: raise ValueError(f"{store.url} holds no {_truth} and {_coupling}: it was not made by simulate_cohort") from None
+    except FileNotFoundError:
+        found = f"{store.url} holds no {_truth} and {_coupling}"
+        raise ValueError(f"{found}: it was not made by simulate_cohort") from None
     sizes = {n:o['size'] for n,o in truth['effects'].items()}
     k = [int(s[3:])-1 for s in dict.fromkeys(store.table['subject'])]
     people = simulate_people(max(k, default=-1)+1, sizes, truth['n_sites'], truth['seed'])
     return {**truth, 'coupling':w, 'people':people.iloc[k]}
 
 # %% ../nbs/05_simulation.ipynb #0315bb96
+def _begin_cohort(store, brain, truth):
+    if len(store):
+        raise ValueError(f"{store.url} holds {len(store)} recordings and no {_truth}: it is not a simulated cohort, "
+                         "choose another place") from None
+    store.put_file(_coupling, _npy(brain.links))
+    store.put_file(_truth, json.dumps(truth, indent=1).encode())
+    return store
+
 def _open_cohort(url, brain, truth):
     "The store of this cohort, new or begun; ValueError if it holds something else"
     store = RecordingStore.create(url, brain.parcellation, exist_ok=True)
     try: old = planted_truth(store)
-    except ValueError:
-        if len(store):
-            raise ValueError(f"{store.url} holds {len(store)} recordings and no {_truth}: it is not a simulated cohort, choose another place") from None
-        store.put_file(_coupling, _npy(brain.links)); store.put_file(_truth, json.dumps(truth, indent=1).encode())
-        return store
+    except ValueError: return _begin_cohort(store, brain, truth)
     bad = [k for k,v in json.loads(json.dumps(truth)).items() if old.get(k)!=v]
     if not np.array_equal(old['coupling'], np.float32(brain.links)): bad.append('connectome')
-    if bad:
-        raise ValueError(f"{store.url} holds a cohort with another {' and '.join(bad)}; call with the same arguments to go on, or choose another place")
-    return store
+    if not bad: return store
+    raise ValueError(f"{store.url} holds a cohort with another {' and '.join(bad)}; call with the same arguments "
+                     "to go on, or choose another place")
 
 # %% ../nbs/05_simulation.ipynb #b27a38d3
 def _check_scale(gain_scale, sizes):
     "The same; ValueError names the effect"
-    if not (gain_scale is None or isinstance(gain_scale, dict)): raise TypeError(f"gain_scale: found {type(gain_scale).__name__}, expected a dict of name → factor, or None for 1")
+    if not (gain_scale is None or isinstance(gain_scale, dict)):
+        found = type(gain_scale).__name__
+        raise TypeError(f"gain_scale: found {found}, expected a dict of name → factor, or None for 1")
     for n,s in (gain_scale or {}).items():
         if n not in _traits or not sizes[n]:
-            raise ValueError(f"gain_scale: {n!r} is no trait that is planted here, expected some of {[o for o in _traits if sizes[o]]}")
+            planted = [o for o in _traits if sizes[o]]
+            raise ValueError(f"gain_scale: {n!r} is no trait that is planted here, expected some of {planted}")
         if isinstance(s, bool) or not isinstance(s, (int, float)) or not 0<s<np.inf:
             raise ValueError(f"gain_scale: factor of {n!r} is {s!r}, expected a number above 0")
     return gain_scale
 
+# %% ../nbs/05_simulation.ipynb #3bbf6231
 def _check_run(n_subjects, tr_s, n_time, seed, n_sites):
-    for name,v,least in (('n_subjects', n_subjects, 1), ('n_time', n_time, 2), ('seed', seed, 0), ('n_sites', n_sites, 1)):
+    counts = [('n_subjects', n_subjects, 1), ('n_time', n_time, 2), ('seed', seed, 0), ('n_sites', n_sites, 1)]
+    for name,v,least in counts:
         if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v<least:
             raise ValueError(f"{name}: found {v!r}, expected a whole number of at least {least}")
     if isinstance(tr_s, bool) or not isinstance(tr_s, (int, float)) or not .1<=tr_s<=5:
         raise ValueError(f"tr_s: found {tr_s!r}, expected seconds from 0.1 to 5")
-    if n_time*tr_s<60:
-        raise ValueError(f"n_time: {n_time} time points at {tr_s:g} s last {n_time*tr_s:.0f} s, expected at least 60 s (one task block and its response)")
+    if n_time*tr_s>=60: return
+    raise ValueError(f"n_time: {n_time} time points at {tr_s:g} s last {n_time*tr_s:.0f} s, expected at least 60 s "
+                     "(one task block and its response)")
 
 # %% ../nbs/05_simulation.ipynb #e58544c2
 def simulate_cohort(
@@ -480,23 +527,29 @@ def simulate_cohort(
     n_time:int=490, # Time points of a run
     seed:int=0,
     effects:dict=None, # Name → size; None: all of `EFFECTS` at default sizes, {}: the null cohort
-    gain_scale:dict=None, # Planted trait → factor on the gain of its mechanism, whose correlation with the label stays; None: 1
+    gain_scale:dict=None, # Planted trait → factor on the gain of its mechanism; None: 1
     connectome=None, # [parcel, parcel] weights; None: `structural_connectome`
     n_sites:int=3,
     dynamics:Dynamics=Dynamics(),
     progress=None, # Function that wraps the list of batches, for example `fastprogress.progress_bar`
 )->RecordingStore:
-    "Stream simulated subjects into a store, 16 to a commit. Subjects that are there already are not made again. ValueError names the argument."
+    """Stream simulated subjects into a store, 16 to a commit.
+
+    Subjects that are there already are not made again. ValueError names the argument."""
     _check_run(n_subjects, tr_s, n_time, seed, n_sites)
     p = parcellation if isinstance(parcellation, Parcellation) else load_parcellation(parcellation)
-    sizes = _sizes(effects, p); brain = Brain(p, connectome, dynamics, _check_scale(gain_scale, sizes))
+    sizes = _sizes(effects, p)
+    brain = Brain(p, connectome, dynamics, _check_scale(gain_scale, sizes))
     store = _open_cohort(url, brain, _describe(brain, tr_s, n_time, seed, sizes, n_sites))
     with store.writer() as w:
-        done = set(store.table['subject'])
-        batches = [[k for k in range(a, min(a+16, n_subjects)) if _name(k) not in done] for a in range(0, n_subjects, 16)]
-        for batch in (progress or iter)([b for b in batches if b]):
+        for batch in (progress or iter)(_batches(n_subjects, set(store.table['subject']))):
             w.extend(r for k in batch for r in _subject(brain, k, tr_s, n_time, seed, sizes, n_sites))
     return store
+
+def _batches(n, done, size=16):
+    "Numbers of the subjects that are not there yet, as one commit takes them"
+    batches = [[k for k in range(a, min(a+size, n)) if _name(k) not in done] for a in range(0, n, size)]
+    return [b for b in batches if b]
 
 # %% ../nbs/05_simulation.ipynb #7d9bed59
 def _load_labels(labels_img, p):
@@ -504,26 +557,32 @@ def _load_labels(labels_img, p):
     img = labels_img if hasattr(labels_img, 'affine') else nibabel.load(labels_img)
     lab = np.asarray(img.dataobj)
     if lab.ndim!=3: raise ValueError(f"labels_img: found {lab.ndim} dimensions, expected a label volume of 3")
-    if (lab<0).any() or (lab!=np.rint(lab)).any(): raise ValueError("labels_img: found values that are not whole numbers of at least 0")
+    if (lab<0).any() or (lab!=np.rint(lab)).any():
+        raise ValueError("labels_img: found values that are not whole numbers of at least 0")
     lab = lab.astype(int)
-    if (gone := [n for n,i in zip(p.names, p.ids) if not (lab==i).any()]):
-        raise ValueError(f"labels_img: no voxel for {len(gone)} parcels of {p.name}, first {gone[0]}")
+    gone = [n for n,i in zip(p.names, p.ids, strict=True) if not (lab==i).any()]
+    if gone: raise ValueError(f"labels_img: no voxel for {len(gone)} parcels of {p.name}, first {gone[0]}")
     return img, lab
 
 def _brain_mask(lab, lost):
     "Labelled voxels and one layer around them, without the lowest share `lost` (label → share) of some parcels"
     m = binary_dilation(lab>0)
     for i,share in lost.items():
-        v = np.argwhere(lab==i); v = v[np.argsort(v[:,2], kind='stable')]
+        v = np.argwhere(lab==i)
+        v = v[np.argsort(v[:,2], kind='stable')]
         m[tuple(v[:round(share*len(v))].T)] = False
     return m
 
+# %% ../nbs/05_simulation.ipynb #801eee79
 def _paint(rng, series, lab, mask, ids, baseline, noise):
     "Volumes [x, y, z, time], float32: baseline, the series of the voxel's parcel, and voxel noise"
-    column = np.full(lab.max()+1, -1); column[ids] = np.arange(len(ids))
+    column = np.full(lab.max()+1, -1)
+    column[ids] = np.arange(len(ids))
     k = column[lab[mask]]
-    sd = series.std(0); sd = np.where(k>=0, sd[k], np.median(sd[sd>0]))
-    v = baseline*(1+.05*rng.standard_normal(len(k))) + np.where(k>=0, series[:,k], 0) + noise*sd*rng.standard_normal((len(series), len(k)))
+    sd = series.std(0)
+    sd = np.where(k>=0, sd[k], np.median(sd[sd>0]))
+    v = baseline*(1+.05*rng.standard_normal(len(k))) + np.where(k>=0, series[:,k], 0)
+    v = v + noise*sd*rng.standard_normal((len(series), len(k)))
     vol = np.zeros((*lab.shape, len(series)), 'float32')
     vol[mask] = v.T
     return vol
@@ -534,7 +593,8 @@ _motion = ['trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z']
 def _expand(t):
     "Each column with its derivative, square and squared derivative"
     d = t.diff()
-    return pd.concat([t, d.add_suffix('_derivative1'), (t**2).add_suffix('_power2'), (d**2).add_suffix('_derivative1_power2')], axis=1)
+    parts = [t, d.add_suffix('_derivative1'), (t**2).add_suffix('_power2'), (d**2).add_suffix('_derivative1_power2')]
+    return pd.concat(parts, axis=1)
 
 def _sources(rng, n, tr_s, mean_fd):
     "What confounds are made of: head motion, tissue signals and slow cosines"
@@ -543,21 +603,32 @@ def _sources(rng, n, tr_s, mean_fd):
     for i in range(int(2*n*tr_s/128)): t[f'cosine{i:02d}'] = np.cos(np.pi*(i+1)*(np.arange(n)+.5)/n)*np.sqrt(2/n)
     return t
 
+# %% ../nbs/05_simulation.ipynb #867a92b2
+def _mixed(rng, t, k):
+    "`k` random mixtures [time, k] of the standardised columns of `t`"
+    z = (t-t.mean())/t.std()
+    return z.to_numpy()@rng.standard_normal((t.shape[1], k))
+
+def _compcor(i, mask):
+    "What fMRIPrep says of an aCompCor column"
+    return dict(Method='aCompCor', Mask=mask, Retained=True, SingularValue=10.-i, VarianceExplained=.1,
+                CumulativeVarianceExplained=.1*(i+1))
+
 def _components(rng, t):
     "aCompCor and AROMA columns, and the metadata that fMRIPrep keeps for aCompCor"
-    def mixed(cols, k): z = (t[cols]-t[cols].mean())/t[cols].std(); return z.to_numpy()@rng.standard_normal((len(cols), k))
     masks = ['combined']*2+['CSF','WM']
     names = [f'a_comp_cor_{i:02d}' for i in range(len(masks))]
-    x = np.c_[mixed(['csf','white_matter'], 2), t['csf'], t['white_matter']]
-    fact = lambda i,m: dict(Method='aCompCor', Mask=m, Retained=True, SingularValue=10.-i, VarianceExplained=.1, CumulativeVarianceExplained=.1*(i+1))
-    meta = {n:fact(i, m) for i,(n,m) in enumerate(zip(names, masks))}
-    return pd.DataFrame(np.c_[x, mixed(_motion, 2)], columns=[*names, 'aroma_motion_01', 'aroma_motion_02']), meta
+    x = np.c_[_mixed(rng, t[['csf','white_matter']], 2), t['csf'], t['white_matter']]
+    x = np.c_[x, _mixed(rng, t[_motion], 2)]
+    meta = {n:_compcor(i, m) for i,(n,m) in enumerate(zip(names, masks, strict=True))}
+    return pd.DataFrame(x, columns=[*names, 'aroma_motion_01', 'aroma_motion_02']), meta
 
+# %% ../nbs/05_simulation.ipynb #b156755c
 def _confounds(rng, t, voxels):
     "The table of confounds [time, name] and its metadata, for sources `t` and the voxels of the brain [voxel, time]"
     comps,meta = _components(rng, t)
-    tissue = t[['csf','white_matter']]*10 + 10_000
-    out = pd.concat([_expand(t[_motion]), _expand(tissue.assign(global_signal=voxels.mean(0))), t.filter(like='cosine'), comps], axis=1)
+    tissue = (t[['csf','white_matter']]*10 + 10_000).assign(global_signal=voxels.mean(0))
+    out = pd.concat([_expand(t[_motion]), _expand(tissue), t.filter(like='cosine'), comps], axis=1)
     out['framewise_displacement'] = np.r_[np.nan, framewise_displacement(t[_motion].to_numpy())[1:]]
     out['dvars'] = np.r_[np.nan, np.sqrt((np.diff(voxels, axis=1)**2).mean(0))]
     out['std_dvars'] = out['dvars']/out['dvars'].median()
@@ -573,33 +644,42 @@ def _stem(rec):
 
 def _save_image(path, vol, img, tr_s=None):
     out = nibabel.Nifti1Image(vol, img.affine)
-    out.set_sform(img.affine, 4); out.set_qform(img.affine, 4); out.header.set_xyzt_units('mm', 'sec')
+    out.set_sform(img.affine, 4)
+    out.set_qform(img.affine, 4)
+    out.header.set_xyzt_units('mm', 'sec')
     if tr_s: out.header.set_zooms((*out.header.get_zooms()[:3], tr_s))
     out.to_filename(path)
-
-def _write_json(path, d): path.write_text(json.dumps(d, indent=1)+'\n')
 
 # %% ../nbs/05_simulation.ipynb #be40f49c
 _space = 'space-MNI152NLin2009cAsym'
 
+def _added(rng, t, sd, confounds):
+    "What the sources `t` add to each parcel [time, parcel], in all and by motion, with `confounds` times its sd"
+    z,mix = (t-t.mean())/t.std(),rng.standard_normal((t.shape[1], len(sd)))
+    mix *= confounds*sd/np.sqrt((mix**2).sum(0))
+    return z.to_numpy()@mix, z[_motion].to_numpy()@mix[:6]
+
 def _write_run(folder, rec, img, lab, ids, lost, confounds, voxel_noise, baseline, aroma, rng):
     "The files of one run"
-    where,stem = _stem(rec); (folder/where).mkdir(parents=True, exist_ok=True); at = lambda s: folder/where/f'{stem}_{s}'
-    x,sd = np.nan_to_num(rec.bold),np.nan_to_num(rec.bold).std(0)
-    mask = _brain_mask(lab, {**lost, **{i:1. for i,m in zip(ids, rec.missing) if m}})
-    t = _sources(rng, rec.n_time, rec.tr_s, rec.covariates.get('mean_fd', .11))
-    z = (t-t.mean())/t.std(); mix = rng.standard_normal((t.shape[1], len(ids))); mix *= confounds*sd/np.sqrt((mix**2).sum(0))
-    added,moved = z.to_numpy()@mix, z[_motion].to_numpy()@mix[:6]
+    where,stem = _stem(rec)
+    (folder/where).mkdir(parents=True, exist_ok=True)
+    at = lambda s: folder/where/f'{stem}_{s}'
+    x = np.nan_to_num(rec.signal)
+    mask = _brain_mask(lab, {**lost, **{i:1. for i,m in zip(ids, rec.missing, strict=True) if m}})
+    t = _sources(rng, rec.n_time, rec.dt_s, rec.covariates.get('mean_fd', .11))
+    added,moved = _added(rng, t, x.std(0), confounds)
     key = rng.integers(2**63)
+    facts = dict(RepetitionTime=rec.dt_s, TaskName=rec.task or 'rest', SkullStripped=False,
+                 SpatialReference='MNI152NLin2009cAsym')
     for desc,series in {'preproc': x+added, **({'smoothAROMAnonaggr': x+added-moved} if aroma else {})}.items():
         vol = _paint(np.random.default_rng(key), series, lab, mask, ids, baseline, voxel_noise)
-        _save_image(at(f'{_space}_desc-{desc}_bold.nii.gz'), vol, img, rec.tr_s)
-        _write_json(at(f'{_space}_desc-{desc}_bold.json'), dict(RepetitionTime=rec.tr_s, TaskName=rec.task or 'rest', SkullStripped=False,
-                                                                SpatialReference='MNI152NLin2009cAsym'))
+        _save_image(at(f'{_space}_desc-{desc}_bold.nii.gz'), vol, img, rec.dt_s)
+        write_whole(at(f'{_space}_desc-{desc}_bold.json'), facts)
         if desc=='preproc': table,meta = _confounds(rng, t, vol[mask])
     _save_image(at(f'{_space}_desc-brain_mask.nii.gz'), mask.astype('uint8'), img)
-    table.to_csv(at('desc-confounds_timeseries.tsv'), sep='\t', index=False, na_rep='n/a', float_format='%.6f')
-    _write_json(at('desc-confounds_timeseries.json'), meta)
+    text = table.to_csv(sep='\t', index=False, na_rep='n/a', float_format='%.6f')
+    write_whole(at('desc-confounds_timeseries.tsv'), text)
+    write_whole(at('desc-confounds_timeseries.json'), meta)
 
 # %% ../nbs/05_simulation.ipynb #923bdb50
 def _check_paint(p, uncovered, **sizes):
@@ -616,6 +696,23 @@ def _participants(recs):
     t = pd.DataFrame([{'participant_id':_stem(r)[0].parts[0], **r.covariates} for r in recs])
     return t.drop_duplicates('participant_id')
 
+# %% ../nbs/05_simulation.ipynb #2e15bbc2
+def _of_first(recordings, n):
+    "Recordings in order, until a subject comes that is one too many"
+    people = set()
+    for i in range(len(recordings)):
+        r = recordings[i]
+        people.add(r.subject)
+        if len(people)>(n or np.inf): return
+        yield r
+
+def _describe_dataset(folder, recs):
+    made_by = dict(Name='fMRIPrep', Version='0+simulated',
+                   Description='Layout of fMRIPrep; written by brainlm.simulation, not by fMRIPrep')
+    write_whole(folder/'participants.tsv', _participants(recs).to_csv(sep='\t', index=False, na_rep='n/a'))
+    write_whole(folder/'dataset_description.json', dict(Name='Simulated recordings', BIDSVersion='1.8.0',
+                                                        DatasetType='derivative', GeneratedBy=[made_by]))
+
 # %% ../nbs/05_simulation.ipynb #d1bf995c
 def simulate_bids_derivatives(
     folder, # To make; must not exist or be empty
@@ -630,20 +727,18 @@ def simulate_bids_derivatives(
     aroma:bool=False, # Also write the images without the motion part (`desc-smoothAROMAnonaggr`)
     seed:int=0,
 )->Path: # The folder
-    "Write recordings as an fMRIPrep-like derivatives folder; ValueError names the argument, FileExistsError if the folder is not empty"
+    """Write recordings as an fMRIPrep-like derivatives folder.
+
+    ValueError names the argument, FileExistsError if the folder is not empty."""
     folder,p = Path(folder),parcellation or getattr(recordings, 'parcellation', None)
-    if p is None: raise ValueError("parcellation: not given, and the recordings are not a RecordingStore that would bring one")
+    if p is None:
+        raise ValueError("parcellation: not given, and the recordings are not a RecordingStore that would bring one")
     lost = _check_paint(p, uncovered or {}, confounds=confounds, voxel_noise=voxel_noise, baseline=baseline)
     img,lab = _load_labels(labels_img, p)
     if folder.exists() and any(folder.iterdir()): raise FileExistsError(f"{folder} is not empty")
-    people,done = [],[]
-    for i in range(len(recordings)):
-        r = recordings[i]
-        if r.subject not in people: people.append(r.subject)
-        if len(people)>(n_subjects or np.inf): break
-        _write_run(folder, r, img, lab, p.ids, lost, confounds, voxel_noise, baseline, aroma, np.random.default_rng([seed, i]))
-        done.append(r)
-    _participants(done).to_csv(folder/'participants.tsv', sep='\t', index=False, na_rep='n/a')
-    _write_json(folder/'dataset_description.json', dict(Name='Simulated recordings', BIDSVersion='1.8.0', DatasetType='derivative',
-        GeneratedBy=[dict(Name='fMRIPrep', Version='0+simulated', Description='Layout of fMRIPrep; written by brainlm.simulation, not by fMRIPrep')]))
+    done = list(_of_first(recordings, n_subjects))
+    for i,r in enumerate(done):
+        rng = np.random.default_rng([seed, i])
+        _write_run(folder, r, img, lab, p.ids, lost, confounds, voxel_noise, baseline, aroma, rng)
+    _describe_dataset(folder, done)
     return folder
