@@ -225,7 +225,8 @@ class Definitions(Processor):
         at = self.anchor(all_names[0])
         self.found += [dict(name=n, at=at, kind=kind, doc=doc.split('\n\n')[0]) for n in all_names]
         link = self.source(all_names[0])
-        parts = [f"### {' · '.join(all_names)} {{#{at} .definition}}",
+        title = ' · '.join(all_names).replace('_', r'\_')
+        parts = [f"### {title} {{#{at} .definition}}",
                  f'[source]({link}){{.source-link}}' if link else '',
                  f'```python\n{signature(src, node)}\n```', NbdevLookup().linkify(prose(doc))]
         if kind=='class': parts += [field_table(src, node), method_table(node)]
