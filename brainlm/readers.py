@@ -84,6 +84,7 @@ class Format:
     "One kind of file, for `formats`"
     words = '' # what it is, for people
     starts = () # its first bytes
+    ends = () # of its names, as `.edf`, where these are none of the usual ones
     labels = None # which label image of the atlas it needs: 'volume', 'dlabel' or none
     vague = False # is it asked after all others, because it knows a file by no certain mark?
     @classmethod
@@ -162,7 +163,11 @@ def stem(
     name # of a file, or its path
 )->str: # without the endings that say what kind of file it is
     "`sub-01.5_bold` of `sub-01.5_bold.nii.gz`"
-    return _ends.sub('', Path(name).name)
+    bare = Path(name).name
+    for end in _own_ends(): bare = bare.removesuffix(end)
+    return _ends.sub('', bare)
+
+def _own_ends(): return tuple(end for f in formats.values() for end in f.ends)
 
 # %% ../nbs/03_readers.ipynb #6cf91488
 def bids_parts(
@@ -1195,6 +1200,8 @@ def walk(
 _data = ('.nii','.nii.gz','.tsv','.csv','.txt','.dat','.1D','.npy','.npz','.h5','.hdf5','.mat','.gii','.HEAD','.mgz',
          '.mgh')
 
+def _known_ends(): return _data+_own_ends()
+
 _tables = ('.tsv','.csv','.txt','.1D')
 
 _no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|scans|motion|outliers|coordinates'
@@ -1241,7 +1248,7 @@ def why_no_series(
 )->str: # why it is no series; '' where it may be one; None where its kind never is
     "What a file is, where it is no series"
     n = path.name
-    if not n.endswith(_data): return None
+    if not n.endswith(_known_ends()): return None
     if 'Coordinates' in n: return 'is a table of coordinates'
     if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh')): return _why_no_image(path)
     return _why_no_table(path) if n.endswith(_tables) else ''
@@ -1506,4 +1513,4 @@ def nothing_found(
     there = [f'{Path(f.source.path).name} {f.reason}' for f in found]
     kinds = ', '.join(f.words for f in formats.values())
     said = f"{', '.join(map(str, inputs))}: no fMRI found; there was {some(there, 5) or 'nothing'}"
-    return f"{said}; looked for {kinds}, in files that end in {', '.join(_data)}"
+    return f"{said}; looked for {kinds}, in files that end in {', '.join(_known_ends())}"

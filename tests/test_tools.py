@@ -1,10 +1,14 @@
-"The measuring scripts run, at sizes that measure nothing"
+"The measuring scripts run, at sizes that measure nothing, and so does what CONTRIBUTING.md shows"
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-tools = Path(__file__).resolve().parents[1]/'tools'
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+tools = root/'tools'
 
 def run(script, *args):
     r = subprocess.run([sys.executable, str(tools/script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -50,3 +54,15 @@ def test_house(tmp_path):
     assert made.endswith('4 stops in 2 rooms, 1 times up: report.page > store.read > report.draw > store.read')
     out = run('house.py', '--only', 'lines', 'cells', 'names', 'walks')
     assert 'joined statements' in out and 'pretraining:pretrain_learner:store and what is made from it' in out
+
+# What CONTRIBUTING.md shows
+
+additions = re.findall(r'```python\n(.*?)```', (root/'CONTRIBUTING.md').read_text(encoding='utf-8'), re.S)
+
+@pytest.mark.parametrize('n', range(5))
+def test_an_addition(n):
+    "In a process of its own: what it registers stays there"
+    r = subprocess.run([sys.executable, '-c', additions[n]], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode==0, f'{additions[n]}\n{r.stderr[-3000:]}'
+    registered = re.search(r"@register\((\w+), '", additions[n])[1]
+    assert registered==['parcellations', 'forecasters', 'readouts', 'analyses', 'formats'][n]
