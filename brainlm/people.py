@@ -9,7 +9,6 @@ __all__ = ['reserved', 'People', 'read_people', 'match_ids', 'Matched', 'match_p
 import csv
 import io
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from .basics import some
+from .basics import some, tell
 from .recordings import RecordingStore
 
 # %% ../nbs/02a_people.ipynb #9091418a
@@ -258,7 +257,7 @@ def people_frame(
     own = [c for c in on[1:] if c not in t]
     if own==['session']: t.insert(0, 'session', p.session)
     t.insert(0, on[0], [names.get(s, s) for s in p.subject])
-    for note in p.notes: warnings.warn(f'{p.where}: {note}', stacklevel=3)
+    for note in p.notes: tell(f'{p.where}: {note}', 4)
     return t
 
 # %% ../nbs/02a_people.ipynb #80b0dc96
@@ -309,5 +308,5 @@ def annotate(self:RecordingStore,
         pq.write_table(_with_columns(pq.read_table(io.BytesIO(old)), got.table), buffer, compression='zstd')
         self.put_file('recordings.parquet', buffer.getvalue())
         self.refresh()
-    for note in got.notes: warnings.warn(f'{got.where}: {note}', stacklevel=2)
+    for note in got.notes: tell(f'{got.where}: {note}')
     return got

@@ -29,12 +29,12 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastcore.basics import patch
 
-from .basics import write_whole
+from .basics import tell, write_whole
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig
 from .recordings import RecordingStore, Split, side_names
 from .scaling import RobustScaler
-from .windows import RandomWindows, TiledWindows, window_dls
+from .windows import RandomWindows, TiledWindows, dt_words, window_dls
 
 # %% ../nbs/21_pretraining.ipynb #f7aa15ce
 @dataclass
@@ -325,6 +325,7 @@ def pretrain_learner(
     dls = window_dls(*sided_windows(store, scaler, split, t.seed, **size), t.batch_size, t.num_workers, t.device)
     model = _new_model(store, config, scaler, split, t.seed)
     data = data_card(store, split)
+    if words := dt_words(data['tr_s']): tell(f'{store.name}: {words}')
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))
     run = RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict()))
     return make_learner(dls, model, model_loss, run, t, [MaskTokens(t.mask_ratios, t.seed)])
