@@ -36,13 +36,13 @@ from nilearn.image import resample_img
 from scipy.sparse import csr_array
 
 from .atlas import Parcellation
-from .basics import Registry, optional, register, some
+from .basics import Registry, optional, printable, register, some
 from .people import match_people, read_people
 
 # %% ../nbs/03_readers.ipynb #2738fdd0
 class BadInput(ValueError):
     "A file that cannot become a recording: `file`, what was `found`, and the `remedy`"
-    def __init__(self, file, found, remedy): super().__init__(str(file), found, remedy)
+    def __init__(self, file, found, remedy): super().__init__(*map(printable, (file, found, remedy)))
     @property
     def file(self): return self.args[0]
     @property

@@ -7,6 +7,7 @@ from brainlm.preprocessing import *
 
 
 # %% ../nbs/03b_preprocessing.ipynb #3565554f
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from nilearn.maskers import NiftiLabelsMasker
 
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.readers import read_dense, read_volume
+from brainlm.readers import Atlas, read_dense, read_volume
 from brainlm.recordings import RecordingStore
 
 
@@ -267,3 +268,18 @@ def test_qc_puts_the_shaken_one_first(atlas, tmp_path):
     t = qc_table(preprocess(d, tmp_path/'s', atlas, tr_s=2).store)
     assert t['name'][0]=='sub-005 task-rest' and t.outlier.is_monotonic_decreasing and 'dvars_max' in t.why[0] and len(t)==8
     assert t.why[1:].eq('').all()
+
+
+# %% ../nbs/03b_preprocessing.ipynb #db5c506c
+def test_a_name_that_is_no_utf8(tmp_path):
+    "One such name is one failure, in words that can be printed; the rest goes on, and the report is written"
+    p = load_parcellation('aal2')
+    top = os.fsencode(tmp_path/'in')
+    os.mkdir(top)
+    for name in (b'sub-01_task-rest_timeseries.tsv', b'sub-0\xff_task-rest_timeseries.tsv'):
+        t = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 94)), columns=p.names)
+        with open(top+b'/'+name, 'wb') as f: f.write(t.to_csv(sep='\t', index=False).encode())
+    r = preprocess(tmp_path/'in', tmp_path/'s', Atlas(p), tr_s=2.)
+    assert r.added==1 and len(r.failures)==1
+    r.failures.to_string().encode()
+    assert r'sub-0\udcff' in r.failures.file.iloc[0] and r'sub-0\udcff' in r.store.get_file('failures.tsv').decode()
