@@ -101,6 +101,7 @@ def test_spins_keep_space_and_hemisphere():
     p = load_parcellation('aal2')
     s,left = spins(p, 50), p.xyz_mm[:,0]<0
     assert s.shape==(50,94) and (left[s]==left).all() and (s!=np.arange(94)).mean()>.8
+    assert (np.sort(s, 1)==np.arange(94)).all()                             # nothing is lost, nothing comes twice
     smooth = p.xyz_mm[:,1].astype(float)
     near = np.argsort(np.linalg.norm(p.xyz_mm[:,None]-p.xyz_mm, axis=-1), 1)[:,1]
     rough = lambda m: np.mean((m-m[near])**2)/m.var()
