@@ -8,33 +8,18 @@ __all__ = ['plot_quality', 'plot_carpet', 'stands_out', 'qc_page']
 # %% ../nbs/24_quality.ipynb #3c8a0857
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
-from . import __version__
 from .cleaning import dvars
-from .plots import plot_glass_brain
+from .plots import data_words, figure, letters, named, okabe_ito, plot_glass_brain
 from .preprocessing import qc_columns, qc_table
 from .recordings import RecordingStore
-from .report import figure_html, page, section, table_html, text
+from .report import Html, Page, figure_html, table_html
 
 # %% ../nbs/24_quality.ipynb #9f93ddd6
 _measures = dict(mean_fd_mm='mean FD (mm)', dvars_max='highest DVARS (robust SD)', dvars='mean DVARS (robust SD)',
                  tsnr='temporal SNR', n_scrubbed='scrubbed frames', n_missing='missing parcels')
-
-def plot_quality(
-    qc, # DataFrame from `qc_table`
-    title:str='', # say here whether the data are real, semi-synthetic or simulated
-): # matplotlib figure
-    "Each measure that differs between recordings: a dot a recording, the median a line; outliers orange, the three farthest named"
-    shown = [c for c in _measures if qc[c].nunique()>1]
-    fig, axes = plt.subplots(len(shown), 1, figsize=(8.5, .95*len(shown)+.35), squeeze=False, layout='constrained')
-    spread = np.random.default_rng(0).uniform(-.8, .8, len(qc))
-    for c,ax in zip(shown, axes[:,0]): _draw_measure(ax, qc, c, spread)
-    fig.suptitle(title, fontsize=10, x=.01, ha='left')
-    return fig
 
 def _out(qc, c): return qc['why'].str.contains(rf'\b{c} ').to_numpy()
 
@@ -42,131 +27,177 @@ def _short(c): return _measures[c].split(' (')[0]
 
 def _why(words): return re.sub('|'.join(_measures), lambda m: _short(m[0]), words)
 
+# %% ../nbs/24_quality.ipynb #623f9ea7
+def plot_quality(
+    qc, # DataFrame from `qc_table`
+    title:str='', # what is shown, and on which data
+):  # matplotlib figure
+    "Each measure that differs between recordings: a dot a recording, the median a line, the three farthest named"
+    shown = [c for c in _measures if qc[c].nunique()>1]
+    fig,axes = figure(len(shown), 1, (9, .95*len(shown)+.35), title, squeeze=False)
+    spread = np.random.default_rng(0).uniform(-.8, .8, len(qc))
+    for c,ax in zip(shown, axes[:,0]): _draw_measure(ax, qc, c, spread)
+    return fig
+
 # %% ../nbs/24_quality.ipynb #7bdfa231
 def _draw_measure(ax, qc, c, spread):
     "One measure: `spread` is where the dots lie up and down"
-    x, out, (blue,orange) = qc[c].to_numpy(), _out(qc, c), [sns.color_palette('colorblind')[i] for i in (0,3)]
+    x,out = qc[c].to_numpy(),_out(qc, c)
     ax.axvline(qc[c].median(), color='.6', lw=1, zorder=0)
-    ax.plot(x[~out], spread[~out], 'o', color=blue, ms=4, mew=0, alpha=.5)
+    ax.plot(x[~out], spread[~out], 'o', color=okabe_ito['blue'], ms=4, mew=0, alpha=.5)
     far = [i for i in (-qc_columns[c]*x).argsort(kind='stable') if out[i]]
     for k,i in enumerate(far):
         y = (.8,0,-.8)[k] if k<3 else spread[i]
-        ax.plot(x[i], y, 'D', color=orange, ms=4.5, mew=0, zorder=4)
-        if k<3: ax.annotate(qc['name'][i], (x[i], y), (-7*qc_columns[c], 0), textcoords='offset points', ha='right' if qc_columns[c]>0 else 'left', va='center', fontsize=7,
-                            bbox=dict(fc='w', ec='none', alpha=.7, pad=.5))
-    ax.set(yticks=[], ylim=(-1.2,1.2)); ax.set_xlabel(_measures[c], fontsize=8, labelpad=1); ax.tick_params(labelsize=7); sns.despine(ax=ax, left=True)
+        ax.plot(x[i], y, 'D', color=okabe_ito['vermilion'], ms=4.5, mew=0, zorder=4)
+        if k<3: _name(ax, qc['name'][i], (x[i], y), qc_columns[c])
+    ax.set(yticks=[], ylim=(-1.2,1.2), xlabel=_measures[c])
+    ax.spines['left'].set_visible(False)
     if c.startswith('n_'): ax.xaxis.get_major_locator().set_params(integer=True)
+
+def _name(ax, name, at, side):
+    "The name of an outlier, on the side where the others are"
+    box = dict(fc='w', ec='none', alpha=.7, pad=.5)
+    where = dict(xytext=(-7*side, 0), textcoords='offset points', va='center', ha='right' if side>0 else 'left')
+    ax.annotate(name, at, fontsize=letters, bbox=box, **where)
 
 # %% ../nbs/24_quality.ipynb #7848f2c1
 def plot_carpet(
     rec, # `Recording`
     parcellation, # `Parcellation`, to sort the parcels by network
-): # matplotlib figure
+):  # matplotlib figure
     "The carpet plot of a recording, and the DVARS of its frames above it"
-    fig, (top,ax) = plt.subplots(2, 1, figsize=(9.4,3.6), height_ratios=(1,3.6), sharex=True, layout='constrained')
-    rec.show(parcellation, ax=ax); [im] = ax.images
-    im.colorbar.remove(); fig.colorbar(im, ax=[top,ax], label='BOLD (z-score)', aspect=30, pad=.01)
-    d, fd = dvars(rec.bold), rec.covariates.get('mean_fd_mm')
-    top.plot(np.arange(1, rec.n_time)*rec.tr_s, d, color='.2',
-             lw=.7); top.set(ylabel='DVARS', ylim=(0,None)); sns.despine(ax=top)
-    top.set_title(f'{rec.name}, {rec.provenance} data: mean DVARS {d.mean():.2f}' + (f', mean FD {fd:.2f} mm' if fd is not None else ''), fontsize=9, loc='left')
+    fig,(top,ax) = figure(2, 1, (9.4,3.8), height_ratios=(1,3.6), sharex=True)
+    rec.show(parcellation, ax=ax)
+    [im] = ax.images
+    im.colorbar.remove()
+    fig.colorbar(im, ax=[top,ax], label='BOLD (z-score)', aspect=30, pad=.01)
+    d,fd = dvars(rec.signal),rec.covariates.get('mean_fd_mm')
+    top.plot(np.arange(1, rec.n_time)*rec.dt_s, d, color='.2', lw=.7)
+    top.set_ylim(0, None)
+    motion = '' if fd is None else f', mean FD {fd:.2f} mm'
+    named(top, f'{rec.name}, {rec.provenance} data: mean DVARS {d.mean():.2f}{motion}', '', 'DVARS')
     ax.set_title('')
-    for o in (top.yaxis, ax.yaxis, ax.xaxis): o.label.set_size(8)
-    for o in (top,ax): o.tick_params(labelsize=7)
     return fig
 
 # %% ../nbs/24_quality.ipynb #3f9f8416
 def stands_out(
-    qc # DataFrame from `qc_table`
+    qc, # DataFrame from `qc_table`
 )->str: # a sentence
     "How many recordings stand out, and by what"
-    n, bad = len(qc), int((qc['why']!='').sum())
+    n,bad = len(qc),int((qc['why']!='').sum())
     if n<3: return f"{n} recording{'s are' if n>1 else ' is'} too few to say which one stands out."
     if not bad: return f"None of the {n:,} recordings stands out: no robust z is above 3."
     by = ', '.join(f'{k:,} by {_short(c)}' for c in _measures if (k := _out(qc, c).sum()))
     return f"{bad:,} of {n:,} recordings stand{'s' if bad==1 else ''} out (a robust z above 3): {by}."
 
 # %% ../nbs/24_quality.ipynb #48984f6b
-def _about_measures(qc, title):
+_about = ('DVARS is the root mean square over parcels of the change from one frame to the next, each parcel in '
+          'units of its robust standard deviation: white noise has 1.41, a jump of the head more. Temporal SNR is '
+          'mean over standard deviation before cleaning, median over parcels. FD is the framewise displacement; '
+          'like the scrubbed frames it comes from the table of confounds.')
+
+def _about_measures(qc, title, page):
     "The measures: a figure, and those that no recording has, or that are the same in all"
-    none, same = [c for c in _measures if qc[c].isna().all()], [c for c in _measures if qc[c].nunique()==1]
-    parts = [text("DVARS is the root mean square over parcels of the change from one frame to the next, each parcel in units of its robust standard deviation: white noise has 1.41, a jump of the head more. "
-                  "Temporal SNR is mean over standard deviation before cleaning, median over parcels. FD is the framewise displacement; like the scrubbed frames it comes from the table of confounds.")]
-    if len(none)+len(same)<len(_measures):
-        parts.append(figure_html(plot_quality(qc, title), f'A dot is a recording, a grey line the median; orange: a robust z above 3 ({title}).'))
-    if same:
-        parts.append(text('The same wherever it is known: ' + ', '.join(f'{_measures[c]} {qc[c].dropna().iloc[0]:.3g}'
-                                                                        for c in same) + '.'))
-    if none: parts.append(text('Not known of any recording: ' + ', '.join(_measures[c] for c in none) + '.'))
-    return section('Measures', *parts)
+    none,same = [c for c in _measures if qc[c].isna().all()],[c for c in _measures if qc[c].nunique()==1]
+    alike = ', '.join(f'{_measures[c]} {qc[c].dropna().iloc[0]:.3g}' for c in same)
+    unknown = ', '.join(_measures[c] for c in none)
+    below = 'A dot is a recording, a grey line the median; orange: a robust z above 3'
+    differ = len(none)+len(same)<len(_measures)
+    fig = (plot_quality(qc, f'quality of {len(qc):,} recordings, {title}'), f'{below} ({title}).') if differ else None
+    page.add('Measures', _about, fig,
+             alike and f'The same wherever it is known: {alike}.',
+             unknown and f'Not known of any recording: {unknown}.')
 
 # %% ../nbs/24_quality.ipynb #ed8ecbb7
 def _quality_table(qc, title):
     "The rows of `qc_table`, for people"
     why = [', '.join(_short(c) for c in _measures if re.search(rf'\b{c} ', o)) for o in qc['why']]
-    t = pd.DataFrame({'robust z': ['above 99' if z>99 else f'{z:.1f}' for z in qc['outlier']], 'stands out by': why},
-                     qc.index)
+    far = ['above 99' if z>99 else f'{z:.1f}' for z in qc['outlier']]
+    t = pd.DataFrame({'robust z':far, 'stands out by':why}, qc.index)
     if qc['provenance'].nunique()>1: t['data'] = qc['provenance']
-    numbers = qc[[c for c in _measures
-                  if qc[c].notna().any()]].map('{:.4g}'.format).replace('nan', '').rename(columns=_short)
-    t = t.join(numbers).assign(frames=qc['n_time'])
-    return table_html(t.set_axis(qc['name']).rename_axis('recording'),
-                      f'{title}; the robust z is the largest of all measures.', '')
+    known = [c for c in _measures if qc[c].notna().any()]
+    t = t.join(qc[known].map('{:.4g}'.format).replace('nan', '').rename(columns=_short)).assign(frames=qc['n_time'])
+    below = f'{title}; the robust z is the largest of all measures.'
+    return table_html(t.set_axis(qc['name']).rename_axis('recording'), below, '')
 
-def _about_outliers(qc, show, title, most=1000):
+def _about_outliers(qc, show, title, page, most=1000):
     "The table, outliers first"
-    rest = '' if len(qc)<=show else f'<details><summary>{"All" if len(qc)<=most else f"The first {most:,}"} of {len(qc):,} recordings</summary>{_quality_table(qc[:most], title)}</details>'
-    return section('Outliers first', _quality_table(qc[:show], title), rest)
+    how_many = 'All' if len(qc)<=most else f'The first {most:,}'
+    rest = f'<summary>{how_many} of {len(qc):,} recordings</summary>'
+    more = Html(f'<details>{rest}{_quality_table(qc[:most], title)}</details>') if len(qc)>show else None
+    page.add('Outliers first', _quality_table(qc[:show], title), more)
 
 # %% ../nbs/24_quality.ipynb #10e7a5d1
 _steps = dict(motion_correction='motion correction', normalisation='normalisation to MNI space', filtering='filtering',
               ica_denoising='ICA denoising')
+_answers = ('found','done','missing','unknown')
 
-def _about_steps(store, title):
+def _about_steps(store, title, page):
     "What is known of the four steps that were taken before BrainLM was trained"
-    t = store.table.reindex(columns=[*_steps]).astype(object).fillna('unknown'); words = ['found','done','missing',
-                                                                                          'unknown']
-    n = pd.DataFrame({w: (t==w).sum() for w in words}).set_axis(_steps.values())
-    how = [text('Confounds regressed by brainlm preprocess: ' + ', '.join(f'{k} in {v:,}' for k,v in s.value_counts().items()) + '.')] if 'strategy' in store.table and len(s := store.table['strategy'].dropna()) else []
-    return section('The four steps of the paper', text("BrainLM was trained on recordings that had been corrected for motion, normalised, filtered and cleaned by ICA. Here is what this store knows of its own."),
-        table_html(n, f'{title}: number of recordings. found: the files say that it was done before; done: by brainlm preprocess; missing: the files come from a program that does not do it; unknown: nobody says.', ''), *how)
+    t = store.table.reindex(columns=[*_steps]).astype(object).fillna('unknown')
+    n = pd.DataFrame({w:(t==w).sum() for w in _answers}).set_axis(_steps.values())
+    s = store.table['strategy'].dropna() if 'strategy' in store.table else []
+    how = ', '.join(f'{k} in {v:,}' for k,v in s.value_counts().items()) if len(s) else ''
+    words = ('BrainLM was trained on recordings that had been corrected for motion, normalised, filtered and cleaned '
+             'by ICA. Here is what this store knows of its own.')
+    below = ('number of recordings. found: the files say that it was done before; done: by brainlm preprocess; '
+             'missing: the files come from a program that does not do it; unknown: nobody says.')
+    page.add('The four steps of the paper', words, (n, f'{title}: {below}', ''),
+             how and f'Confounds regressed by brainlm preprocess: {how}.')
 
 # %% ../nbs/24_quality.ipynb #452b9087
-def _about_missing(store, title, most=10):
-    "Which parcels are missing, in how many recordings"
-    p, some = store.parcellation, (store.table['n_missing']>0).to_numpy().nonzero()[0]
-    if not len(some): return section('Missing parcels', text('None: every recording has every parcel.'))
-    n = sum(np.isnan(store.read(i, 0, 1)[0]).astype(int)
-            for i in some); order = np.argsort(-n, kind='stable')[:min(most, (n>0).sum())]
-    rows = pd.DataFrame({'network': [p.networks()[j] or 'none' for j in order], 'recordings': n[order], 'share': [f'{n[j]/len(store):.1%}' for j in order]}, pd.Index([p.names[j] for j in order], name='parcel'))
-    fig = plot_glass_brain(np.where(n>0, 100*n/len(store), np.nan), p, f'{title}: missing parcels', 'recordings (%)',
-                           vmin=0).frame_axes.figure
-    return section('Missing parcels', text(f"{len(some):,} of {len(store):,} recordings lack a parcel or more; {(n>0).sum():,} of {len(p):,} parcels are missing somewhere. A missing parcel is masked in the model, not filled with zeros."),
-        figure_html(fig, f'Where parcels are missing, and in how many recordings; rings are parcels that all have ({title}).'),
-        table_html(rows, f'{title}: {"the parcels" if (n>0).sum()<=most else f"the {most} parcels"} missing most often.', ''))
+def _missing_table(store, n, most):
+    "The parcels that are missing most often, `n` times"
+    p,order = store.parcellation,np.argsort(-n, kind='stable')[:min(most, (n>0).sum())]
+    rows = dict(network=[p.networks()[j] or 'none' for j in order], recordings=n[order],
+                share=[f'{n[j]/len(store):.1%}' for j in order])
+    return pd.DataFrame(rows, pd.Index([p.names[j] for j in order], name='parcel'))
 
-def _about_carpets(store, qc, heading, words):
+def _about_missing(store, title, page, most=10):
+    "Which parcels are missing, in how many recordings"
+    p,some = store.parcellation,(store.table['n_missing']>0).to_numpy().nonzero()[0]
+    if not len(some): return page.add('Missing parcels', 'None: every recording has every parcel.')
+    n = sum(np.isnan(store.read(i, 0, 1)[0]).astype(int) for i in some)
+    lost = (n>0).sum()
+    share = np.where(n>0, 100*n/len(store), np.nan)
+    brain = plot_glass_brain(share, p, f'missing parcels, {title}', 'recordings (%)', vmin=0)
+    words = (f'{len(some):,} of {len(store):,} recordings lack a parcel or more; {lost:,} of {len(p):,} parcels are '
+             'missing somewhere. A missing parcel is masked in the model, not filled with zeros.')
+    below = 'Where parcels are missing, and in how many recordings; rings are parcels that all have'
+    which = 'the parcels' if lost<=most else f'the {most} parcels'
+    page.add('Missing parcels', words, (brain.frame_axes.figure, f'{below} ({title}).'),
+             (_missing_table(store, n, most), f'{title}: {which} missing most often.', ''))
+
+# %% ../nbs/24_quality.ipynb #a3e39564
+def _about_carpets(store, qc, heading, words, page):
     "Carpet plots of the recordings in the rows of `qc`"
     def one(o):
         why = f'stands out by {_why(o.why)}' if o.why else f'does not stand out (largest robust z {o.outlier:.1f})'
-        return figure_html(plot_carpet(store[o.recording], store.parcellation),
-                           f'{o.name}, {o.provenance} data: {why}.', 100, 128)
-    return section(heading, text(words), *(one(o) for o in qc.itertuples(index=False))) if len(qc) else ''
+        fig = plot_carpet(store[o.recording], store.parcellation)
+        return figure_html(fig, f'{o.name}, {o.provenance} data: {why}.', 100, 128)
+    if len(qc): page.add(heading, words, *(one(o) for o in qc.itertuples(index=False)))
 
 # %% ../nbs/24_quality.ipynb #a46c3e85
+_worst = ('A row is a parcel, z-scored over time and placed by Yeo-7 network; orange rows are missing. Vertical '
+          'stripes across all networks are seldom neural.')
+_usual = 'Nearest to the median of the largest robust z, for comparison.'
+
+# %% ../nbs/24_quality.ipynb #bc907089
 def qc_page(
     store:RecordingStore, # any
-    show:int=6 # recordings to show in full, worst first
+    show:int=6, # recordings to show in full, worst first
 )->str: # HTML
     "The quality of a store on one page, outliers first; ValueError if it is empty"
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
-    qc, title = qc_table(store), f"{'/'.join(store.attrs['provenance'])} data"
+    qc,title = qc_table(store),data_words(store)
     qc['provenance'] = store.table['provenance'].to_numpy()[qc['recording']]
     usual = (qc['outlier'][show:]-qc['outlier'].median()).abs().sort_values(kind='stable').index[:2]
-    facts = ' · '.join(f'{k} {v}' for k,v in store._facts().items())
-    return page(f'Quality of {store.name}', text(f'{facts} · brainlm {__version__}', 'sub'),
-        f'<div class="verdict">{text(stands_out(qc))}{text("Nothing was removed: whether an outlier is a bad recording is for you to say.")}</div>',
-        _about_measures(qc, title), _about_outliers(qc, show,
-                                                    title), _about_steps(store, title), _about_missing(store, title),
-        _about_carpets(store, qc[:show], 'Carpet plots, worst first', 'A row is a parcel, z-scored over time and placed by Yeo-7 network; orange rows are missing. Vertical stripes across all networks are seldom neural.'),
-        _about_carpets(store, qc.loc[usual], 'Two usual ones' if len(usual)>1 else 'A usual one', 'Nearest to the median of the largest robust z, for comparison.'))
+    page = Page(f'Quality of {store.name}', *(f'{k} {v}' for k,v in store._facts().items()))
+    page.verdict(stands_out(qc), 'Nothing was removed: whether an outlier is a bad recording is for you to say.')
+    _about_measures(qc, title, page)
+    _about_outliers(qc, show, title, page)
+    _about_steps(store, title, page)
+    _about_missing(store, title, page)
+    _about_carpets(store, qc[:show], 'Carpet plots, worst first', _worst, page)
+    _about_carpets(store, qc.loc[usual], 'Two usual ones' if len(usual)>1 else 'A usual one', _usual, page)
+    return str(page)
