@@ -46,7 +46,10 @@ def lines(folder=root):
     "How long the exported lines are"
     texts = modules(folder)
     code = [l for t in texts.values() for l in t.splitlines() if is_code(l)]
+    statements = sum(isinstance(n, ast.stmt) for t in texts.values() for n in ast.walk(ast.parse(t)))
     return {'code lines': len(code),
+            'characters': sum(len(l.strip()) for l in code),
+            'statements': statements,
             'over 120 characters': sum(len(l)>120 for l in code),
             'over 140 characters': sum(len(l)>140 for l in code),
             'longest': max(map(len, code)),
