@@ -1,6 +1,7 @@
 "The site, built as readers get it: what must be on a page, where links lead, and what a browser makes of it"
 import ast
 import base64
+import io
 import json
 import os
 import re
@@ -20,7 +21,9 @@ notebooks = sorted((root/'nbs').glob('[!_.]*.ipynb'))
 chapters = [nb for nb in notebooks if nb.stem!='index']
 sys.path.insert(0, str(root/'tools'))
 from book import chapters as book  # noqa: E402
-from book import finish
+from book import finish, pictures
+
+from brainlm import _nbdev
 
 def cells(nb): return json.loads(nb.read_text(encoding='utf-8'))['cells']
 def source(c): return ''.join(c['source'])
@@ -120,6 +123,42 @@ def exported(nb):
     lines = [o.rstrip() for src in exports(nb) for o in src.splitlines()]
     return [o for o in lines if o and not o.startswith('#|')]
 
+two = """
+limit = 3 # at most
+
+def _helper(x): return x
+
+@patch
+def grow(self:Tree,
+    by:int=1, # metres
+)->Tree: # itself
+    "Taller. ValueError below 0."
+    return self
+
+@dataclass
+class Tree:
+    "A tree"
+    height:float # metres
+    rings:list=field(default_factory=list) # one a year, `#1` first
+    def age(self):
+        "Years"
+        return len(self.rings)
+
+last = Tree
+"""
+
+def test_parts_of_a_cell():
+    parts = list(_nbdev.split_cell(two))
+    assert ''.join(two.split())==''.join(''.join(parts).split()), 'a line was lost'
+    assert len(parts)==2 and parts[1].endswith('last = Tree')
+    grow = next(o for o in ast.parse(parts[0]).body if _nbdev.is_shown(o))
+    assert _nbdev.names(grow)==['Tree.grow']
+    assert _nbdev.signature(parts[0], grow).endswith('by:int=1, # metres\n)->Tree: # itself')
+    tree = ast.parse(parts[1]).body[0]
+    rings = ('rings', 'list', 'list()', 'one a year, `#1` first')
+    assert list(_nbdev.fields(parts[1], tree))==[('height', 'float', '', 'metres'), rings]
+    assert list(_nbdev.methods(tree))==[('age', '()', 'Years')]
+
 @pytest.mark.parametrize('nb', chapters, ids=by_name)
 def test_every_exported_line_is_shown_in_order(page, nb):
     shown = iter([o.rstrip() for code in page.code for o in code.splitlines()])
@@ -142,6 +181,7 @@ def test_options_are_listed_with_their_comments(page, nb):
         assert comment.replace('`', '') in page.cells, f'{nb.name}: the comment of {name} is in no table: {comment}'
 
 def test_options_of_the_model_are_explained(site):
+    assert 'Recording.__repr__</h3>' in site[root/'_docs'/'recordings.html'].html
     nb = next(o for o in chapters if o.stem.endswith('_model'))
     assert len([o for o in options(nb) if o[1]])>=17
 
@@ -192,6 +232,15 @@ def test_glossary_explains_the_words_of_the_book(site):
     linked = {m for p in site.values() for m in re.findall(r'class="term" href="glossary.html#([\w-]+)"', p.html)}
     assert want <= linked, f'no chapter links {want-linked}'
 
+@pytest.mark.parametrize('nb', chapters, ids=by_name)
+def test_chapters_open_alike(page, nb):
+    "First what the reader will know, which data stand behind it, and how long it runs"
+    texts = [source(c) for c in cells(nb) if c['cell_type']=='markdown']
+    assert texts[0].startswith('# '), f'{nb.name}: the first text is its title'
+    parts = re.findall(r'^- \*\*(.+?)\*\* \S', texts[1], re.M)
+    assert parts==['You will know', 'Data', 'Time'], f'{nb.name}: found {parts} under the title'
+    assert '<div class="chapter-brief">' in page.html
+
 def test_links_follow_the_repository(tmp_path):
     folders = dict(nbs_path=root/'nbs', lib_path=root/'brainlm')
     cfg = SimpleNamespace(git_url='https://github.com/someone/thing', branch='main', **folders)
@@ -222,6 +271,11 @@ def test_pictures_are_files_loaded_late(site):
         assert 'src="data:' not in page.html, f'{f.name} holds a picture'
         for o in page.pictures: assert o.get('loading')=='lazy' and o.get('alt') and o['src'], f'{f.name}: {o}'
 
+def test_pictures_are_described(site):
+    "In words of their own: `#| fig-alt` in the cell, a list where it draws several"
+    bad = {o['src'] for p in each_page(site).values() for o in p.pictures if o['alt']==pictures.unsaid or len(o['alt'])<30}
+    assert not bad, f'pictures that say nothing to those who cannot see them: {sorted(bad)}'
+
 def test_pages_are_light(site):
     heavy = {f.name:f.stat().st_size for f in each_page(site) if f.stat().st_size>600_000}
     assert not heavy, f'pages of more than 600 kB: {heavy}'
@@ -238,6 +292,18 @@ def test_pictures_lose_no_colour(site):
     files = (root/'_docs'/'pictures').glob('*.png')
     bad = [f.name for f in files if base64.b64encode(f.read_bytes()).decode() not in text]
     assert not bad, f'not as they were saved: {bad}'
+
+def test_pictures_were_saved_whole():
+    """A picture of few colours loses half of a colour bar, unless its cell says that few are enough (`colours=`).
+
+    What slow cells have saved stays until they are run again."""
+    from PIL import Image
+    for nb in notebooks:
+        for c in cells(nb):
+            if c['cell_type']!='code' or re.search(r'^#\|\s*(slow|cuda)\b|colours=', source(c), re.M): continue
+            pngs = [''.join(o['data']['image/png']) for o in c['outputs'] if 'image/png' in o.get('data', {})]
+            modes = {Image.open(io.BytesIO(base64.b64decode(o))).mode for o in pngs}
+            assert 'P' not in modes, f'{nb.name}, cell {c["id"]}: the picture is quantised'
 
 # In a browser
 
