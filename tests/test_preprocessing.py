@@ -283,3 +283,247 @@ def test_a_name_that_is_no_utf8(tmp_path):
     assert r.added==1 and len(r.failures)==1
     r.failures.to_string().encode()
     assert r'sub-0\udcff' in r.failures.file.iloc[0] and r'sub-0\udcff' in r.store.get_file('failures.tsv').decode()
+
+
+# %% ../nbs/03b_preprocessing.ipynb #b0cb67fb
+def image(atlas, f, n_time=60, seed=0, **kw):
+    "An image in a folder that is made if need be"
+    f.parent.mkdir(parents=True, exist_ok=True)
+    return paint(series(n_time, seed), atlas, f, **kw)
+
+def taken(top, tmp_path, atlas, **kw):
+    "`preprocess`, with the law checked: every file is in one row, every row has an outcome, the counts add up"
+    got = preprocess(top, tmp_path/'store', atlas, progress=False, **kw)
+    t = got.intake
+    assert set(t.outcome)<={'added','there already','failed','passed over'} and t.file.is_unique
+    assert t.n_files.sum()==got.added+got.skipped+got.passed_over+len(got.failures)
+    assert all(t.reason[t.outcome.isin(['failed','passed over'])]) and not t.reason.str.contains('not foreseen').any() and not t.remedy.str.contains('not foreseen').any()
+    return got
+
+S = 'space-MNI152NLin6Asym_desc-preproc_bold.nii.gz'
+
+@pytest.mark.parametrize('hidden', ['.git/annex/objects/Xx', '.datalad/x', '.cache'])
+def test_hidden_folders_are_not_entered(atlas, tmp_path, hidden):
+    image(atlas, tmp_path/f'd/{hidden}/MD5E-s9--01.nii.gz'); image(atlas, tmp_path/f'd/sub-01/func/sub-01_task-rest_{S}')
+    got = taken(tmp_path/'d', tmp_path, atlas); assert got.store.table.subject.tolist()==['01'] and got.passed_over==0
+
+def test_links(atlas, tmp_path):
+    "Folders and files that are links count once, a circle ends, what leads nowhere is a failure with a remedy"
+    image(atlas, tmp_path/f'real/sub-01/func/sub-01_task-rest_{S}'); d = tmp_path/'d'; d.mkdir()
+    os.symlink(tmp_path/'real/sub-01', d/'sub-01'); os.symlink(d, d/'again')
+    one = image(atlas, tmp_path/'key.nii.gz', seed=2); (d/'sub-02/func').mkdir(parents=True); os.symlink(one, d/f'sub-02/func/sub-02_task-rest_{S}')
+    os.symlink('../../nowhere', d/f'sub-02/func/sub-02_task-nback_{S}')
+    (d/'sub-03/func').mkdir(parents=True); (d/f'sub-03/func/sub-03_task-rest_{S}').write_text('/annex/objects/MD5E-s1--a.nii.gz\n')
+    (d/f'sub-03/func/sub-03_task-nback_{S}').write_text('version https://git-lfs.github.com/spec/v1\n')
+    got = taken(d, tmp_path, atlas)
+    assert got.store.table.subject.tolist()==['01','02'] and len(got.failures)==3 and got.failures.remedy.str.contains('datalad get').all()
+
+@pytest.mark.parametrize('entity', ['proc','recording','chunk','feature','acq','ce','rec','dir','echo','mod','inv','filt'])
+def test_no_entity_is_dropped(atlas, tmp_path, entity):
+    for i in (1,2): image(atlas, tmp_path/f'd/sub-01/func/sub-01_task-rest_{entity}-{i}_{S}', seed=i)
+    got = taken(tmp_path/'d', tmp_path, atlas); assert got.added==2 and got.store.table.subject.nunique()==1
+
+@pytest.mark.parametrize('entity,values', [('space',('MNI152NLin6Asym','MNI152NLin2009cAsym')), ('res',('2','native')), ('desc',('preproc','smoothAROMAnonaggr')), ('part',('mag','phase'))])
+def test_what_differs_in_processing_is_one_recording(atlas, tmp_path, entity, values):
+    for i,v in enumerate(values): image(atlas, tmp_path/f"d/sub-01/func/sub-01_task-rest_{entity}-{v}_{S if entity=='part' else ('' if entity in ('space','desc') else 'space-MNI152NLin6Asym_')+'bold.nii.gz'}", seed=i)
+    got = taken(tmp_path/'d', tmp_path, atlas); t = got.intake[got.intake.outcome=='passed over']
+    assert got.added==1 and len(t)==1 and values[1] in t.file.iloc[0] and ('taken is' in t.reason.iloc[0] or 'phase' in t.reason.iloc[0])
+
+
+# %% ../nbs/03b_preprocessing.ipynb #7891792b
+@pytest.mark.parametrize('subject', ['SITE_001','SITE-001','A+B','01.5','SITE_A','abc_def_9','0051456'])
+def test_any_label_is_a_subject(atlas, tmp_path, subject):
+    for end in ('','x'): image(atlas, tmp_path/f'd/sub-{subject}{end}/func/sub-{subject}{end}_task-rest_{S}')
+    assert sorted(taken(tmp_path/'d', tmp_path, atlas).store.table.subject)==sorted([subject, subject+'x'])
+
+@pytest.mark.parametrize('path,subject,session,task,run', [
+    ('HCP/900001/MNINonLinear/Results/rfMRI_REST1_LR/rfMRI_REST1_LR_hp2000_clean.nii.gz', '900001', '', 'rest', '1 dir-LR'),
+    ('HCP/900001/MNINonLinear/Results/tfMRI_WM_RL/tfMRI_WM_RL_Atlas_MSMAll.dtseries.nii', '900001', '', 'wm', 'dir-RL'),
+    ('HCP/900001/MNINonLinear/Results/rfMRI_REST2_7T_AP/rfMRI_REST2_7T_AP_Atlas_1.6mm_hp2000_clean.dtseries.nii', '900001', '', 'rest', '2 acq-7T dir-AP'),
+    ('HCA6002236_V1_MR/MNINonLinear/Results/rfMRI_REST1_AP/rfMRI_REST1_AP_Atlas_hp0_clean.dtseries.nii', 'HCA6002236', 'V1', 'rest', '1 dir-AP'),
+    ('x/900002_rfMRI_REST1_RL_Atlas_MSMAll_hp2000_clean.dtseries.nii', '900002', '', 'rest', '1 dir-RL'),
+    ('x/900003/rfMRI_REST2_LR_Atlas.dtseries.nii', '900003', '', 'rest', '2 dir-LR'),
+    ('ukb/1234567/fMRI/rfMRI.ica/filtered_func_data_clean.nii.gz', '1234567', '', 'rest', ''),
+    ('ukb/1234567_20227_2_0/fMRI/rfMRI.ica/reg_standard/filtered_func_data_clean.nii.gz', '1234567', '2', 'rest', ''),
+    ('ukb/1234567_20249_3_0/fMRI/tfMRI.feat/filtered_func_data.nii.gz', '1234567', '3', 'task', ''),
+    ('1234567_31016_2_0.csv', '1234567', '2', 'rest', '')])
+def test_layouts_without_sub(path, subject, session, task, run):
+    assert [entities(path)[k] for k in ('subject','session','task','run')]==[subject, session, task, run]
+
+def test_two_data_sets_are_two_people(atlas, tmp_path):
+    "sub-01 twice; their derivatives belong to them; a store that held one of them before goes on"
+    for i,ds in enumerate(('ds-a','ds-b')):
+        (tmp_path/f'd/{ds}').mkdir(parents=True); (tmp_path/f'd/{ds}/dataset_description.json').write_text('{"Name": "x"}')
+        image(atlas, tmp_path/f'd/{ds}/derivatives/fmriprep/sub-01/func/sub-01_task-rest_{S}', seed=i)
+        (tmp_path/f'd/{ds}/derivatives/fmriprep/dataset_description.json').write_text('{"GeneratedBy": [{"Name": "other"}]}')
+        (tmp_path/f'd/{ds}/participants.tsv').write_text(f'participant_id\tage\nsub-01\t{30+i}\n')
+    assert taken(tmp_path/'d/ds-a', tmp_path, atlas).store.table.subject.tolist()==['01']
+    got = taken(tmp_path/'d', tmp_path, atlas); t = got.store.table
+    assert (got.added,got.skipped)==(1,1) and t.subject.tolist()==['01','ds-b-01'] and t.dataset.tolist()==['ds-a','ds-b'] and t.age.tolist()==[30,31]
+
+def test_one_data_set_with_two_programs(atlas, tmp_path):
+    "fMRIPrep and XCP-D of one data set: one person, one recording, and what was passed over says so"
+    for d,f in (('ds-fmriprep',S), ('ds-xcp_d','space-MNI152NLin6Asym_desc-denoised_bold.nii.gz')):
+        image(atlas, tmp_path/f'd/{d}/sub-01/func/sub-01_task-rest_{f}'); (tmp_path/f'd/{d}/dataset_description.json').write_text('{}')
+    got = taken(tmp_path/'d', tmp_path, atlas); assert got.added==1 and got.passed_over>=1 and got.store.table.subject.tolist()==['01']
+
+def test_names_that_say_nothing(atlas, tmp_path):
+    for i in (1,2): image(atlas, tmp_path/f'd/p{i}/rest.nii.gz', seed=i)
+    got = taken(tmp_path/'d', tmp_path, atlas)
+    assert len(got.failures)==2 and got.failures.remedy.str.contains('--subject-pattern').all()
+    got = taken(tmp_path/'d', tmp_path, atlas, subject_pattern='(p[0-9])/'); assert got.store.table.subject.tolist()==['p1','p2'] and got.store.table.run.tolist()==['rest','rest']
+    for bad in ('(', 'p1', '(?P<who>p.)'):
+        with pytest.raises(ValueError, match='subject_pattern'): taken(tmp_path/'d', tmp_path, atlas, subject_pattern=bad)
+    assert taken(tmp_path/'d', tmp_path, atlas, subject_pattern='(?P<subject>p2)/').failures.reason.str.contains('does not fit').all()
+
+
+# %% ../nbs/03b_preprocessing.ipynb #5d92364b
+def table_of_confounds(f, n=60):
+    g = np.random.default_rng(3); t = pd.DataFrame({c: g.normal(size=n) for c in ('csf','white_matter','trans_x','trans_y','trans_z','rot_x','rot_y','rot_z','cosine00')})
+    for c in list(t)[:8]: t[c+'_derivative1'] = t[c].diff(); t[c+'_power2'] = t[c]**2; t[c+'_derivative1_power2'] = t[c+'_derivative1']**2
+    f.parent.mkdir(parents=True, exist_ok=True); t.to_csv(f, sep='\t', index=False, na_rep='n/a'); f.with_suffix('.json').write_text('{}')
+
+@pytest.mark.parametrize('name', ['echo-1_','part-mag_','proc-a_',''])
+@pytest.mark.parametrize('table', ['desc-confounds_timeseries','desc-confounds_regressors'])
+def test_the_table_of_a_run_is_found(atlas, tmp_path, name, table):
+    f = image(atlas, tmp_path/f'd/sub-01/func/sub-01_ses-1_task-rest_run-1_{name}{S}'); table_of_confounds(f.parent/f'sub-01_ses-1_task-rest_run-1_{table}.tsv')
+    for other in ('task-nback_run-1','task-rest_run-2'): table_of_confounds(f.parent/f'sub-01_ses-1_{other}_desc-confounds_timeseries.tsv', 9)
+    assert Path(companions(f).confounds).name==f'sub-01_ses-1_task-rest_run-1_{table}.tsv'
+
+@pytest.mark.parametrize('why', ['neighbour','fmriprep','link','empty','words'])
+def test_not_found_is_not_none(atlas, tmp_path, why):
+    "Uncleaned never passes for cleaned: it is a failure, or --strategy none"
+    f = image(atlas, tmp_path/f'd/sub-01/func/sub-01_task-rest_{S}'); own = f.parent/'sub-01_task-rest_desc-confounds_timeseries.tsv'
+    if why=='neighbour': table_of_confounds(f.parent/'sub-01_task-nback_desc-confounds_timeseries.tsv')
+    if why=='fmriprep': (tmp_path/'d/dataset_description.json').write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
+    if why=='link': os.symlink('nowhere.tsv', own)
+    if why=='empty': own.write_text('')
+    if why=='words': own.write_text('hello\nworld\n')
+    got = taken(tmp_path/'d', tmp_path, atlas); assert got.added==0 and len(got.failures)==1
+    if why in ('neighbour','fmriprep'): assert taken(tmp_path/'d', tmp_path, atlas, strategy='none').store.table.strategy.tolist()==['none']
+
+def test_a_strategy_goes_on_without_columns_that_it_does_not_need(atlas, tmp_path):
+    f = image(atlas, tmp_path/f'd/sub-01/func/sub-01_task-rest_{S}'); own = f.parent/'sub-01_task-rest_desc-confounds_timeseries.tsv'; table_of_confounds(own)
+    t = pd.read_csv(own, sep='\t'); t.assign(odd='x').to_csv(own, sep='\t', index=False, na_rep='n/a')
+    assert taken(tmp_path/'d', tmp_path, atlas).store.table.strategy.tolist()==['simple']
+
+
+# %% ../nbs/03b_preprocessing.ipynb #9acf58d5
+@pytest.mark.parametrize('space,fine', [('MNI152NLin6Asym',1), ('MNI152NLin2009cAsym',1), ('MNI152',1), ('MNI',1), ('MNIInfant_cohort-1',0), ('MNIPediatricAsym_cohort-2',0), ('MNI305',0), ('MNIColin27',0),
+    ('MNI152NLin6AsymX',0), ('T1w',0), ('fsnative',0), ('UNCInfant',0), ('OASIS30ANTs',0), ('func',0)])
+def test_space_by_exact_name(atlas, tmp_path, space, fine):
+    f = image(atlas, tmp_path/f'sub-01_task-rest_space-{space}_desc-preproc_bold.nii.gz')
+    if fine: assert read_recording(f, atlas).n_time==60
+    else:
+        with pytest.raises(BadInput, match='is in the space'): read_recording(f, atlas)
+
+def cifti(x, f, vertices=300, flip=False, mm=2.):
+    "Six parcels on the cortex, six below it, listed on a grid that runs either way; and the labels for it"
+    from nibabel.cifti2 import BrainModelAxis as B
+    v = np.array([[i,j,0] for i in range(6) for j in range(4)]); a = np.diag([mm,mm,mm,1.]); a[:3,3] = -10,-4,0
+    if flip: v = np.c_[5-v[:,0], v[:,1:]]; a[0] = -mm,0,0,-10+5*mm
+    axis = B.from_surface(np.arange(120), vertices, 'CIFTI_STRUCTURE_CORTEX_LEFT')+B(['CIFTI_STRUCTURE_THALAMUS_LEFT']*24, v, np.full(24, -1), a, (6,4,1), {})
+    at = np.r_[np.repeat(np.arange(6), 20), np.repeat(np.arange(6,12), 4)]
+    if x is None: first,data = nib.cifti2.LabelAxis(['atlas'], [{i:('?', (0,0,0,1)) for i in range(13)}]),(at+1)[None].astype('float32')
+    else: first,data = nib.cifti2.SeriesAxis(0, 2., len(x)),x[:,at]
+    nib.save(nib.Cifti2Image(data, (first, axis)), f); return f
+
+@pytest.mark.parametrize('how,words', [({},''), (dict(flip=True),''), (dict(vertices=600),'600 vertices in cortex left, the labels 300'), (dict(mm=1.6),'voxels of 1.6 x 1.6 x 1.6 mm')])
+def test_nothing_is_matched_by_bare_number(atlas, tmp_path, how, words):
+    own = Atlas(atlas.parcellation, None, cifti(None, tmp_path/'l.dlabel.nii')); x = series(); f = cifti(x, tmp_path/'sub-1_bold.dtseries.nii', **how)
+    if not words: assert np.abs(read_recording(f, own).bold-x).max()<1e-3
+    else:
+        with pytest.raises(BadInput, match=words): read_recording(f, own)
+
+
+# %% ../nbs/03b_preprocessing.ipynb #4cb957a6
+X = np.round(series(40), 3)
+
+@pytest.mark.parametrize('sep', ['\t', ',', ';', ' '])
+@pytest.mark.parametrize('how', ['plain','comment','hash on names','two comments','trailing','row numbers','quoted','blank lines','no header','no header, comment','bom','utf-16','decimal comma','other order'])
+def test_text_however_it_is_written(atlas, tmp_path, sep, how):
+    if how in ('decimal comma',) and sep==',' or how=='trailing' and sep==' ': return
+    names,x = atlas.parcellation.names,X
+    if how=='other order': names,x = names[::-1],X[:,::-1]
+    head = sep.join(f'"{n}"' if how=='quoted' else n for n in names)+'\n'
+    rows = [sep.join(f'{v:.3f}' for v in r) for r in x]
+    if how=='trailing': rows = [r+sep for r in rows]
+    if how=='row numbers': rows = [f'{i}{sep}{r}' for i,r in enumerate(rows)]
+    if how=='decimal comma': rows = [r.replace('.', ',') for r in rows]
+    if how in ('comment','two comments','no header, comment'): head = '# made by tool 1.0\n'*(1+(how=='two comments'))+(head if 'no' not in how else '')
+    if how=='hash on names': head = '#'+head
+    if how=='blank lines': head = '\n'+head
+    if how=='no header': head = ''
+    f = tmp_path/'sub-1_timeseries.tsv'; f.write_bytes((head+'\n'.join(rows)+'\n').encode('utf-16' if how=='utf-16' else 'utf-8-sig' if how=='bom' else 'utf-8'))
+    r = read_recording(f, atlas, tr_s=2.); assert r.n_time==40 and np.abs(r.bold-X).max()<1e-2
+
+def test_columns_that_are_no_parcels(atlas, tmp_path):
+    t = pd.DataFrame(X, columns=atlas.parcellation.names).assign(GlobSig=1., WM_1=2.); t.to_csv(tmp_path/'sub-1_timeseries.tsv', sep='\t', index=False)
+    with pytest.raises(BadInput, match='GlobSig.*--skip-columns'): read_recording(tmp_path/'sub-1_timeseries.tsv', atlas, tr_s=2.)
+    assert np.allclose(read_recording(tmp_path/'sub-1_timeseries.tsv', atlas, tr_s=2., skip_columns=['GlobSig','WM*']).bold, X, atol=1e-3)
+
+def test_a_name_twice_alike_is_matched_by_order(atlas, tmp_path):
+    p = atlas.parcellation; twice = Atlas(type(p)('twice', p.table.assign(name=[*p.names[:11], p.names[0]])))
+    pd.DataFrame(X, columns=twice.parcellation.names).to_csv(tmp_path/'sub-1_timeseries.tsv', sep='\t', index=False)
+    assert np.allclose(read_recording(tmp_path/'sub-1_timeseries.tsv', twice, tr_s=2.).bold, X, atol=1e-3)
+
+
+# %% ../nbs/03b_preprocessing.ipynb #8df1bd7a
+def test_matlab(atlas, tmp_path):
+    import scipy.io
+    names = atlas.parcellation.names
+    scipy.io.savemat(tmp_path/'sub-1.mat', dict(ROISignals=X, TR=2.)); scipy.io.savemat(tmp_path/'sub-2.mat', dict(x=X.T, other=np.zeros(3)), do_compression=True)
+    cell = np.empty((1,12), object); cell[0,:] = [X[:,i:i+1] for i in range(11,-1,-1)]; word = np.empty((1,12), object); word[0,:] = names[::-1]
+    scipy.io.savemat(tmp_path/'sub-3.mat', dict(data=cell, names=word))
+    with h5py.File(tmp_path/'sub-4.mat', 'w', userblock_size=512) as h: h['ROISignals'] = X.T
+    with open(tmp_path/'sub-4.mat', 'r+b') as o: o.write(b'MATLAB 7.3 MAT-file, Platform: GLNXA64 HDF5 schema 1.00 .'.ljust(124)+b'\0\2IM')
+    for i in (1,2,3,4): assert np.allclose(read_recording(tmp_path/f'sub-{i}.mat', atlas, tr_s=None if i==1 else 2.).bold, X, atol=1e-3), i
+    got = taken(tmp_path, tmp_path/'out', atlas, tr_s=2.); assert got.added==4
+
+@pytest.mark.parametrize('v,words', [(np.array([2.]),''), (np.array([[2.]]),''), (2,''), ('2.0',''), ('2.0 s','TR is'), (np.array([2.,2.]),'TR is'), (0,'TR is'), (np.nan,'TR is'), (2000.,'milliseconds'), (2e6,'microseconds'),
+    (.002,'2 s under a wrong unit'), (30.,'expected 0.1 to 20'), (-2.,'expected 0.1')])
+def test_repetition_times(atlas, tmp_path, v, words):
+    with h5py.File(tmp_path/'sub-1.h5', 'w') as h: h['x'] = X; h.attrs['TR'] = v
+    if not words: assert read_recording(tmp_path/'sub-1.h5', atlas).tr_s==2
+    else:
+        with pytest.raises(BadInput, match=words): read_recording(tmp_path/'sub-1.h5', atlas)
+
+def test_kinds_of_signal_that_are_not_bold(atlas, tmp_path):
+    for part in ('phase','real','imag'):
+        with pytest.raises(BadInput, match=f'part-{part}'): read_recording(image(atlas, tmp_path/f'sub-01_task-rest_part-{part}_{S}'), atlas)
+
+
+# %% ../nbs/03b_preprocessing.ipynb #c4b751f9
+def test_tables_of_several_atlases(atlas, tmp_path):
+    "atlas- or seg-, ours first or last in the alphabet; where none is ours, all are failures"
+    for entity in ('atlas','seg'):
+        for own in ('Aaa','Zzz'):
+            d = tmp_path/f'{entity}{own}'; (d/'in').mkdir(parents=True)
+            for a,names in ((own, atlas.parcellation.names), ('Schaefer', [f'A{i}' for i in range(12)]), ('Tian', [f'B{i}' for i in range(12)])):
+                pd.DataFrame(X, columns=names).to_csv(d/f'in/sub-01_task-rest_space-MNI152NLin6Asym_{entity}-{a}_timeseries.tsv', sep='\t', index=False)
+            got = taken(d/'in', d, atlas, tr_s=2.); assert (got.added,got.passed_over,len(got.failures))==(1,2,0)
+            (d/f'in/sub-01_task-rest_space-MNI152NLin6Asym_{entity}-{own}_timeseries.tsv').unlink()
+            assert len(preprocess(d/'in', d/'new', atlas, tr_s=2., progress=False).failures)>=1
+
+def test_plan_and_manifest(atlas, tmp_path):
+    d = folder_of(3, tmp_path/'in'); (d/'README.txt').write_text('hello there\n'); (d/'x.json').write_text('{}')
+    t = plan(d, atlas, tr_s=2.)
+    assert t.outcome.value_counts().to_dict()=={'to read':3, 'passed over':2} and not (tmp_path/'store').exists() and t.dt_s[t.outcome=='to read'].eq(2.).all()
+    t.loc[t.file.str.contains('sub-000'), 'outcome'] = 'passed over'; t.loc[t.file.str.contains('sub-001'), ['subject','session','dt_s']] = 'anna','b',1.5
+    t = pd.concat([t[~t.file.str.contains('sub-002')], t.tail(1).assign(file=str(d/'gone.dat'), outcome='to read', n_files=1)]); t.to_csv(tmp_path/'m.tsv', sep='\t', index=False)
+    got = taken(d, tmp_path, atlas, tr_s=2., manifest=tmp_path/'m.tsv')
+    assert got.store.table[['subject','session','tr_s']].values.tolist()==[['anna','b',1.5]] and got.failures.reason.tolist()==['stands in the manifest and was not found']
+    assert (got.intake.reason=='is not in the manifest').sum()==1
+    t.assign(nonsense=1).to_csv(tmp_path/'m.tsv', sep='\t', index=False)
+    with pytest.raises(ValueError, match="'nonsense'"): taken(d, tmp_path, atlas, manifest=tmp_path/'m.tsv')
+
+def test_after_a_failed_start(atlas, tmp_path):
+    "A store that holds nothing is bound to no atlas; covariates do not stop what goes on"
+    d = folder_of(2, tmp_path/'in'); assert len(preprocess(d, tmp_path/'store', Atlas(load_parcellation('aal2')), tr_s=2., progress=False).failures)==2
+    assert taken(d, tmp_path, atlas, tr_s=2.).added==2
+    (tmp_path/'p.csv').write_text('subject,age\n000,30\n001,40\n'); RecordingStore(tmp_path/'store').annotate(tmp_path/'p.csv')
+    got = taken(d, tmp_path, atlas, tr_s=2.); assert (got.added,got.skipped)==(0,2) and got.store.table.age.tolist()==[30,40]
+
+def test_a_folder_with_nothing_says_what_was_there(atlas, tmp_path):
+    d = tmp_path/'in'; d.mkdir(); (d/'README.txt').write_text('hello\n'); image(atlas, d/'sub-01_T1w.nii.gz')
+    with pytest.raises(FileNotFoundError, match='README.txt is.*T1w'): taken(d, tmp_path, atlas)
