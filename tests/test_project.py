@@ -111,7 +111,8 @@ def test_sidebar_lists_every_notebook():
 # Lines: ruff, and three counts that may only fall
 
 def test_ruff_finds_nothing():
-    r = subprocess.run(['ruff', 'check', '--no-cache', '--output-format', 'concise', root], capture_output=True, text=True)
+    check = [sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format', 'concise', str(root)]
+    r = subprocess.run(check, capture_output=True, text=True)
     sort = "ruff check --config 'exclude=[]' --select I --fix nbs/NOTEBOOK"
     assert r.returncode==0, f'{r.stdout}{r.stderr}Mend it in the notebook; imports (I001) are sorted there by {sort}'
 
