@@ -32,6 +32,46 @@ def test_bca_agrees_with_scipy():
     np.testing.assert_allclose(mean_interval(v, method='bca', n_boot=20000), theirs, atol=.01)
 
 
+# %% ../nbs/08_stats.ipynb #6a7402e1
+def test_corrections_are_those_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+    p = np.random.default_rng(0).random(20)**2
+    for ours,name in ((holm, 'holm'), (fdr, 'fdr_bh')): np.testing.assert_allclose(ours(p), multipletests(p, method=name)[1])
+
+
+# %% ../nbs/08_stats.ipynb #acbb4d3f
+def test_verdicts_on_noise():
+    "Two models that are alike, a third that is too: of 300 families of two comparisons few say anything"
+    g,wrong = np.random.default_rng(0), 0
+    for _ in range(300):
+        d = g.normal(size=(2, 12))*g.gamma(2, size=12)                      # people differ in how hard they are
+        wrong += any(v.counts for v in verdicts(dict(enumerate(d)), 'mine', 'error', True))
+    assert wrong<=25                                                        # 5 % of 300 are 15; more than 25 come in 1 of 100 such tests
+
+def test_a_verdict_needs_both_and_enough_people():
+    d = np.r_[np.ones(9), -8.5]
+    one = verdicts(dict(a=d), 'm', 'R²')[0]
+    assert one.says=='open' and np.isfinite(one.least) and 'cannot be told apart' in str(one)
+    many = verdicts(dict.fromkeys('abcdefghij', np.arange(1., 9)), 'm', 'R²')
+    assert {v.says for v in many}=={'too few'} and all('too few' in str(v) for v in many) and many[0].p==2/2**8
+    sure = verdicts(dict(a=np.arange(1., 9)), 'm', 'error', True)[0]
+    assert sure.says=='worse' and 'is worse than a' in str(sure) and 'exact sign flips, 8 people' in str(sure)
+    with pytest.raises(ValueError, match='not finite'): verdicts(dict(a=[1, np.nan]), 'm', 'R²')
+
+def test_sign_flips_are_those_of_scipy():
+    from scipy.stats import permutation_test
+    d = np.random.default_rng(0).normal(.5, 1, 9)
+    theirs = permutation_test((d, np.zeros(9)), lambda a, b: np.mean(a-b), permutation_type='samples', n_resamples=np.inf)
+    assert np.isclose(sign_flip(d), theirs.pvalue)
+
+def test_what_could_have_been_found():
+    from statsmodels.stats.power import TTestIndPower, TTestPower
+    assert abs(detectable(30)-TTestPower().solve_power(nobs=30, alpha=.05, power=.8))<.01
+    two = TTestIndPower().solve_power(nobs1=30, ratio=2/3, alpha=.05/4, power=.8)
+    assert abs(detectable(30, family=4, other=20)-two)<.01
+    assert detectable(5)==np.inf and detectable(8, family=8)==np.inf
+
+
 # %% ../nbs/08_stats.ipynb #e1b95efd
 def test_design():
     c = pd.DataFrame(dict(fd=[1.,2,3,100], site=list('aabc'), sex=[True,False,True,False]))
