@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingStore', 'StoreLocked', 'StoreWriter',
-           'subject_split', 'Split', 'split_of']
+           'subject_split', 'same_signal', 'Split', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned',
+           'seen_by', 'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -14,6 +15,7 @@ import re
 import secrets
 import socket
 import struct
+import warnings
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import wraps
@@ -51,6 +53,8 @@ class Recording:
     provenance:str='real' # `real`, `semi-synthetic` or `simulated`
 
 # %% ../nbs/01_recordings.ipynb #dea31d7d
+def _name_of(key): return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), key) if v)
+
 @patch(as_prop=True)
 def n_time(self:Recording)->int: return len(self.signal)
 @patch(as_prop=True)
@@ -58,8 +62,7 @@ def missing(self:Recording)->np.ndarray: return np.isnan(self.signal).all(0) # b
 @patch(as_prop=True)
 def key(self:Recording)->tuple: return self.subject,self.session,self.task,self.run # No two in one store
 @patch(as_prop=True)
-def name(self:Recording)->str:
-    return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), self.key) if v)
+def name(self:Recording)->str: return _name_of(self.key)
 
 @patch
 def __repr__(self:Recording):
@@ -540,6 +543,15 @@ def _with_rows(t, rows, kinds):
     new = [pa.array([r.get(f.name) for r in rows], f.type) for f in schema]
     return pa.concat_tables(pa.Table.from_arrays(o, schema=schema) for o in (have, new)).combine_chunks()
 
+# %% ../nbs/01_recordings.ipynb #07e07cf5
+def _by_hash(store):
+    "Signal hash: name of the first recording that has it; those that a store of 0.1.0 does not know are left out"
+    keys = zip(*(store._pa.column(c).to_pylist() for c in _key_cols))
+    names = {}
+    for h,key in zip(store._pa.column('signal_hash').to_pylist(), keys):
+        if h: names.setdefault(h, _name_of(key))
+    return names
+
 # %% ../nbs/01_recordings.ipynb #50e30b53
 class StoreWriter:
     "The one writer of a store, from `store.writer()`; StoreLocked if there is another"
@@ -552,6 +564,7 @@ class StoreWriter:
         try:
             s.refresh()
             self.keys = set(zip(*(s._pa.column(c).to_pylist() for c in _key_cols)))
+            self.same,self.known = [],_by_hash(s) # Pairs of names of one signal; hash: name of the first
             if self.lock.stale: self._clean()
         except BaseException:
             self.lock.release()
@@ -627,7 +640,23 @@ def _commit(self:StoreWriter, pack, rows, kinds, keys):
     s.put_file(_table, data)
     s._set(data)
     self.keys |= keys
+    self._tell_same(rows)
     return range(n0, len(s))
+
+# %% ../nbs/01_recordings.ipynb #ac3acb36
+@patch
+def _tell_same(self:StoreWriter, rows):
+    "A warning that names recordings whose signal is there under another name already; `same` keeps the pairs"
+    pairs = []
+    for r in rows:
+        name = _name_of(r[c] for c in _key_cols)
+        first = self.known.setdefault(r['signal_hash'], name)
+        if first != name: pairs.append((name, first))
+    self.same += pairs
+    if not pairs: return
+    words = some([f"{a} is {b}" for a,b in pairs], 3)
+    warnings.warn(f"{self.store.url}: the same signal under two names: {words}. One of them is not what it is called; "
+                  "splits keep such people on one side", stacklevel=4)
 
 # %% ../nbs/01_recordings.ipynb #9c4333cb
 @patch
@@ -764,6 +793,24 @@ def subject_split(
     words = [_side(_unit(f'{seed}:{s}'), valid, test) for s in ids]
     return pd.Series(words, index=pd.Index(ids, name='subject', dtype=object), name='split', dtype=object)
 
+# %% ../nbs/01_recordings.ipynb #e4adb718
+def same_signal(
+    store, # `RecordingStore`
+)->list: # Of lists of subjects, in the order of the table
+    "Groups of subjects who share a recording's signal"
+    t = store._pa.select(['subject', 'signal_hash']).to_pandas(use_threads=False).dropna().drop_duplicates()
+    first,t = {},t[t.signal_hash.duplicated(keep=False)]
+    for _,who in t.groupby('signal_hash', sort=False).subject:
+        roots = {_root(first, s) for s in who}
+        first.update(dict.fromkeys(roots, _root(first, who.iloc[0])))
+    groups = {}
+    for s in t.subject.unique(): groups.setdefault(_root(first, s), []).append(s)
+    return list(groups.values())
+
+def _root(first, s): # The one that stands for the group of `s`
+    while first.get(s, s) != s: s = first[s]
+    return s
+
 # %% ../nbs/01_recordings.ipynb #33560986
 side_names = ('train', 'valid', 'test')
 
@@ -779,7 +826,7 @@ class Split:
         n = len(self.sides)
         if n != len(store):
             raise ValueError(f"split: found {n} words, expected one for each of the store's {len(store)} recordings")
-        self._one_side()
+        self._one_side(store)
 
     def __len__(self): return len(self.sides)
     def __getitem__(self, i): return self.sides[i]
@@ -792,12 +839,19 @@ class Split:
 def _who(self:Split): return np.array(self._keys.column('subject').to_pylist(), object)
 
 @patch
-def _one_side(self:Split):
-    "ValueError for a subject on two sides"
+def _one_side(self:Split, store):
+    "ValueError for a subject on two sides, or two that share a signal"
     pairs = pd.DataFrame(dict(subject=self._who, side=self.sides))
     pairs = pairs[np.isin(self.sides, side_names)].drop_duplicates()
     twice = pairs.subject[pairs.subject.duplicated()]
     if len(twice): raise ValueError(f"split: subject {twice.iloc[0]!r} is on two sides")
+    side = dict(zip(pairs.subject, pairs.side))
+    for group in same_signal(store):
+        where = {side[s]:s for s in group if s in side}
+        if len(where) < 2: continue
+        found = ', '.join(f"{s!r} on {w!r}" for w,s in where.items())
+        raise ValueError(f"split: the same signal is on two sides: {found}. They are one person, or a file was copied: "
+                         "put them on one side, or leave all but one out with a word of your own")
 
 # %% ../nbs/01_recordings.ipynb #44e63d0e
 @patch
@@ -836,12 +890,21 @@ def split(self:RecordingStore,
 )->Split:
     "The side of each recording, by its subject (`subject_split`)"
     rule = dict(kind='hash', valid=valid, test=test, seed=seed)
-    return Split(self, _by_rule(self._pa.column('subject').to_pylist(), rule), rule)
+    return Split(self, _by_rule(self, rule), rule)
 
-def _by_rule(subjects, rule, known=None):
-    "The words of `subjects`: those in `known` keep theirs, the rule says the others"
-    side = subject_split(subjects, rule['valid'], rule['test'], rule['seed']).to_dict()
-    side.update(known or {})
+# %% ../nbs/01_recordings.ipynb #c4b72cc4
+def _by_rule(store, rule, known=None):
+    """Words of the recordings: subjects in `known` keep theirs, the rule says the others;
+    of several who share a signal the first says it for all"""
+    subjects,known = store._pa.column('subject').to_pylist(),known or {}
+    side = {**subject_split(subjects, rule['valid'], rule['test'], rule['seed']).to_dict(), **known}
+    groups = same_signal(store)
+    for group in groups:
+        leader = next((s for s in group if s in known), group[0])
+        side.update({s:side[leader] for s in group if s not in known})
+    if groups:
+        words = '; '.join(f"{some(g)} share a signal and are kept on one side, {side[g[0]]!r}" for g in groups[:3])
+        warnings.warn(f"split: {words}{f' (and {len(groups)-3} more such groups)' if len(groups)>3 else ''}", stacklevel=3)
     return np.array([side[s] for s in subjects], dtype='<U5')
 
 # %% ../nbs/01_recordings.ipynb #115a964e
@@ -879,8 +942,8 @@ def from_dict(cls:Split,
     if lacks: raise ValueError(f"split: found no {some(lacks)}, expected what Split.to_dict gives")
     side = {s:k for k,names in d['subjects'].items() for s in names}
     if sum(map(len, d['subjects'].values())) != len(side): raise ValueError("split: found a subject on two sides")
-    rule,who = d['rule'],store._pa.column('subject').to_pylist()
-    if rule['kind']=='hash': return Split(store, _by_rule(who, rule, side), rule)
+    rule = d['rule']
+    if rule['kind']=='hash': return Split(store, _by_rule(store, rule, side), rule)
     left = {tuple(k):w for w,keys in d.get('left_out', {}).items() for k in keys}
     return Split(store, _by_words(store, d, {**side, **left}), rule)
 
@@ -939,3 +1002,99 @@ def rows(self:RecordingStore,
     if x.dtype != bool: return np.array([self._row(i) for i in x])
     if len(x) == n: return np.flatnonzero(x)
     raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
+
+# %% ../nbs/01_recordings.ipynb #9295f3c1
+_learned,_keyfile = 'learned_from.json','subjects.key'
+
+@patch
+def _subject_key(self:RecordingStore, make=False): # bytes; None where there is none or none can be written
+    try: return self.get_file(_keyfile)
+    except FileNotFoundError: pass
+    if not make: return None
+    try: self.put_file(_keyfile, secrets.token_hex(32).encode())
+    except OSError: return None
+    return self.get_file(_keyfile)
+
+def _hashed(subjects, key): # Not to be read back without the key
+    if key is None: return []
+    return [blake2b(s.encode(), digest_size=16, key=key[:64]).hexdigest() for s in subjects]
+
+# %% ../nbs/01_recordings.ipynb #98a7ab83
+def learned_from(
+    store, # `RecordingStore` that a model is trained on
+    split, # `Split` or words; its train and valid sides count
+    before:dict=None, # What the model that one starts from has learned from
+)->dict: # For `learned_from.json`: hashes of signals and of subjects, each with its side
+    "What a model will have seen; the key of the subjects is made in the store where it is not there yet"
+    split,seen = Split.of(store, split),{k:dict((before or {}).get(k, {})) for k in ('signals','subjects')}
+    key = store._subject_key(make=True)
+    for side in ('valid','train'): # Who was in both counts as trained on
+        rows = split.rows(side)
+        new = dict(signals=store.signal_hashes(rows).tolist(), subjects=_hashed(split.subjects[side], key))
+        for k,hashes in new.items(): seen[k].update((h, side) for h in hashes if seen[k].get(h) != 'train')
+    return dict(version=1, **seen)
+
+def save_learned_from(
+    folder, # Of the model
+    seen:dict, # From `learned_from`
+)->Path: # The file
+    "Keep it beside the model, in a file that may be left out when the model is shared"
+    return write_whole(Path(folder)/_learned, seen)
+
+# %% ../nbs/01_recordings.ipynb #87af767f
+def what_it_learned(
+    model, # Folder of a model, a model with `learned_from`, or what `learned_from` gave
+): # dict, or None where the model does not say
+    "What a model has learned from, as it says itself"
+    if isinstance(model, dict): return model
+    if not isinstance(model, (str, Path)): return getattr(model, 'learned_from', None)
+    f = Path(model)/_learned
+    return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else None
+
+# %% ../nbs/01_recordings.ipynb #5de7cae4
+def seen_by(
+    model, # As for `what_it_learned`
+    store, # `RecordingStore`
+    rows=None, # Which recordings, as for `store.rows`; None: all
+): # [chosen] array of str, or None where the model does not say
+    "`signal`: learned from this very signal; `person`: from another one of this person; `''`: from neither"
+    seen,rows = what_it_learned(model),store.rows(rows)
+    if seen is None: return None
+    people = store._pa.column('subject').take(pa.array(rows)).to_pylist()
+    hashed = _hashed(people, store._subject_key()) or ['']*len(people)
+    person = np.isin(hashed, list(seen['subjects']))
+    signal = np.isin(store.signal_hashes(rows), list(seen['signals']))
+    return np.where(signal, 'signal', np.where(person, 'person', ''))
+
+# %% ../nbs/01_recordings.ipynb #30ac3dde
+@dataclass
+class Leak:
+    "What a model has seen of the recordings that it is judged on; false where that is nothing"
+    known:bool # Does the model say what it learned from?
+    n:int # Recordings that it is judged on
+    signals:list # Names of those whose very signal it learned from
+    people:list # Subjects of whom it learned from another recording
+    def __bool__(self): return bool(self.signals or self.people)
+    @property
+    def words(self)->str: # A sentence for page and terminal
+        if not self.known: return "The model does not say what it learned from: it may have seen these people."
+        if not self: return f"None of these {self.n} recordings, and nobody in them, was seen in training."
+        parts = [(len(self.signals), 'recordings were learned from', self.signals),
+                 (len(self.people), 'people were learned from in other recordings', self.people)]
+        said = '; '.join(f"{k} {what} ({some(names, 3)})" for k,what,names in parts if k)
+        return f"Of the {self.n} recordings that the model is judged on, {said}. What it says of them is no test."
+
+# %% ../nbs/01_recordings.ipynb #5904f9e4
+def leak_report(
+    model, # As for `what_it_learned`
+    store, # `RecordingStore`
+    rows=None, # Recordings that the model is to be judged on, as for `store.rows`; None: all
+)->Leak: # True where the model has seen any of them
+    "Compare what a model learned from with what it is to be judged on, whatever the store is called"
+    rows = store.rows(rows)
+    seen = seen_by(model, store, rows)
+    if seen is None: return Leak(False, len(rows), [], [])
+    t = store._pa.select(_key_cols).take(pa.array(rows)).to_pylist()
+    names = [_name_of(o.values()) for o,s in zip(t, seen) if s=='signal']
+    people = dict.fromkeys(o['subject'] for o,s in zip(t, seen) if s=='person')
+    return Leak(True, len(rows), names, list(people))
