@@ -903,8 +903,8 @@ def _by_rule(store, rule, known=None):
         leader = next((s for s in group if s in known), group[0])
         side.update({s:side[leader] for s in group if s not in known})
     if groups:
-        words = '; '.join(f"{some(g)} share a signal and are kept on one side, {side[g[0]]!r}" for g in groups[:3])
-        warnings.warn(f"split: {words}{f' (and {len(groups)-3} more such groups)' if len(groups)>3 else ''}", stacklevel=3)
+        words = some([f"{some(g)} share a signal and are kept on one side, {side[g[0]]!r}" for g in groups], 3)
+        warnings.warn(f"split: {words}", stacklevel=3)
     return np.array([side[s] for s in subjects], dtype='<U5')
 
 # %% ../nbs/01_recordings.ipynb #115a964e
@@ -1078,7 +1078,7 @@ class Leak:
     @property
     def words(self)->str: # A sentence for page and terminal
         if not self.known: return "The model does not say what it learned from: it may have seen these people."
-        if not self: return f"None of these {self.n} recordings, and nobody in them, was seen in training."
+        if not self: return f"Nothing and nobody in what the model is judged on (n = {self.n}) was seen in training."
         parts = [(len(self.signals), 'recordings were learned from', self.signals),
                  (len(self.people), 'people were learned from in other recordings', self.people)]
         said = '; '.join(f"{k} {what} ({some(names, 3)})" for k,what,names in parts if k)
