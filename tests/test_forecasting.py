@@ -46,8 +46,8 @@ def test_short_recordings_are_named_or_refused(tmp_path):
 # %% ../nbs/31_forecasting.ipynb #e3f2884c
 def test_nobody_stands_on_two_sides(tmp_path):
     "One person with two recordings, one to learn from and one to test on; also rows, horizons and stores that do not fit"
-    store = RecordingStore.create(tmp_path/'s', load_parcellation('aal2')); x = np.random.default_rng(0).standard_normal((120,94)).astype('float32')
-    store.extend([Recording(x, tr_s=0.72, subject=s, run=r, provenance='simulated') for s,r in (('a','1'), ('a','2'), ('b','1'))]); scaler = RobustScaler().fit(store, rows='all')
+    store = RecordingStore.create(tmp_path/'s', load_parcellation('aal2')); x = np.random.default_rng(0).standard_normal((3,120,94)).astype('float32')
+    store.extend([Recording(o, tr_s=0.72, subject=s, run=r, provenance='simulated') for o,s,r in zip(x, 'aab', '121')]); scaler = RobustScaler().fit(store, rows='all')
     kw = dict(context=50, horizon=5)
     with pytest.raises(ValueError, match="subject 'a' is on two sides"): split_windows(store, scaler, ['train','test','test'], **kw)
     train, test = split_windows(store, scaler, ['train','train','test'], **kw); assert set(train.subjects)=={'a'} and set(test.subjects)=={'b'}
