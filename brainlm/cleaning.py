@@ -11,6 +11,7 @@ import re
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,7 @@ def nuisance(
         warnings.simplefilter('ignore') # nilearn warns where all frames are scrubbed; here that is refused
         try: return _nuisance(path, strategy)
         except KeyError as e: found = f'the column {e}'
-        except (ValueError, TypeError) as e: found = ' '.join(str(e).split())
+        except (ValueError, TypeError) as e: found = shorten(' '.join(str(e).split()), 200, placeholder=' ...')
     raise BadInput(path, f"lacks what the strategy {strategy} needs in its table of confounds ({found})",
                    'choose another (--strategy)')
 
