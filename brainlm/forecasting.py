@@ -32,11 +32,12 @@ def forecast_windows(
     horizon:int=20, # frames to forecast
     stride:int=20, # frames from one window to the next
 )->ForecastWindows:
-    "Windows of past and future, scaled. ValueError as `_check_room` has it."
+    """Windows of past and future, scaled, and centred by the mean of what came before the future. ValueError as
+    `_check_room` has it."""
     _check_room(store, scaler, rows, context, horizon, stride)
     z, starts, at = [], [], []
     for i in long_enough(store, rows, context+horizon):
-        windows, start = _cut(store, scaler, i, context+horizon, stride)
+        windows, start = _cut(store, scaler, i, context, horizon, stride)
         z.append(windows), starts.append(start), at.append(np.full(len(start), i))
     z, at = np.concatenate(z), np.concatenate(at)
     who = store.table['subject'].to_numpy()[at]
@@ -71,11 +72,14 @@ def long_enough(
     return rows[~short]
 
 # %% ../nbs/31_forecasting.ipynb #68d840fa
-def _cut(store, scaler, row, n, stride):
-    "Windows [window, time, parcel] of one recording and where they start; a parcel that has gaps is missing in all"
-    z = scaler.transform(store.read(row))
-    starts = np.arange(0, len(z)-n+1, stride)
-    return np.stack([z[s:s+n] for s in starts]), starts
+def _cut(store, scaler, row, context, horizon, stride):
+    """Windows [window, time, parcel] of one recording and where they start, each centred by the recording up to the end
+    of its context; a parcel that has gaps is missing in all"""
+    x, n = store.read(row), context+horizon
+    starts = np.arange(0, len(x)-n+1, stride)
+    known = starts+context
+    means = np.cumsum(x, 0, dtype=np.float64)[known-1]/known[:,None]
+    return np.stack([scaler.transform(x[s:s+n], m) for s,m in zip(starts, means, strict=True)]), starts
 
 # %% ../nbs/31_forecasting.ipynb #41508661
 def split_windows(

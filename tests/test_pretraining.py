@@ -25,8 +25,12 @@ from fastai.learner import Learner
 from fastai.optimizer import SGD
 
 from brainlm.atlas import load_parcellation
+from brainlm.metrics import evaluate, score
 from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.pretraining import Training
 from brainlm.recordings import Recording, RecordingStore
+from brainlm.scaling import RobustScaler
+from brainlm.windows import TiledWindows
 
 
 # %% ../nbs/21_pretraining.ipynb #3d269ccd
@@ -140,6 +144,46 @@ def test_refused(tmp_path):
     with pytest.raises(ValueError, match="no 'train'"): learner(store, tmp_path/'r', split=['test']*8)
     with pytest.raises(ValueError, match='94 parcels'): learner(store, tmp_path/'r', split=['train']*8, config=BrainLMConfig(n_parcels=90))
     assert not (tmp_path/'r').exists()
+
+
+# %% ../nbs/21_pretraining.ipynb #b6cdbf99
+def noise_store(path, keep, n=16):
+    rng = np.random.default_rng(0)
+    store = RecordingStore.create(path, load_parcellation('aal2'))
+    for i in range(n):
+        x = rng.standard_normal((250,94))
+        for t in range(1, len(x)): x[t] += keep*x[t-1]
+        store.append(Recording(x[50:].astype('float32'), tr_s=1., subject=f's{i}', provenance='simulated'))
+    return RecordingStore(path)
+
+def visible_mean(signal, mask):
+    seen = ~mask.repeat_interleave(signal.shape[-1]//mask.shape[-1], -1)
+    return (signal*seen).sum(-1, keepdim=True)/seen.sum(-1, keepdim=True).clamp(min=1)
+
+def mean_rule(signal, valid, mask):
+    "What is hidden as what makes the sum zero: the mean of what is seen of a parcel, with the other sign"
+    seen, hid = ~mask.repeat_interleave(20, -1), mask.sum(-1).clamp(min=1)
+    mean = (signal*seen).sum(-1)/seen.sum(-1).clamp(min=1)
+    return -(mean*(~mask).sum(-1)/hid)[...,None,None].expand(*mask.shape, 20)
+
+@pytest.mark.parametrize('keep', [0., .8])
+def test_the_hidden_does_not_shine_through_the_mean(tmp_path, keep):
+    "Neither in scores nor in training, in recordings of 200 frames; windows that do not know what they are centred by show what the test would see"
+    store, pairs = noise_store(tmp_path/'s', keep), []
+    windows = TiledWindows(store, RobustScaler().fit(store, rows='all'))
+    def told(windows, **kw): return score(evaluate(dict(rule=mean_rule), windows, **kw)).r2
+    assert told([windows[i] for i in range(len(windows))], subjects=windows.subjects, ratios=(.2,)).iloc[0] > (.1 if keep else .005)
+    assert (told(windows) < .002).all()
+    class Look(Callback):
+        order = 1
+        def after_pred(self): pairs.append((self.xb[0], self.pred.mask))
+    learn = learner(store, tmp_path/'r', split=np.array(['train']*12+['valid']*4), batch_size=4)
+    with learn.added_cbs(Look()): learn.pretrain(1)
+    assert len(pairs)==4
+    for signal,mask in pairs:
+        y = signal.unflatten(-1, (-1,20))[mask]
+        guess = mean_rule(signal, None, mask)[mask]
+        assert 1-(y-guess).square().sum()/(y-y.mean()).square().sum() < .002
 
 
 # %% ../nbs/21_pretraining.ipynb #a9a57d5f
