@@ -180,9 +180,9 @@ def test_the_hidden_does_not_shine_through_the_mean(tmp_path, keep):
     learn = learner(store, tmp_path/'r', split=np.array(['train']*12+['valid']*4), batch_size=4)
     with learn.added_cbs(Look()): learn.pretrain(1)
     assert len(pairs)==4
-    for signal,mask in pairs:
-        y = signal.unflatten(-1, (-1,20))[mask]
-        guess = mean_rule(signal, None, mask)[mask]
+    for x,mask in pairs:
+        y = x.unflatten(-1, (-1,20))[mask]
+        guess = mean_rule(x, None, mask)[mask]
         assert 1-(y-guess).square().sum()/(y-y.mean()).square().sum() < .002
 
 
