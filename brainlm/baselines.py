@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['forecasters', 'checked_windows', 'checked_pairs', 'subject_folds', 'Forecaster', 'Forecasters', 'Mean', 'Persistence',
-           'mean_frame', 'LinearForecaster', 'ARRidge', 'VARRidge', 'var1_ridge', 'var3_ridge', 'drift_ridge',
-           'NeuralForecaster', 'LSTMNet', 'NeuralODENet', 'LatentODENet', 'FutureNet', 'future_net', 'mask_ensemble',
-           'cross_forecasts', 'Residual', 'lstm_on_drift']
+           'mean_frame', 'LinearForecaster', 'ARRidge', 'VARRidge', 'ar_ridge', 'var1_ridge', 'var3_ridge',
+           'drift_ridge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet', 'LatentODENet', 'FutureNet', 'future_net',
+           'mask_ensemble', 'cross_forecasts', 'Residual', 'lstm_on_drift']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy
@@ -108,7 +108,7 @@ class Forecasters(Registry):
     "Rivals in forecasting, by the name that tables show; called with settings it makes all of them"
     def make(self,
         name:str, # of a rival
-        **settings, # stride, epochs, widths, seed, device: those that the rival takes are given to it
+        **settings, # stride, context, epochs, widths, seed, device: the rival is given those that it takes
     )->Forecaster: # not fitted
         "One rival. KeyError for an unknown name."
         entry = self[name]
@@ -224,7 +224,6 @@ def _predict(self:LinearForecaster, X):
     return self._futures(self._inputs(np.nan_to_num(X-self.mean))@self.coef, len(X)) + self.mean
 
 # %% ../nbs/30_baselines.ipynb #e4d5b708
-@register(forecasters, 'AR ridge', fast=True)
 class ARRidge(LinearForecaster):
     "Each parcel's future from its own last `order` frames, the same coefficients for all"
     def __init__(self,
@@ -255,6 +254,9 @@ class VARRidge(LinearForecaster):
     def _futures(self, p, n): return p.reshape(n, self.horizon, -1)
 
 # %% ../nbs/30_baselines.ipynb #12ecbc96
+@register(forecasters, 'AR ridge', fast=True)
+def ar_ridge(stride=None, context=180): return ARRidge(min(20, context), stride)
+
 @register(forecasters, 'VAR(1) ridge', fast=True)
 def var1_ridge(stride=None): return VARRidge(1, stride=stride)
 
@@ -262,7 +264,8 @@ def var1_ridge(stride=None): return VARRidge(1, stride=stride)
 def var3_ridge(stride=None): return VARRidge(3, stride=stride)
 
 @register(forecasters, 'VAR + means ridge', fast=True)
-def drift_ridge(stride=None): return VARRidge(1, (10,40,160), stride)
+def drift_ridge(stride=None, context=180):
+    return VARRidge(1, tuple(n for n in (10,40,160) if n<=context), stride)
 
 # %% ../nbs/30_baselines.ipynb #ed820540
 class NeuralForecaster(Forecaster):

@@ -130,7 +130,7 @@ class Page:
         self.title, self.facts = title, [*map(str, facts), f'brainlm {__version__}']
         self.parts = [text(' · '.join(self.facts), 'sub')]
     def verdict(self,
-        *words, # paragraphs; the first is what a shell prints
+        *words, # paragraphs, which a shell prints too
     ):  # itself
         "What the page says first"
         self.parts.append(Html(f'<div class="verdict">{"".join(map(text, words))}</div>'))
@@ -163,8 +163,8 @@ def said(
     file:Path, # page with a verdict
 )->str: # plain words
     "What a page says first"
-    words = re.search('class="verdict"><p>(.*?)</p>', Path(file).read_text(encoding='utf-8'))
-    return unescape(words[1]) if words else ''
+    found = re.search('class="verdict">(.*?)</div>', Path(file).read_text(encoding='utf-8'), re.S)
+    return unescape('\n'.join(re.findall('<p>(.*?)</p>', found[1]))) if found else ''
 
 # %% ../nbs/23_report.ipynb #55d2a811
 analyses = Registry('analysis')
