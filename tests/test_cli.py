@@ -8,6 +8,7 @@ from brainlm.cli import *
 
 # %% ../nbs/51_cli.ipynb #df34e51d
 import os
+import re
 import resource
 import shlex
 import signal
@@ -103,6 +104,30 @@ def test_a_model_is_judged_on_people_it_has_not_seen(tmp_path, monkeypatch):
     assert main('finetune s --preset tiny --target score --epochs 1 --out new'.split())==0
     assert {*pd.read_parquet('new/predictions.parquet').subject}=={*store.split().subjects['test']}
 
+def test_what_can_be_known_is_refused_at_once(small, tmp_path):
+    "In less than three seconds of computing, in a process of its own, imports and all; torch is never imported"
+    pd.DataFrame(dict(subject=['sim1'], score=[1])).to_csv(tmp_path/'people.csv', index=False)
+    for words,says in (('finetune S --preset tiny --target height --out o', "target: found 'height'"),
+                       ('finetune S --preset tiny --target score --table people.csv --leave-out clinic --out o', "leave_out: found 'clinic'"),
+                       ('forecast S --preset tiny --context 400 --out o', 'context + horizon: found 420 frames, expected at most those'),
+                       ('forecast nowhere --preset tiny --out o', 'nowhere is not a RecordingStore'),
+                       ('attention S --model m --contrast group --out o', "column: found 'group'")):
+        words = ['-X', 'importtime', '-m', 'brainlm.cli', *words.replace('S ', f'{small} ').split()]
+        start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        r = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime-start
+        said = [o for o in r.stderr.splitlines() if not o.startswith('import time')]
+        assert r.returncode==1 and len(said)==1 and says in said[0] and not (tmp_path/'o').exists(), r.stderr[-500:]
+        assert not re.search(r'\| +torch$', r.stderr, re.M) and spent<3
+
+def test_folds_from_a_shell(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['forecast', str(small), '--preset', 'tiny', '--folds', '3', '--batch-size', '2', '--out', 'f'])==0
+    p = pd.read_parquet('f/predictions.parquet')
+    assert p.subject.nunique()==7 and '3 rounds' in Path('f/report.html').read_text(encoding='utf-8')
+    assert main(['forecast', str(small), '--preset', 'tiny', '--folds', '3', '--test', '.2', '--out', 'g'])==1
+    assert 'found one beside folds' in capsys.readouterr().err
+
 def test_an_analysis_is_one_notebook(tmp_path):
     "What is registered in a room that nobody knows of becomes a command, without an import"
     import argparse
@@ -114,7 +139,7 @@ def test_an_analysis_is_one_notebook(tmp_path):
     p = argparse.ArgumentParser()
     cli._analysis_parser(p.add_subparsers(), name, *place)
     a = p.parse_args('count s --model m --out o --at-least 3'.split())
-    assert (a.place, a.needs, a.given, a.least)==(('room','count_report'), 'read', ['least'], 3)
+    assert (a.place, a.needs, a.given, a.least)==(('room','count_report'), 'read', dict(least='N'), 3)
 
 
 # %% ../nbs/51_cli.ipynb #b71e2595
