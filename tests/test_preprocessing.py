@@ -263,6 +263,14 @@ def test_memory_stays_below_two_images(tmp_path, atlas):
 
 
 # %% ../nbs/03b_preprocessing.ipynb #9bb40c1a
+def test_qc_within_site_and_with_fd_of_people(atlas, tmp_path):
+    "A recording that is usual over all and not at its site; framewise displacement from a table"
+    d = folder_of(16, tmp_path/'in', 60); store = preprocess(d, tmp_path/'s', atlas, tr_s=2).store
+    fd = [.05+.001*i for i in range(8)]+[.5+.01*i for i in range(8)]; fd[3] = .5
+    (tmp_path/'p.csv').write_text('subject,site,mean_FD\n'+''.join(f'{i:03d},{"AB"[i//8]},{fd[i]}\n' for i in range(16))); store.annotate(tmp_path/'p.csv')
+    t = qc_table(store).set_index('name'); assert t.mean_fd_mm.notna().all() and 'mean_fd_mm 0.5 within its site' in t.why['sub-003 task-rest']
+    assert not t.why.drop('sub-003 task-rest').str.contains('mean_fd').any()
+
 def test_qc_puts_the_shaken_one_first(atlas, tmp_path):
     d = folder_of(8, tmp_path/'in', 100); x = series(100, 5); x[50] += 500; np.savetxt(d/'sub-005_task-rest.dat', x)
     t = qc_table(preprocess(d, tmp_path/'s', atlas, tr_s=2).store)
