@@ -22,7 +22,7 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import _peft
 from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
-from brainlm.pretraining import Training, pretrain_learner
+from brainlm.pretraining import Training, pretrain_learner, seen_rows
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
@@ -186,7 +186,8 @@ def test_a_model_that_is_trained_on_takes_its_own_split(tmp_path):
             warnings.simplefilter('error')
             data = make(store, model, tmp_path/'r', split=None).run_folder.card['data']
         assert data['subjects']==own.subjects
-        with pytest.warns(UserWarning, match='were in this model.s pretraining'): make(store, model, tmp_path/'r', split=other)
+        with pytest.warns(UserWarning, match='were in this model.s pretraining'), pytest.raises(ValueError, match='has not learnt from'):
+            make(store, model, tmp_path/'r', split=other)
 
 def test_old_calls_still_work_and_say_what_to_write(tmp_path):
     store = small_store(tmp_path/'s')
@@ -194,6 +195,46 @@ def test_old_calls_still_work_and_say_what_to_write(tmp_path):
     with pytest.warns(DeprecationWarning, match='finetune_learner: write training=Training.batch_size=..., device'):
         old = finetune_learner(store, model, 'size', tmp_path/'r', sides, 'regression', 'zscore', batch_size=2, device='cpu', progress=False, patience=None)
     assert old.run_folder.recipe==learner(store, model, tmp_path/'r', patience=0).run_folder.recipe
+
+
+# %% ../nbs/22_finetuning.ipynb #62fa4f70
+def seen_model(tmp_path, n=20):
+    "A store, a model that was pretrained on part of it, and the words of a split of one's own: two validation people of each kind"
+    store = small_store(tmp_path/'s', (240,)*n)
+    config = BrainLMConfig(n_parcels=24, width=16, layers=1, heads=2, mlp=16, decoder_width=16, decoder_layers=1, decoder_heads=2, decoder_mlp=16)
+    words = np.array(['train']*(n-8) + ['valid']*4 + ['test']*4)
+    pretrain_learner(store, config, tmp_path/'p', words, training=quiet).pretrain(1)
+    mine = words.copy()
+    mine[[0,1,n-1]] = 'valid'
+    mine[[2,n-8]] = 'test'
+    return store, tmp_path/'p/best', mine
+
+def test_early_stopping_never_looks_at_people_of_the_pretraining(tmp_path):
+    store, folder, words = seen_model(tmp_path)
+    model = BrainLM.from_pretrained(folder)
+    with pytest.warns(UserWarning, match='2 validation recordings are left out, their people and 2 test subjects'):
+        learn = learner(store, model, tmp_path/'r', split=words)
+    assert not {'s0','s1'} & set(learn.run_folder.card['data']['subjects']['valid']) and 's19' in learn.run_folder.card['data']['subjects']['valid']
+    learn.finetune(1)
+    assert seen_rows(load_finetuned(tmp_path/'r/best'), store).tolist()==[i for i in range(20) if words[i]!='test' or i in (2,12)]
+
+def test_another_name_hides_nobody(tmp_path):
+    "A renamed store, another order and names of people, and another recording of a known person"
+    store, folder, words = seen_model(tmp_path)
+    model, seen = BrainLM.from_pretrained(folder), list(range(16))
+    assert seen_rows(model, store).tolist()==seen and seen_rows(model, store, [0,17,19]).tolist()==[0]
+    shutil.copytree(tmp_path/'s', tmp_path/'other')
+    assert seen_rows(model, RecordingStore(tmp_path/'other')).tolist()==seen
+    anew = RecordingStore.create(tmp_path/'anew', store.parcellation)
+    anew.extend(Recording(store.read(i), tr_s=.72, subject=f'x{i}', provenance='simulated') for i in reversed(range(20)))
+    assert sorted(anew.table['subject'][seen_rows(model, anew)])==sorted(f'x{i}' for i in seen)
+    store.append(Recording(store.read(19)+1, tr_s=.72, subject='s3', run='2', provenance='simulated'))
+    assert seen_rows(model, RecordingStore(tmp_path/'s')).tolist()==[*seen, 20]
+    text = (folder/'seen.json').read_text()
+    assert 's3' not in text and len(json.loads(text)['train']['people'])==12
+    (folder/'seen.json').unlink()                                           # shared without it: names of a store of this name are all that is left
+    shared = BrainLM.from_pretrained(folder)
+    assert seen_rows(shared, store).tolist()==[*seen, 20] and not len(seen_rows(shared, anew))
 
 
 # %% ../nbs/22_finetuning.ipynb #1ffa9fad
@@ -251,7 +292,7 @@ def test_refused(tmp_path):
 # %% ../nbs/22_finetuning.ipynb #148493e9
 def test_test_subjects_seen_in_pretraining_are_said(tmp_path):
     store = small_store(tmp_path/'s'); model = small_model(store); model.card = dict(data=dict(store=store.name, subjects=dict(train=['s0','s7'], valid=['s5'], test=[])))
-    with pytest.warns(UserWarning, match="1 validation or test subjects were in this model's pretraining, 's7'"): learner(store, model, tmp_path/'r')
+    with pytest.warns(UserWarning, match="1 test subjects were in this model's pretraining"): learner(store, model, tmp_path/'r')
 
 
 # %% ../nbs/22_finetuning.ipynb #9bbf6511
