@@ -157,7 +157,7 @@ def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
 
 
 # %% ../nbs/51_cli.ipynb #3cba0bcd
-@pytest.mark.parametrize('words,says', [(['networks','--permutations','2'], 'k-NN on attention'), (['attention','--contrast','half','--groups','a','b','--permutations','20'], 'parcels differ in CLS attention'), 
+@pytest.mark.parametrize('words,says', [(['networks','--permutations','2'], 'k-NN on attention'), (['attention','--contrast','half','--groups','a','b','--permutations','20'], 'differ in CLS attention'), 
     (['perturb','--column','half','--source','a','--target','b','--steps','2','--kind','gain','--device','cpu'], 'From a toward b')])
 def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, says):
     "Thirty people in two halves and an untrained model: a sentence and a page; a store in another atlas is one line on stderr"
