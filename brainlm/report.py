@@ -148,8 +148,17 @@ def add(self:Page,
     return self
 
 @patch
+def put(self:Page,
+    *parts, # HTML, such as a `section`
+):  # itself
+    "What is ready as it is"
+    self.parts += parts
+    return self
+
+@patch
 def __str__(self:Page): return page(self.title, *self.parts)
 
+# %% ../nbs/23_report.ipynb #a4f19295
 @patch
 def write(self:Page,
     path, # file; the folder is made
