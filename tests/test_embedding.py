@@ -87,3 +87,15 @@ def test_brainmarks_protocol(frames):
     batch = torch.utils.data.default_collate([transform(sample()) for _ in range(3)]); out = wrapper(batch)
     assert wrapper.__space__=='a424' and out.cls_embeds.shape==(3,1,16) and out.reg_embeds is None and out.patch_embeds.shape==(3,4240,16) and all(o.isfinite().all() for o in (out[0], out[2]))
     assert out._fields==('cls_embeds','reg_embeds','patch_embeds')
+
+
+# %% ../nbs/50_embedding.ipynb #c5e05df7
+@pytest.mark.parametrize('n_parcels', [94, 116, 200, 400, 424, 450])
+def test_any_length_and_any_atlas(n_parcels):
+    "Recordings of 38 to 316 frames, of 94 to 450 parcels, with no flag"
+    g = np.random.default_rng(0)
+    t = pd.DataFrame(dict(id=range(1, n_parcels+1), name=[f'P{i}' for i in range(n_parcels)], hemisphere='L', structure='cortex'))
+    p = Parcellation('any', t.assign(**{c: g.uniform(-60, 60, n_parcels) for c in 'xyz'}))
+    recs = [Recording(g.normal(size=(n, n_parcels)).astype('float32'), 2., str(n)) for n in (38, 60, 80, 180, 234, 316)]
+    z = BrainLMEmbedder(BrainLM(preset('tiny', n_parcels=n_parcels), p)).fit(recs).transform(recs)
+    assert z.shape==(6, z.shape[1]) and np.isfinite(z).all()

@@ -496,6 +496,13 @@ def test_repetition_times(atlas, tmp_path, v, words):
     else:
         with pytest.raises(BadInput, match=words): read_recording(tmp_path/'sub-1.h5', atlas)
 
+def test_known_and_read_elsewhere(atlas, tmp_path):
+    (tmp_path/'sub-1+tlrc.HEAD').write_text('\ntype = integer-attribute\nname = DATASET_RANK\ncount = 8\n 3 60\n')
+    nib.save(nib.MGHImage(np.zeros((4,4,4,9), 'float32'), affine), tmp_path/'sub-2_bold.mgz')
+    for f,words in (('sub-1+tlrc.HEAD','3dAFNItoNIFTI'), ('sub-2_bold.mgz','mri_convert')):
+        with pytest.raises(BadInput, match=words): read_recording(tmp_path/f, atlas)
+    assert len(taken(tmp_path, tmp_path/'out', atlas).failures)==2
+
 def test_kinds_of_signal_that_are_not_bold(atlas, tmp_path):
     for part in ('phase','real','imag'):
         with pytest.raises(BadInput, match=f'part-{part}'): read_recording(image(atlas, tmp_path/f'sub-01_task-rest_part-{part}_{S}'), atlas)
