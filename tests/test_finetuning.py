@@ -22,8 +22,8 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import _peft
 from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
-from brainlm.pretraining import Training, pretrain_learner, seen_rows
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.pretraining import Training, pretrain_learner
+from brainlm.recordings import Recording, RecordingStore, seen_rows
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
 
