@@ -31,6 +31,12 @@ def test_hcp_gpu_without_a_gpu(tmp_path):
     assert set(results['r2'])=={f'{m} {r}' for m in ('gaussian','axial','joint') for r in (0.2,0.5,0.75)}
     assert results['joint']['gflop_per_window']['0.75']>results['axial']['gflop_per_window']['0.75']>0
 
+def test_calibration_goes_on(tmp_path):
+    first = run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)
+    assert run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)==''      # it is there
+    said = json.loads((tmp_path/'number.jsonl').read_text())
+    assert first.startswith('number') and said=={'seed': 0, 'said': {'BrainLM is better than mean': False}}
+
 rooms = dict(store='def read(rows): return rows\n',
              report="""from .store import read
 from . import store as s

@@ -132,35 +132,35 @@ def one_run(kind, seed):
 
 # Runs that go on
 
-def done(kind):
+def done(kind, folder=kept):
     "{seed: answers} of the runs that are there"
-    f = kept/f'{kind}.jsonl'
+    f = Path(folder)/f'{kind}.jsonl'
     lines = f.read_text().splitlines() if f.exists() else []
     return {o['seed']: o['said'] for o in map(json.loads, lines)}
 
-def run(which, n):
+def run(which, n, folder=kept):
     "What is missing of `n` runs of each kind, one of each in turn"
-    kept.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    there = {k: done(k) for k in which}
+    there = {k: done(k, folder) for k in which}
     for seed in range(n):
         for k in [k for k in which if seed not in there[k]]:
             line = json.dumps(dict(seed=seed, said=one_run(k, seed)))
-            with open(kept/f'{k}.jsonl', 'a') as f: f.write(line+'\n')
+            with open(Path(folder)/f'{k}.jsonl', 'a') as f: f.write(line+'\n')
             print(k, line, flush=True)
 
-def table(write=True):
+def table(folder=kept):
     "A row a question: runs, yes, rate with its 95 % interval (Wilson), and whether 5 % or less is inside"
     rows = []
     for k in kinds:
-        found = pd.DataFrame(done(k)).T
+        found = pd.DataFrame(done(k, folder)).T
         for q in found:
             yes, n = int(found[q].sum()), len(found)
             low, high = proportion_confint(yes, n, method='wilson')
             rows.append((kinds[k].__doc__, q, n, yes, yes/n, low, high))
     t = pd.DataFrame(rows, columns=['noise', 'what the page says', 'runs', 'yes', 'rate', 'low', 'high']).round(3)
     t['date'] = datetime.date.today().isoformat()
-    if write: t.to_csv(tables/'calibration.csv', index=False)
+    t.to_csv(tables/'calibration.csv', index=False)
     return t
 
 # Do intervals hold the truth?
@@ -189,9 +189,10 @@ def main(argv=None):
     p.add_argument('what', choices=['run', 'table', 'coverage'])
     p.add_argument('kinds', nargs='*', help=f"of noise: {', '.join(kinds)}; none: all")
     p.add_argument('-n', type=int, default=200, help='runs of each, or intervals')
+    p.add_argument('--runs', default=kept, help='folder of the runs')
     a = p.parse_args(argv)
     if odd := sorted(set(a.kinds)-set(kinds)): p.error(f"found {odd[0]!r}, expected some of {', '.join(kinds)}")
-    if a.what=='run': return run(a.kinds or list(kinds), a.n)
-    print((table() if a.what=='table' else coverage(a.n)).to_string(index=False))
+    if a.what=='run': return run(a.kinds or list(kinds), a.n, a.runs)
+    print((table(a.runs) if a.what=='table' else coverage(a.n)).to_string(index=False))
 
 if __name__=='__main__': main()
