@@ -7,9 +7,12 @@ from brainlm.clinical import *
 
 
 # %% ../nbs/32_clinical.ipynb #0cdb2497
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import loadmat
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -17,7 +20,7 @@ import brainlm.clinical as bc
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.metrics import prediction_scores
 from brainlm.readers import Atlas
-from brainlm.readouts import Flat, TunedReader
+from brainlm.readouts import Flat, TunedReader, first_frames, readouts
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.stats import design
@@ -118,6 +121,21 @@ def test_a_table_of_targets():
     with pytest.warns(UserWarning, match="'b' is missing in 2 of 60 recordings"): q = run(gap)
     assert q.groupby('target').size().to_dict()==dict(a=60, b=58)
     other = both.copy(); other.loc[fold==1] *= 7; assert np.array_equal(run(other).query('fold==1').prediction_norm, p.query('fold==1').prediction_norm)
+
+abide = [*Path(__file__).resolve().parents[2].glob('shared/mirror/CYB08/ATPGCN/*/data')]
+
+@pytest.mark.skipif(not abide, reason='ABIDE of CYB08/ATPGCN is not here')
+def test_all_frames_are_read():
+    "A hundred real people of three sites, 77 to 205 frames: cut to the shortest, their connectivity says less of their age"
+    files = sorted((abide[0]/'Functional').glob('*.mat'))
+    X, who = [loadmat(f)['ROISignals'].astype('float32') for f in files], [f.stem for f in files]
+    X = [np.where(x.std(0)>0, x, np.nan) for x in X]
+    people = pd.read_csv(abide[0]/'Phenotypic_V1_0b_preprocessed1.csv').set_index('SUB_ID')
+    age = people.loc[[*map(int, who)], 'AGE_AT_SCAN'].to_numpy(float)
+    def r(X):
+        p = nested_cv(X, age, who, lambda: {'ridge': readouts()['ridge on FC (correlation)']}, transform='zscore')
+        return prediction_scores(p, n_boot=20).query("metric=='r'").value.item()
+    assert {len(x) for x in X}=={77, 195, 205} and r(X)>.5>.45>r(first_frames(X))
 
 def test_recordings_side_by_side(tmp_path):
     s = RecordingStore.create(tmp_path/'s', load_parcellation('aal2')); rng = np.random.default_rng(0)
