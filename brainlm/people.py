@@ -25,7 +25,8 @@ from .recordings import RecordingStore
 
 # %% ../nbs/02a_people.ipynb #9091418a
 def _text_of(path):
-    "The text of a file, whatever its encoding"
+    "The text of a file, whatever its encoding; FileNotFoundError"
+    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: found no such file, expected a table (.tsv or .csv)")
     data = Path(path).read_bytes()
     if data[:4] in (b'PK\x03\x04', b'\xd0\xcf\x11\xe0'):
         raise ValueError(f"{path}: found a workbook of a spreadsheet program, expected text: save it as .tsv or .csv")
@@ -34,17 +35,30 @@ def _text_of(path):
     except UnicodeDecodeError: return data.decode('cp1252', errors='replace')
 
 # %% ../nbs/02a_people.ipynb #bacf1b89
+_seps = {'\t':'tabs', ',':'commas', ';':'semicolons'}
+
+def _as_read(head, sep):
+    "What was taken for the header, and how it was split"
+    by = f'split by {_seps[sep]}' if len(head)>1 else 'has no tab, comma or semicolon to split it by'
+    return f"the first line, {sep.join(head)[:60]!r}, was taken for the header and {by}"
+
+def _check_cells(rows, head, sep, path):
+    "Every row as long as the header; ValueError names file and row"
+    for i,r in enumerate(rows, 2):
+        if not any(r[len(head):]): del r[len(head):]
+        if len(r)==len(head): continue
+        said = f"row {i} has {len(r)} cells, the header has {len(head)}"
+        raise ValueError(f"{path}: {said}: mend the row, or the header ({_as_read(head, sep)})")
+
+# %% ../nbs/02a_people.ipynb #510b9ded
 def _rows_of(path):
     "Header and rows of a table, every cell a str; ValueError names file and row"
     lines = [l for l in _text_of(path).splitlines() if l.strip(' \t,;"')]
     if not lines: raise ValueError(f"{path}: found nothing, expected a table with a header")
-    sep = max('\t;,', key=lambda s: (lines[0].count(s), s=='\t'))
+    sep = max(_seps, key=lambda s: (lines[0].count(s), s=='\t'))
     rows = [[w.strip() for w in r] for r in csv.reader(io.StringIO('\n'.join(lines)), delimiter=sep)]
     head = rows[0]
-    for i,r in enumerate(rows[1:], 2):
-        if not any(r[len(head):]): del r[len(head):]
-        if len(r)!=len(head):
-            raise ValueError(f"{path}: row {i} has {len(r)} cells, the header has {len(head)}: mend the row")
+    _check_cells(rows[1:], head, sep, path)
     if twice := [c for c,n in Counter(head).items() if n>1 and c]:
         raise ValueError(f"{path}: column {twice[0]!r} stands twice in the header: rename one")
     return head, rows[1:], sep
@@ -55,7 +69,6 @@ _codes = (-9, -66, -77, -88, -99, -777, -888, -999, -9999, -99999) # for missing
 
 def _number(w, sep):
     "A word as a number, None where it is none"
-    if re.fullmatch(r'0\d+', w): return None
     if sep!=',' and re.fullmatch(r'[+-]?\d+,\d+', w): w = w.replace(',', '.')
     try: return float(w) if re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', w, re.I) else None
     except ValueError: return None
@@ -67,6 +80,39 @@ def _numbers_of(words, sep):
     n = sum(v is not None for v in got)
     if odd or not n: return None,odd if n>=4*len(odd) else []
     return np.array([np.nan if v is None else v for v in got]),[]
+
+# %% ../nbs/02a_people.ipynb #56841e78
+def _are_codes(words):
+    "Whether digits are names: equally long, longer than two, some with a zero in front"
+    digits = [w for w in words if w.lower() not in _missing]
+    same = all(w.isdigit() for w in digits) and len({len(w) for w in digits})==1
+    return same and len(digits[0])>2 and any(w[0]=='0' for w in digits)
+
+def _zeros(words, name):
+    "What was made of numbers with zeros in front"
+    odd = [w for w in words if re.fullmatch(r'0\d+', w)]
+    if not odd: return []
+    made = 'equally long and so codes, kept as words' if _are_codes(words) else 'taken for numbers'
+    return [f"column {name}: values such as {odd[0]} have zeros in front: {made}"]
+
+# %% ../nbs/02a_people.ipynb #8a4dfb92
+_thousands = r'[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?' # or, with one comma, a number with three decimals
+
+def _check_numbers(words, name, sep, path):
+    "ValueError, with file, row and column, for numbers that may be thousands, and for those too large to be kept"
+    odd = [i for i,w in enumerate(words) if re.fullmatch(_thousands, w)]
+    rest = [w for i,w in enumerate(words) if i not in set(odd) and w.lower() not in _missing]
+    plain = all(_number(w, sep) is not None for w in rest)
+    if odd and plain and not any(',' in w for w in rest):
+        w = words[odd[0]]
+        remedy = f"write {w.replace(',', '')} for thousands, or {w.split(',')[0]},0 for decimals"
+        raise ValueError(f"{path}: row {odd[0]+2}, column {name}: found {w!r}, thousands or decimals? "
+                         f"Expected a column that tells: {remedy}")
+    x,_ = _numbers_of(words, sep)
+    if x is None or not np.isinf(x).any(): return
+    i = int(np.flatnonzero(np.isinf(x))[0])
+    raise ValueError(f"{path}: row {i+2}, column {name}: found {words[i]!r}, expected a number below 1e308: mend it, "
+                     "or leave the cell empty")
 
 # %% ../nbs/02a_people.ipynb #6b20ca6b
 def _without_codes(x, name):
@@ -88,15 +134,17 @@ def _typed(words, name, sep):
     "A column of words as bools, whole numbers, numbers or words, None where missing; and what is to be said of it"
     low = {w.lower() for w in words if w.lower() not in ('', 'n/a')}
     if low and low<={'true','false'}: return [None if w.lower() in ('', 'n/a') else w.lower()=='true' for w in words],[]
-    x,odd = _numbers_of(words, sep)
+    x,odd = (None,[]) if _are_codes(words) else _numbers_of(words, sep)
+    zeros = _zeros(words, name) if x is not None or _are_codes(words) else []
     if x is None:
         said = [f"column {name}: row {i+2} holds {words[i]!r} where most are numbers: kept as words" for i in odd[:1]]
-        return [None if w.lower() in ('', 'n/a') else w for w in words],said+_alike(low, words, name)
+        return [None if w.lower() in ('', 'n/a') else w for w in words],zeros+said+_alike(low, words, name)
     x,said = _without_codes(x, name)
     whole = (x[np.isfinite(x)]%1==0).all() and not any('.' in w or ',' in w
                                                        for w in words) and (np.abs(x[np.isfinite(x)])<2**53).all()
-    return [None if np.isnan(v) else int(v) if whole else float(v) for v in x],said
+    return [None if np.isnan(v) else int(v) if whole else float(v) for v in x],zeros+said
 
+# %% ../nbs/02a_people.ipynb #aaa8ef83
 def _alike(low, words, name):
     "Groups that differ in case or blanks alone"
     seen = Counter(w.lower() for w in set(words) if w)
@@ -135,6 +183,13 @@ def _plain_id(v):
 
 def _plain_session(v): return re.sub(r'^(ses-|session-?)', '', str(v).strip(), flags=re.I)
 
+# %% ../nbs/02a_people.ipynb #228d3154
+def _column_of_people(head, sep, path):
+    "The column that is called so; ValueError with the header as it was read"
+    if res := _find(head, _id_names): return res
+    said = f"no column of people among {some(head, 10)}, expected one called participant_id or subject (--on)"
+    raise ValueError(f"{path}: found {said}; {_as_read(head, sep)}")
+
 # %% ../nbs/02a_people.ipynb #111b1bd3
 def read_people(
     path, # of a table: tabs, commas or semicolons, with a header
@@ -142,15 +197,14 @@ def read_people(
 )->People:
     "A table of people with typed columns; ValueError names file, row and column"
     head,rows,sep = _rows_of(path)
-    subject = on if on in head else _find(head, _id_names)
-    if subject is None:
-        said = f"no column of people among {some(head, 10)}, expected one called participant_id or subject"
-        raise ValueError(f"{path}: found {said} (--on)")
+    subject = on if on in head else _column_of_people(head, sep, path)
     session = _find([c for c in head if c!=subject], _session_names)
     words = {c:[r[i] for r in rows] for i,c in enumerate(head) if c}
     ids,visits = [_plain_id(v) for v in words[subject]],[_plain_session(v) for v in words.get(session, ['']*len(rows))]
     if bare := [i for i,v in enumerate(ids) if v in ('', 'n/a')]:
         raise ValueError(f"{path}: row {bare[0]+2} has no {subject}, expected an id in every row")
+    for c,w in words.items():
+        if c!=subject: _check_numbers(w, c, sep, path)
     typed = {c: _typed(w, c, sep) for c,w in words.items() if c not in (subject, session)}
     notes = [n for _,said in typed.values() for n in said]
     table = pd.DataFrame({c:v for c,(v,_) in typed.items()}, dtype=object)
@@ -166,11 +220,20 @@ def _with_session_column(p, name, words, sep):
     return p
 
 # %% ../nbs/02a_people.ipynb #af25e107
+def _unzero(i): return re.sub('^0+(?=.)', '', i)
+
+def _unsigned(i):
+    "An id without case and signs; one sign stays between two digits"
+    i = re.sub(r'(?<=\d)[\W_]+(?=\d)', '-', i.lower())
+    return _unzero(re.sub(r'[^\w-]|_|(?<!\d)-|-(?!\d)', '', i))
+
 def _forms():
     yield lambda i: i
-    yield lambda i: i.lstrip('0') or '0'
-    yield lambda i: re.sub(r'[^a-z0-9]', '', i.lower()).lstrip('0') or '0'
+    yield _unzero
+    yield _unsigned
+    yield lambda i: _unzero(re.sub(r'^sub(j|ject)?(?=\d)', '', _unsigned(i)))
 
+# %% ../nbs/02a_people.ipynb #1eaf3089
 def match_ids(
     have:list, # ids of a table
     want:list # ids of a store
@@ -192,7 +255,7 @@ class Matched:
     table:pd.DataFrame
     where:str # the table came from
     n:int # recordings with a row
-    alone:list # subjects without a row
+    alone:list # subjects without a row, and sessions where the table has rows for sessions
     unused:list # ids of the table without a recording
     notes:list
     def __repr__(self):
@@ -220,27 +283,34 @@ def match_people(
 )->Matched:
     "The row of each recording; ValueError where rows of a person differ and no session tells which"
     at,names = _row_of(people),match_ids(people.subject, list(recordings['subject']))
-    rows = [_pick(people, at, names.get(s), v) for s,
-            v in zip(recordings['subject'], recordings['session'], strict=True)]
+    keys = list(zip(recordings['subject'], recordings['session'], strict=True))
+    rows = [_pick(people, at, names.get(s), v) for s,v in keys]
     t = pd.DataFrame({c:[None if i is None else people.table[c].iloc[i] for i in rows] for c in people.table},
                      dtype=object)
     notes,renamed = list(people.notes),{c:f'people_{c}' for c in t if c in reserved}
     pairs = lambda d: some((f'{a} to {b}' for a,b in d.items()), 3)
     if renamed: notes.append(f"columns that a store fills itself were renamed: {pairs(renamed)}")
-    alone = [s for s in dict.fromkeys(recordings['subject']) if s not in names]
+    alone = [f'{s} (session {v})' if s in names else s for (s,v),i in zip(keys, rows, strict=True) if i is None]
     unused = [s for s in dict.fromkeys(people.subject) if s not in names.values()]
     differ = {h:w for w,h in names.items() if w!=h}
-    if differ: notes.append(f"ids were matched without zeros, case or signs: {pairs(differ)}")
-    return Matched(t.rename(columns=renamed), people.where, sum(i is not None for i in rows), alone, unused, notes)
+    if differ: notes.append(f"ids were matched without zeros, case, signs or `sub` in front: {pairs(differ)}")
+    return Matched(t.rename(columns=renamed), people.where, sum(i is not None for i in rows),
+                   list(dict.fromkeys(alone)), unused, notes)
 
 # %% ../nbs/02a_people.ipynb #d15fb4f0
+def _by_session(at):
+    "Whether the rows of anybody are told apart by their session"
+    return len({s for s,_ in at})<len(at)
+
 def _pick(p, at, subject, session):
-    "The row of one recording, None where there is none"
-    if subject is None: return None
-    own = {v:i for (s,v),i in at.items() if s==subject}
-    if len(own)==1: return next(iter(own.values()))
-    found = match_ids(list(own), [_plain_session(session)])
-    if found: return own[next(iter(found.values()))]
+    """The row of one recording, None where there is none: for nobody's row, and, in a table whose rows sessions tell
+    apart, for a session without a row; ValueError for several rows and a recording without a session"""
+    own,named = {v:i for (s,v),i in at.items() if s==subject},_plain_session(session)
+    if len(own)==1 and not (named and _by_session(at)): return next(iter(own.values()))
+    if not own: return None
+    found = match_ids(list(own), [named]) if named else {}
+    if found: return own[found[named]]
+    if named: return None
     rows = some([i+2 for i in own.values()], 4)
     raise ValueError(f"{p.where}: rows {rows} are of {subject!r}, and its recording of session {session!r} fits none: "
                      "name the session as the files do, or keep one row")
@@ -280,10 +350,19 @@ def _with_columns(old, new):
         else: old = old.append_column(c, _as_arrow(values))
     return old
 
+# %% ../nbs/02a_people.ipynb #047569fa
 def _nobody(people, store):
-    "That not one id of a table is in a store"
-    theirs,ours = some(people.subject, 2),some(dict.fromkeys(store.table['subject']), 2)
-    return f"{people.where}: none of its {len(people.subject)} ids (such as {theirs}) is in the store (such as {ours})"
+    "That not one row of a table fits a recording of a store, and which other column of ids would"
+    ours = list(dict.fromkeys(store.table['subject']))
+    if match_ids(people.subject, ours):
+        few = [some(dict.fromkeys(v), 2) for v in (people.session, store.table['session'])]
+        return (f"{people.where}: its people are in the store, but their session fits none of the recordings: found "
+                f"{few[0]}, expected sessions such as {few[1]}: name the session as the files do")
+    said = (f"none of its {len(people.subject)} ids (such as {some(people.subject, 2)}) is in the store "
+            f"(such as {some(ours, 2)})")
+    other = [c for c in people.table if _bare(c) in _id_names
+             and match_ids([_plain_id(v) for v in people.table[c] if v is not None], ours)]
+    return f"{people.where}: {said}"+(f": take its column {other[0]!r}, as with --on {other[0]}" if other else '')
 
 # %% ../nbs/02a_people.ipynb #80de31f0
 def _spare_name(store, table='recordings'):
@@ -315,9 +394,10 @@ def annotate(self:RecordingStore,
 # %% ../nbs/02a_people.ipynb #04cdc8b7
 def _labelled(p, path):
     "A parcellation with the label columns of a table; ValueError names file and parcel"
-    head,rows,_ = _rows_of(path)
+    head,rows,sep = _rows_of(path)
     by = next((c for c in ('name','id') if c in head), None)
-    if by is None: raise ValueError(f"{path}: found the columns {some(head, 10)}, expected id or name, and labels")
+    if by is None: raise ValueError(f"{path}: found the columns {some(head, 10)}, expected id or name, and labels; "
+                                      f"{_as_read(head, sep)}")
     at = {r[head.index(by)]:r for r in rows}
     own = [str(v) for v in p.table[by]]
     if lost := [v for v in own if v not in at]:
