@@ -710,8 +710,9 @@ def _describe_dataset(folder, recs):
     made_by = dict(Name='fMRIPrep', Version='0+simulated',
                    Description='Layout of fMRIPrep; written by brainlm.simulation, not by fMRIPrep')
     write_whole(folder/'participants.tsv', _participants(recs).to_csv(sep='\t', index=False, na_rep='n/a'))
-    write_whole(folder/'dataset_description.json', dict(Name='Simulated recordings', BIDSVersion='1.8.0',
-                                                        DatasetType='derivative', GeneratedBy=[made_by]))
+    write_whole(folder/'dataset_description.json', dict(
+        Name='Simulated recordings', BIDSVersion='1.8.0', DatasetType='derivative', Provenance='simulated',
+        GeneratedBy=[made_by]))
 
 # %% ../nbs/05_simulation.ipynb #d1bf995c
 def simulate_bids_derivatives(

@@ -7,6 +7,7 @@ from brainlm.preprocessing import *
 
 
 # %% ../nbs/03b_preprocessing.ipynb #3565554f
+import importlib
 import os
 import shutil
 import subprocess
@@ -542,3 +543,18 @@ def test_after_a_failed_start(atlas, tmp_path):
 def test_a_folder_with_nothing_says_what_was_there(atlas, tmp_path):
     d = tmp_path/'in'; d.mkdir(); (d/'README.txt').write_text('hello\n'); image(atlas, d/'sub-01_T1w.nii.gz')
     with pytest.raises(FileNotFoundError, match='README.txt is.*T1w'): taken(d, tmp_path, atlas)
+
+
+# %% ../nbs/03b_preprocessing.ipynb #2c49ed51
+def test_a_data_set_says_what_its_data_are(atlas, tmp_path):
+    "Simulated files stay simulated on every page, whoever reads them; a word that nobody knows is no provenance"
+    folder = tmp_path/'sub-1'/'func'
+    folder.mkdir(parents=True)
+    file = folder/'sub-1_task-rest_desc-mean_timeseries.tsv'
+    pd.DataFrame(series(), columns=atlas.parcellation.names).to_csv(file, sep='\t', index=False)
+    def read(**kw): return read_recording(file, atlas, tr_s=2, **kw).provenance
+    for word,expected in (('simulated','simulated'), ('invented','real')):
+        (tmp_path/'dataset_description.json').write_text(f'{{"Name": "x", "Provenance": "{word}"}}')
+        importlib.import_module('brainlm.readers')._described.cache_clear()
+        assert read()==expected
+    assert read(provenance='semi-synthetic')=='semi-synthetic'
