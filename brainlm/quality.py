@@ -178,8 +178,12 @@ def _about_carpets(store, qc, heading, words, page):
     if len(qc): page.add(heading, words, *(one(o) for o in qc.itertuples(index=False)))
 
 # %% ../nbs/24_quality.ipynb #a46c3e85
-_worst = ('A row is a parcel, z-scored over time and placed by Yeo-7 network; orange rows are missing. Vertical '
-          'stripes across all networks are seldom neural.')
+def _worst(parcellation):
+    "How to read a carpet plot"
+    placed = ' and placed by Yeo-7 network' if any(parcellation.networks()) else ''
+    return (f'A row is a parcel, z-scored over time{placed}; orange rows are missing. Vertical stripes across all '
+            'parcels are seldom neural.')
+
 _usual = 'Nearest to the median of the largest robust z, for comparison.'
 
 # %% ../nbs/24_quality.ipynb #bc907089
@@ -198,6 +202,6 @@ def qc_page(
     _about_outliers(qc, show, title, page)
     _about_steps(store, title, page)
     _about_missing(store, title, page)
-    _about_carpets(store, qc[:show], 'Carpet plots, worst first', _worst, page)
+    _about_carpets(store, qc[:show], 'Carpet plots, worst first', _worst(store.parcellation), page)
     _about_carpets(store, qc.loc[usual], 'Two usual ones' if len(usual)>1 else 'A usual one', _usual, page)
     return str(page)
