@@ -66,7 +66,7 @@ def test_presets_are_those_of_the_model():
 
 
 # %% ../nbs/51_cli.ipynb #74d3999c
-@pytest.mark.parametrize('words,says', [([], 'COMMAND'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
+@pytest.mark.parametrize('words,says', [([], 'brainlm --help'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
     (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
     (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
     (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
@@ -119,6 +119,21 @@ def test_what_can_be_known_is_refused_at_once(small, tmp_path):
         said = [o for o in r.stderr.splitlines() if not o.startswith('import time')]
         assert r.returncode==1 and len(said)==1 and says in said[0] and not (tmp_path/'o').exists(), r.stderr[-500:]
         assert not re.search(r'\| +torch$', r.stderr, re.M) and spent<3
+
+def test_few_people_pretrain_and_forecast(tmp_path, capsys, monkeypatch):
+    "The model's own split keeps people to be judged on; a side that stays empty is said"
+    monkeypatch.chdir(tmp_path)
+    RecordingStore.create('s', load_parcellation('aal2')).extend(waves(n_time=220))
+    assert len(RecordingStore('s').split().subjects['test'])<2
+    assert main('pretrain s --epochs 1 --out m'.split())==0
+    assert 'few people: 15%' in capsys.readouterr().err
+    assert main('forecast s --model m/last --out f'.split())==0
+    assert pd.read_parquet('f/predictions.parquet').subject.nunique()>1
+    assert main('pretrain s --epochs 1 --valid .01 --test 0 --out n'.split())==0
+    err = capsys.readouterr().err
+    assert err.count('\n')==1 and 'nobody is left to stop on; a larger --valid' in err
+    assert main('forecast s --preset tiny --out g'.split())==0
+    assert 'BrainLM untrained' in capsys.readouterr().out
 
 def test_folds_from_a_shell(small, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
