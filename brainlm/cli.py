@@ -14,9 +14,13 @@ import os
 import re
 import shlex
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
-import brainlm
+from . import __path__ as _rooms
+from . import __version__
+from .basics import Notice
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _whole(s):
@@ -90,28 +94,61 @@ def _atlas(a):
     from brainlm.datasets import fetch_atlas
     from brainlm.readers import Atlas, look
     own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360')
-    if not own and any('.nii' in (n := Path(f.source.path).name) and '.ptseries.' not in n for f in look(a.input, a.space) if not f.outcome): return fetch_atlas(a.parcellation)
+    if not own and any('.nii' in (n := Path(f.source.path).name) and '.ptseries.' not in n
+                       for f in look(a.input, a.space) if not f.outcome):
+        return fetch_atlas(a.parcellation)
     return Atlas(load_parcellation(a.parcellation), a.volume, a.dlabel)
 
 _full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
+def _intake_settings(a):
+    "What `preprocess` and `plan` are told, out of the options"
+    from brainlm.preprocessing import Settings
+    return dict(space=a.space, subject_pattern=a.subject_pattern,
+                **{k: getattr(a, k) for k in Settings.__dataclass_fields__})
+
+# %% ../nbs/51_cli.ipynb #fcc6ae75
+def _plan(a):
+    "`plan` from a shell: a table to read and to edit"
+    from brainlm.basics import write_whole
+    from brainlm.preprocessing import plan
+    t = plan(a.input, _atlas(a), **_intake_settings(a))
+    write_whole(a.plan, t.to_csv(sep='\t', index=False))
+    n = t.groupby('outcome')['n_files'].sum()
+    print(', '.join(f'{v} {k}' for k,
+                    v in n.items())+f'; file by file: {a.plan}. Edit it, and give it back with --manifest {a.plan}')
+
 def _preprocess(a):
     "`preprocess` from a shell; 1 if some files failed"
-    from brainlm.preprocessing import Settings, preprocess
-    try: got = preprocess(a.input, a.store, _atlas(a), a.jobs, a.scheduler, a.space, **{k: getattr(a, k) for k in Settings.__dataclass_fields__})
+    from brainlm.preprocessing import preprocess
+    if a.plan: return _plan(a)
+    how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
+    try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
         if e.errno not in _full: raise
-        raise OSError(f"{a.store}: {e.strerror}. What is stored already is safe: make room, and the same command goes on") from None
-    bad = got.failures
-    print(f"{a.store}: {got.added} added, {got.skipped} skipped (there already), {len(bad)} failed\n{got.store}", flush=True)
+        safe = 'What is stored already is safe: make room, and the same command goes on'
+        raise OSError(f"{a.store}: {e.strerror}. {safe}") from None
+    return _say_intake(a.store, got)
+
+# %% ../nbs/51_cli.ipynb #56c25563
+def _say_intake(store, got):
+    "What became of everything, in a few lines; 1 if some files failed"
+    bad,where = got.failures,store.rstrip('/')
+    over = f', {got.passed_over} passed over' if got.passed_over else ''
+    print(f"{store}: {got.added} added, {got.skipped} skipped (there already), {len(bad)} failed{over}\n{got.store}",
+          flush=True)
     for o in bad.head(5).itertuples(): print(f'  {o.file}: {o.reason}; {o.remedy}', file=sys.stderr)
-    if len(bad): print(f"brainlm: {len(bad)} failed; file, reason and remedy of each: {a.store.rstrip('/')}/failures.tsv", file=sys.stderr)
+    if len(bad):
+        print(f"brainlm: {len(bad)} failed; file, reason and remedy of each: {where}/failures.tsv", file=sys.stderr)
+    if over: print(f"Every file and what became of it: {where}/intake.tsv")
     return int(len(bad)>0)
 
 # %% ../nbs/51_cli.ipynb #88e5b8e9
 def _preprocess_parser(sub):
     p = sub.add_parser('preprocess', help='files of any kind to a store of recordings; run it again to go on',
-        description='Images, tables and arrays to recordings in a store. What is there already is skipped, one bad file stops nothing: the exit code is 1 if some failed, and failures.tsv in the store says why.')
+        description=('Images, tables and arrays to recordings in a store. What is there already is skipped, one bad '
+                     'file stops nothing: the exit code is 1 if some failed, and intake.tsv in the store says what '
+                     'became of every file.'))
     p.add_argument('input', nargs='+', metavar='INPUT', help='files, or folders to search')
     p.add_argument('store', metavar='STORE', help='folder or URL of the store; made if missing')
     _options(p,
@@ -121,16 +158,48 @@ def _preprocess_parser(sub):
         ('--volume', None, 'its label image, for volumes', dict(metavar='FILE.nii.gz')),
         ('--dlabel', None, 'its labels on grayordinates', dict(metavar='FILE.dlabel.nii')),
         ('--tr', None, 'repetition time, where the files do not say it', dict(type=float, metavar='S', dest='tr_s')),
-        ('--strategy', 'auto', 'which confounds to regress', _of('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')),
-        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep', dict(type=float, metavar='HZ', dest='high_pass_hz')),
+        ('--strategy', 'auto', 'which confounds to regress',
+         _of('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')),
+        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep',
+         dict(type=float, metavar='HZ', dest='high_pass_hz')),
         ('--low-pass', None, 'filter', dict(type=float, metavar='HZ', dest='low_pass_hz')),
         ('--target-tr', None, 'repetition time to resample to', dict(type=float, metavar='S', dest='target_tr_s')),
         ('--min-coverage', 0.5, 'share of its voxels below which a parcel is missing', _X),
         ('--key', None, 'array or column to read, where a file holds several', dict(metavar='NAME')),
-        ('--skip-columns', [], 'columns of tables that are no parcels, names or patterns', dict(nargs='+', metavar='NAME')),
+        ('--skip-columns', [], 'columns of tables that are no parcels, names or patterns',
+         dict(nargs='+', metavar='NAME')),
+        ('--subject-pattern', None, 'whose a file is, by its path; a group is the subject', dict(metavar='REGEX')),
+        ('--plan', None, 'only write what would be done, file by file', dict(metavar='FILE.tsv')),
+        ('--manifest', None, 'do what a plan says, as you edited it', dict(metavar='FILE.tsv')),
         ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
-        ('--provenance', 'real', 'what the data are', _of('real', 'semi-synthetic', 'simulated')))
+        ('--provenance', None, 'what the data are; default: what the data set says, else real',
+         _of('real', 'semi-synthetic', 'simulated')))
     p.set_defaults(run=_preprocess)
+
+# %% ../nbs/51_cli.ipynb #8f220b27
+def _annotate(a):
+    "`RecordingStore.annotate` and `annotate_networks` from a shell"
+    from brainlm.people import annotate_networks
+    from brainlm.recordings import RecordingStore
+    model = (Path(a.store)/'parcellation.tsv').is_file()
+    place = a.store if model else RecordingStore(a.store)
+    if not (a.table or a.networks):
+        raise ValueError('annotate: found neither --table nor --networks, expected one or both')
+    if a.table and model: raise ValueError(f'{a.store}: found a model, expected a store for --table')
+    if a.table: print(place.annotate(a.table, a.on))
+    if a.networks: print(f"{a.store}: networks {', '.join(annotate_networks(place, a.networks))}")
+
+# %% ../nbs/51_cli.ipynb #22a21b8c
+def _annotate_parser(sub):
+    p = sub.add_parser('annotate', help='ages, groups and scores for a store, at any time',
+        description='Add or replace covariates of the people in a store. The table that was there is kept beside it.')
+    p.add_argument('store', metavar='STORE',
+                   help='folder or URL of a RecordingStore; for --networks also the folder of a model')
+    _options(p,
+        ('--table', None, 'a row for each person: .tsv or .csv, with participant_id or subject', dict(metavar='FILE')),
+        ('--networks', None, 'a row for each parcel: id or name, and columns of networks', dict(metavar='FILE')),
+        ('--on', None, 'its column of people; default: the one that is called so', dict(metavar='COLUMN')))
+    p.set_defaults(run=_annotate)
 
 # %% ../nbs/51_cli.ipynb #588eef93
 def _qc(a):
@@ -140,18 +209,22 @@ def _qc(a):
     from brainlm.quality import qc_page, stands_out
     from brainlm.recordings import RecordingStore
     from brainlm.report import write_whole
-    store = RecordingStore(a.store); out = Path(a.out or f'{store.name}_qc.html')
+    store = RecordingStore(a.store)
+    out = Path(a.out or f'{store.name}_qc.html')
     html = qc_page(store, a.show)
-    out.parent.mkdir(parents=True, exist_ok=True); write_whole(out, html)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, html)
     print(f"{store}\n{stands_out(qc_table(store))}\nOpen {out} in a browser.")
 
 # %% ../nbs/51_cli.ipynb #f0312dc2
 def _qc_parser(sub):
     p = sub.add_parser('qc', help='a page on the quality of a store, outliers first',
-        description='Write an HTML page on the quality of the recordings of a store: measures, missing parcels and carpet plots, outliers first.')
+        description=('Write an HTML page on the quality of the recordings of a store: measures, missing parcels and '
+                       'carpet plots, outliers first.'))
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     _options(p,
-        ('--out', None, 'page to write (default: the name of the store and _qc.html, in this folder)', dict(metavar='FILE.html')),
+        ('--out', None, 'page to write (default: the name of the store and _qc.html, in this folder)',
+         dict(metavar='FILE.html')),
         ('--show', 6, 'recordings to show in full, worst first', _N))
     p.set_defaults(run=_qc)
 
@@ -162,15 +235,17 @@ def _pretrain(a):
     from brainlm.pretraining import Training, pretrain_learner
     from brainlm.recordings import RecordingStore
     store = RecordingStore(a.store)
-    split = store.split(a.valid, a.test, a.split_seed)
+    split = _split_for_training(a, store)
     counts = ', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))
-    print(f"{store}\n{counts} recordings, split by subject with seed {a.split_seed}", flush=True)
+    print(f"{store}\n{counts} recordings, split by subject with seed {split.rule['seed']}", flush=True)
     config = preset(a.preset, n_parcels=store.n_parcels, attention=a.attention, prior=a.prior)
     training = Training(a.batch_size, a.accumulate, tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed,
                         num_workers=a.workers, device=a.device)
     learn = pretrain_learner(store, config, a.out, split, training=training)
+    _tell_empty(split)
     print(_about_run(a.out, learn.pretrain(a.epochs, a.lr, resume=a.resume)))
 
+# %% ../nbs/51_cli.ipynb #43bc8230
 def _about_run(out, log):
     "What came of pretraining, and how to load it"
     words, valid = f"{out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
@@ -195,9 +270,9 @@ def _pretrain_parser(sub):
         ('--batch-size', 4, 'windows in a batch', _N),
         ('--accumulate', 1, 'batches for each optimiser step', _N),
         ('--mask-ratios', [0.2, 0.5, 0.75], 'shares of tokens to hide, taken in turn', dict(_X, nargs='+')),
-        ('--valid', 0.1, 'share of subjects to validate on', _X),
-        ('--test', 0.1, 'share of subjects to keep out', _X),
-        ('--split-seed', 0, 'of the split by subject', dict(type=int, metavar='N')),
+        ('--valid', None, 'share of subjects to validate on; default: 0.1, more of few people', _X),
+        ('--test', None, 'share of subjects to keep out; default: 0.1, more of few people', _X),
+        ('--split-seed', None, 'of the split by subject; default: 0', _I),
         ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')),
         ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
         ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')),
@@ -217,7 +292,7 @@ def _marked(tree):
 def _registered(folder=None):
     "Analyses by name: the module, the function and the facts of each"
     found = []
-    for f in Path(folder or brainlm.__path__[0]).glob('*.py'):
+    for f in Path(folder or _rooms[0]).glob('*.py'):
         text = f.read_text(encoding='utf-8')
         if f.name.startswith('_') or '@register(analyses' not in text: continue
         place = re.search(r'nbs/(\w+)', text)
@@ -230,19 +305,19 @@ def _takes(kind, default):
     "Settings of argparse for what an option takes: see `analyses`"
     if isinstance(kind, dict): return kind
     if kind is True: return dict(action='store_true')
-    kw = dict(N=_N, I=_I, X=_X).get(kind) if isinstance(kind, str) else _of(*kind)
+    kw = dict(N=_N, FRAMES=_N, I=_I, X=_X).get(kind) if isinstance(kind, str) else _of(*kind)
     kw = dict(kw or dict(metavar=kind))
     return kw | dict(nargs='+') if isinstance(default, list) else kw
 
 def _given(p, words, default, what, kind):
-    "Add an option of an analysis; the parameter that it sets"
+    "Add an option of an analysis; the parameter that it sets, and what it takes"
     option, *parameter = words.strip('<>').split()
     parameter = parameter[0] if parameter else option.replace('-', '_')
     kw = _takes(kind, default)
     if words.startswith('<'): p.add_argument(parameter, help=what, **kw)
     elif default is ...: p.add_argument(f'--{option}', dest=parameter, required=True, help=what, **kw)
     else: _options(p, (f'--{option}', default, what, dict(dest=parameter) | kw))
-    return parameter
+    return parameter, kind if isinstance(kind, str) else ''
 
 # %% ../nbs/51_cli.ipynb #4b6ac100
 def _analysis_parser(sub, name, module, function, facts):
@@ -250,7 +325,7 @@ def _analysis_parser(sub, name, module, function, facts):
     p = sub.add_parser(name, help=facts['does'], description=facts['about'])
     needs = facts.get('needs', '')
     if needs: dict(train=_trains, read=_reads)[needs](p)
-    given = [_given(p, *row) for row in facts['options']]
+    given = dict(_given(p, *row) for row in facts['options'])
     p.set_defaults(run=_run, place=(module, function), needs=needs, given=given)
 
 # %% ../nbs/51_cli.ipynb #521afdde
@@ -261,9 +336,39 @@ def _store_and_model(a):
     store = RecordingStore(a.store)
     print(store, flush=True)
     if a.needs=='read': return store, load_model(a.model).to(_device(a)), None
-    asked = {k: v for k,v in dict(valid=a.valid, test=a.test, seed=a.split_seed).items() if v is not None}
-    split = store.split(**asked) if asked else None
+    asked = _asked(a)
+    folds = getattr(a, 'folds', 0) or getattr(a, 'leave_out', None)
+    split = store.split(**asked) if asked else None if a.model or folds else _split_of_few(store)
     return store, load_model(a.model) if a.model else _untrained(a, store, split), split
+
+# %% ../nbs/51_cli.ipynb #73afc80c
+def _asked(a):
+    "What the options say of the split"
+    return {k: v for k,v in dict(valid=a.valid, test=a.test, seed=a.split_seed).items() if v is not None}
+
+def _split_for_training(a, store):
+    "The split that was asked for, or the default one"
+    asked = _asked(a)
+    return store.split(**asked) if asked else _split_of_few(store)
+
+def _split_of_few(store):
+    "The default split; a wider one where there are so few people that it leaves nobody to judge on"
+    for share in (.1, .15, .2, .25):
+        split = store.split(share, share)
+        if min(len(split.subjects[k]) for k in ('train','valid'))>=1 and len(split.subjects['test'])>=2: break
+    else: return store.split()
+    if share>.1: print(f'few people: {share:.0%} of them are kept to judge on, and as many to stop on', file=sys.stderr)
+    return split
+
+# %% ../nbs/51_cli.ipynb #a70d07e4
+def _tell_empty(split):
+    "Say that nobody is left to stop on or to be judged on, where somebody should be"
+    lost = [words for side,words in (('valid','stop on'), ('test','be judged on'))
+            if split.rule[side]>0 and not split.subjects[side]]
+    if not lost: return
+    from brainlm.basics import tell
+    tell(f"split: nobody is left to {' or to '.join(lost)}; a larger --valid or --test, another --split-seed or more "
+         "people help")
 
 # %% ../nbs/51_cli.ipynb #2c7c49ee
 def _device(a):
@@ -279,13 +384,36 @@ def _untrained(a, store, split):
     from brainlm.scaling import RobustScaler
     torch.manual_seed(a.seed)
     scaler = RobustScaler().fit(store, split or store.split())
-    return BrainLM(preset(a.preset, n_parcels=store.n_parcels), store.parcellation, scaler)
+    model = BrainLM(preset(a.preset, n_parcels=store.n_parcels), store.parcellation, scaler)
+    model.card = dict(untrained=True)
+    return model
+
+# %% ../nbs/51_cli.ipynb #5187efca
+def _early(a):
+    "FileNotFoundError or ValueError for what cannot be, from the tables alone; a second or two"
+    from brainlm.recordings import RecordingStore
+    table = RecordingStore(a.store).table
+    known, frames = [*table], [k for k,kind in a.given.items() if kind=='FRAMES' and getattr(a, k)]
+    if getattr(a, 'table', None): known += _columns_of(a.table, a.on)
+    for k in (k for k,kind in a.given.items() if kind=='COLUMN' and getattr(a, k)):
+        for c in (o if isinstance(o := getattr(a, k), list) else [o]):
+            if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
+    n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
+    if n<=most: return
+    raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
+
+def _columns_of(file, on):
+    "Columns of a table of people"
+    import pandas as pd
+    if not Path(file).is_file(): raise FileNotFoundError(f'{file}: not found, expected a table of people (--table)')
+    return [*pd.read_csv(file, sep=None, engine='python', nrows=5)]
 
 # %% ../nbs/51_cli.ipynb #a1c02583
 def _run(a):
     "Call an analysis; what it says"
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
     module, name = a.place
+    if a.needs: _early(a)
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
     if not a.needs: return _say(function(**options))
@@ -307,9 +435,9 @@ _more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an erro
 def _parser():
     "The parser of the command line"
     p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
-    p.add_argument('--version', action='version', version=f'brainlm {brainlm.__version__}')
-    sub = p.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    for command in (_demo_parser, _preprocess_parser, _qc_parser, _pretrain_parser): command(sub)
+    p.add_argument('--version', action='version', version=f'brainlm {__version__}')
+    sub = p.add_subparsers(dest='command', metavar='COMMAND')
+    for command in (_demo_parser, _preprocess_parser, _annotate_parser, _qc_parser, _pretrain_parser): command(sub)
     for name,place in _registered().items(): _analysis_parser(sub, name, *place)
     return p
 
@@ -325,13 +453,28 @@ def _in_a_line(e):
     return f'brainlm: {words}' if known else f'brainlm: {type(e).__name__} {words} (BRAINLM_DEBUG=1 shows where)'
 
 # %% ../nbs/51_cli.ipynb #08de7519
+@contextmanager
+def _notices():
+    "Notices as a line each on stderr; all other warnings as they are"
+    with warnings.catch_warnings():
+        warnings.simplefilter('always', Notice)
+        show = warnings.showwarning
+        def line(words, kind, *args, **kw):
+            if issubclass(kind, Notice): print(f'brainlm: {words}', file=sys.stderr)
+            else: show(words, kind, *args, **kw)
+        warnings.showwarning = line
+        yield
+
+# %% ../nbs/51_cli.ipynb #36f7e4bc
 def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
 )->int: # exit code: 0, 1 for an error or a file that failed, 2 for wrong usage, 130 for Ctrl-C
     "The `brainlm` command. An error is one line on stderr; with BRAINLM_DEBUG=1 it is raised."
     argv = sys.argv[1:] if argv is None else list(argv)
-    a = _parser().parse_args(argv)
-    try: return a.run(a) or 0
+    a = (p := _parser()).parse_args(argv)
+    if not a.command: p.error('found no COMMAND; `brainlm --help` says which there are')
+    try:
+        with _notices(): return a.run(a) or 0
     except KeyboardInterrupt:
         print(f'\nbrainlm: interrupted. To go on: {_again(argv, a)}', file=sys.stderr)
         return 130

@@ -24,6 +24,7 @@ ForecastWindows = namedtuple('ForecastWindows', 'X Y subjects rows starts')
 ForecastWindows.__doc__ = """Contexts X float32 [window, context, parcel] and futures Y [window, horizon, parcel],
 NaN where a parcel is missing; subject, recording and first frame of each window"""
 
+# %% ../nbs/31_forecasting.ipynb #48765ec2
 def forecast_windows(
     store:RecordingStore, # recordings
     scaler:RobustScaler, # fitted on training recordings, of this or of another store
@@ -195,7 +196,7 @@ def plot_horizons(
     bands = {m: bootstrap(stats[stats['model']==m], by='step') for m in band}
     title = f"{title + ', ' if title else ''}{stats['subject'].nunique()} subjects"
     across = 'frames ahead' + (f' ({tr_s:g} s each)' if tr_s else '')
-    ax = plot_curves(r2, bands, 'R²', title, across, line=0, most=r2.shape[1], ax=ax)
+    ax = plot_curves(r2, bands, 'R²', title, across, line=0, ax=ax)
     ax.set_ylim(bottom=below)
     return ax
 
@@ -226,13 +227,17 @@ def plot_forecast(
         said = {k: np.r_[np.full(past-1, np.nan), X[-1,q], p[:,q]] for k,p in predictions.items()}
         plot_series(t, np.r_[X[-past:,q], Y[:,q]], said, [(0, t[-1])], ax)
         named(ax, name, '', 'BOLD (IQR)')
-    for i,ax in enumerate(axs.flat):
-        if i>=len(parcels): ax.axis('off')
-        if i<len(parcels)-2: continue
-        ax.tick_params(labelbottom=True)
-        ax.set_xlabel('time (s)' if tr_s else 'frames', fontsize=9)
-    axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), frameon=False, loc='center')
+    _below(axs, len(parcels), 'time (s)' if tr_s else 'frames')
     return fig
+
+# %% ../nbs/31_forecasting.ipynb #005aff89
+def _below(axs, n, words):
+    "What stands below `n` panels in two columns: the time, and the legend where a panel is empty"
+    for ax in axs.flat[n:]: ax.axis('off')
+    for ax in axs.flat[max(n-2, 0):n]:
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel(words, fontsize=9)
+    axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), frameon=False, loc='center')
 
 # %% ../nbs/31_forecasting.ipynb #8842e5e8
 def predictability(

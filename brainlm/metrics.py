@@ -7,19 +7,22 @@ __all__ = ['imputers', 'sum_columns', 'prediction_columns', 'losses', 'masked_ri
            'interpolate_time', 'interpolation_rival', 'GaussianImputer', 'gaussian_rival', 'scaled_recordings',
            'model_predictor', 'window_mask', 'evaluate', 'sum_scores', 'score', 'bootstrap', 'paired_difference',
            'interval_text', 'ScoreTable', 'score_table', 'plot_scores', 'parcel_scores', 'plot_parcel_scores',
-           'check_predictions', 'regression_scores', 'classification_scores', 'prediction_scores', 'subject_losses',
-           'paired_tests', 'calibration', 'plot_calibration']
+           'check_predictions', 'within_folds', 'others_mean', 'regression_scores', 'auc', 'classification_scores',
+           'prediction_scores', 'subject_losses', 'paired_tests', 'prediction_verdicts', 'score_verdicts',
+           'calibration']
 
 # %% ../nbs/20_metrics.ipynb #45ff0c81
 import hashlib
-import numpy as np, pandas as pd, torch
-from scipy.stats import wilcoxon
+
+import numpy as np
+import pandas as pd
+import torch
 from torch import Tensor
-from .basics import Registry, one_of, register, some
-from .atlas import network_atlases, network_palette, plot_glass_brain
-from .stats import holm, percentiles, person_weights, resamples
-from .masking import random_mask
+
+from .basics import Registry, moved, one_of, register, some
+from .masking import centred, random_mask
 from .model import GaussianPrior, patchify
+from .stats import mean_interval, percentiles, person_weights, resamples, verdicts
 
 # %% ../nbs/20_metrics.ipynb #a9d58df0
 imputers = Registry('rival for hidden patches')
@@ -127,13 +130,15 @@ def _sums(y, p, mask):
 
 # %% ../nbs/20_metrics.ipynb #fbc006e7
 @torch.no_grad()
-def _batch_sums(predictors, x, valid, masks):
-    "Sums [ratio, model, batch, parcel, 7] for one batch; what is hidden is blanked before a predictor sees it"
+def _batch_sums(predictors, x, valid, masks, averaged=None):
+    """Sums [ratio, model, batch, parcel, 7] for one batch; what is hidden is blanked before a predictor sees it, and
+    no part of the mean over `averaged` [batch] frames that the windows are centred by"""
     size = x.shape[-1]//valid.shape[-1]
-    y,out = patchify(x, size), []
+    out = []
     for mask in masks:
         mask = mask & valid
-        given = x.masked_fill(mask.repeat_interleave(size, -1), 0)
+        z = x if averaged is None else centred(x, mask, averaged, valid)
+        y,given = patchify(z, size),z.masked_fill(mask.repeat_interleave(size, -1), 0)
         for name,predict in predictors.items():
             p = predict(given, valid, mask)
             if p.shape!=y.shape:
@@ -167,7 +172,9 @@ def _evaluated(predictors, windows, batch, ratios, mask_fn, seed, device):
     "Sums [window, ratio, model, parcel, 7] of one batch. ValueError for predictions that are not finite"
     x,valid = (torch.stack(o) for o in zip(*(windows[i] for i in batch)))
     masks = [torch.stack([window_mask(v, r, i, seed, mask_fn) for i,v in zip(batch, valid)]) for r in ratios]
-    sums = _batch_sums(predictors, x.to(device), valid.to(device), [m.to(device) for m in masks])
+    averaged = getattr(windows, 'averaged', None)
+    if averaged is not None: averaged = averaged[batch.start:batch.stop]
+    sums = _batch_sums(predictors, x.to(device), valid.to(device), [m.to(device) for m in masks], averaged)
     sums = sums.movedim(2, 0).cpu().numpy()
     bad = ~np.isfinite(sums).all((0,1,3,4))
     if bad.any():
@@ -265,10 +272,10 @@ def bootstrap(
     by=('model','mask_ratio'), # columns to group by
     metric:str='r2', # 'r2', 'mse' or 'r'
 )->pd.DataFrame: # indexed by `by`: the metric, low, high, n_subjects, n_windows
-    "Percentile interval over resampled subjects. ValueError with fewer than two subjects."
+    "Interval over resampled subjects, as `percentiles`. ValueError with fewer than two subjects."
     one_of('metric', metric, _NAMES)
     sums,index = _by_subject(stats, by)
-    low,high = percentiles(_resampled(sums, metric, n_boot, seed), level)
+    low,high = percentiles(_resampled(sums, metric, n_boot, seed), level, sums.shape[1])
     return pd.DataFrame({metric: sum_scores(sums.sum(1))[metric], 'low': low, 'high': high, **_counted(stats)}, index)
 
 # %% ../nbs/20_metrics.ipynb #265af7ba
@@ -294,6 +301,18 @@ def _reference(sums, index, reference):
     return ref, np.array(models)!=reference
 
 # %% ../nbs/20_metrics.ipynb #f8cd5adf
+def _person_shares(sums, ref, metric):
+    "What each subject adds to the difference from the reference [group, subject]; their mean is the difference"
+    n,y,_,yy,*_,ee = np.moveaxis(sums, -1, 0)
+    if metric=='r':
+        without = sum_scores(sums.sum(1, keepdims=True)-sums)['r']          # the jackknife's pseudo-values
+        v = sums.shape[1]*sum_scores(sums.sum(1))['r'][:,None]-(sums.shape[1]-1)*without
+    else:
+        n,y,yy = (o.sum(1, keepdims=True) for o in (n, y, yy))
+        v = sums.shape[1]*(ee/n if metric=='mse' else -ee/(yy-y*y/n))
+    return v-v[ref]
+
+# %% ../nbs/20_metrics.ipynb #32a2421e
 def paired_difference(
     stats:pd.DataFrame, # from `evaluate`
     reference:str='gaussian', # model to subtract
@@ -302,15 +321,18 @@ def paired_difference(
     seed:int=0, # of the resamples
     by=('model','mask_ratio'), # columns to group by, 'model' among them
     metric:str='r2', # 'r2', 'mse' or 'r'
-)->pd.DataFrame: # indexed by `by`, without the reference: difference, low, high, n_subjects, n_windows
+)->pd.DataFrame: # indexed by `by`, without the reference: difference, low, high, p, p_holm, says, n_subjects, n_windows
     "Metric minus the reference's, on the same resamples. ValueError for an unknown reference or other hidden samples."
     one_of('metric', metric, _NAMES)
     sums,index = _by_subject(stats, by)
     ref,keep = _reference(sums, index, reference)
     def less(v): return (v - v[...,ref])[...,keep]
-    low,high = percentiles(less(_resampled(sums, metric, n_boot, seed)), level)
-    d = less(sum_scores(sums.sum(1))[metric])
-    return pd.DataFrame(dict(difference=d, low=low, high=high, **_counted(stats)), index[keep])
+    low,high = percentiles(less(_resampled(sums, metric, n_boot, seed)), level, sums.shape[1])
+    d = dict(enumerate(_person_shares(sums, ref, metric)[keep]))
+    found = verdicts(d, '', metric, metric=='mse', dict(enumerate(zip(low, high))))
+    tests = dict(p=[v.p for v in found], p_holm=[v.p_family for v in found], says=[v.says for v in found])
+    table = dict(difference=less(sum_scores(sums.sum(1))[metric]), low=low, high=high, **tests)
+    return pd.DataFrame(table | _counted(stats), index[keep])
 
 # %% ../nbs/20_metrics.ipynb #70988436
 def interval_text(
@@ -366,18 +388,11 @@ def plot_scores(
     n_boot:int=2000, level:float=0.95, seed:int=0, # of the bootstrap
 ): # matplotlib axes
     "Score of each model by mask ratio, with intervals over subjects"
-    import matplotlib.pyplot as plt, seaborn as sns
-    if ax is None: ax = plt.subplots(figsize=(5.5, 3.4), layout='constrained', dpi=90)[1]
-    b = bootstrap(stats, n_boot, level, seed, metric=metric); models, ratios = (b.index.unique(k) for k in ('model','mask_ratio'))
-    palette = sns.color_palette('colorblind', len(models))
-    for i,(model,colour) in enumerate(zip(models, palette)):
-        f = b.loc[model].reindex(ratios); x = np.arange(len(f)) + (i-(len(models)-1)/2)*min(.12, .6/len(models))
-        ax.errorbar(x, f[metric], [f[metric]-f['low'], f['high']-f[metric]], fmt='osD^vP*X'[i%8], ms=4, color=colour, capsize=4, label=model)
-    if metric!='mse': ax.axhline(0, color='.6', lw=.8, zorder=0)
-    ax.set(xlabel='mask ratio', ylabel=f'{_NAMES[metric]} on hidden samples' + (' (squared IQR)' if metric=='mse' else ''), xticks=range(len(ratios)), xticklabels=[f'{r:g}' for r in ratios])
-    ax.set_title('\n'.join(o for o in (title, f"{b.n_subjects.iloc[0]} subjects, {b.n_windows.iloc[0]} windows, {level:.0%} intervals") if o), fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
-    return ax
+    from brainlm.plots import plot_points  # scores need no matplotlib
+    b = bootstrap(stats, n_boot, level, seed, metric=metric).rename(columns={metric: 'value'})
+    n = f"{b.n_subjects.iloc[0]} subjects, {b.n_windows.iloc[0]} windows, {level:.0%} intervals"
+    label = f'{_NAMES[metric]} on hidden samples' + (' (squared IQR)' if metric=='mse' else '')
+    return plot_points(b, label, f'{title}\n{n}' if title else n, 'mask ratio', None if metric=='mse' else 0, ax)
 
 # %% ../nbs/20_metrics.ipynb #1832f844
 def parcel_scores(
@@ -408,22 +423,12 @@ def plot_parcel_scores(
     title:str='', # say here whether the data are real, semi-synthetic or simulated
 ): # (nilearn display, matplotlib axes)
     "Two figures: the score of each parcel on the glass brain, and the same by network"
-    v = parcel_scores(stats, model, ratio, len(parcellation), metric)
-    label, mine = f'{_NAMES[metric]} on hidden samples', stats[(stats['model']==model) & np.isclose(stats['mask_ratio'], ratio)]
-    title = f"{title + ': ' if title else ''}{model} at mask ratio {ratio:g}, {mine['subject'].nunique()} subjects"
-    return plot_glass_brain(v, parcellation, title, label, cmap='cividis'), _strip(v, parcellation, atlas, title, label)
-
-def _strip(v, parcellation, atlas, title, label):
-    import matplotlib.pyplot as plt, seaborn as sns
-    net, names = parcellation.networks(atlas), parcellation.network_names(atlas)
-    colours = network_palette(atlas) if atlas in network_atlases else dict(zip(names, sns.husl_palette(len(names))))
-    groups = [(n, n.replace(' ', '\n'), colours[n]) for n in names] + ([('', 'none', '.6')] if (net=='').any() else [])
-    _, ax = plt.subplots(figsize=(8, 2.8), layout='constrained', dpi=90)
-    for i,(n,_,colour) in enumerate(groups):
-        y = v[net==n]; ax.scatter(i + .6*(np.arange(len(y))*.618%1 - .5), y, s=9, color=colour)
-        if not np.isnan(y).all(): ax.hlines(np.nanmedian(y), i-.35, i+.35, color='k', lw=1.5)
-    ax.set(xticks=range(len(groups)), xticklabels=[g[1] for g in groups], xlabel=f'{atlas} network (line: median)', ylabel=label); ax.set_title(title, fontsize=10)
-    return ax
+    from brainlm.plots import plot_by_network, plot_glass_brain
+    v,label = parcel_scores(stats, model, ratio, len(parcellation), metric), f'{_NAMES[metric]} on hidden samples'
+    n = stats.loc[(stats['model']==model) & np.isclose(stats['mask_ratio'], ratio), 'subject'].nunique()
+    title = f"{title + ': ' if title else ''}{model} at mask ratio {ratio:g}, {n} subjects"
+    brain = plot_glass_brain(v, parcellation, title, label, cmap='cividis')
+    return brain, plot_by_network(v, parcellation, atlas, title, label)
 
 # %% ../nbs/20_metrics.ipynb #45a2f41c
 prediction_columns = ('model','target','fold','subject','y','prediction')
@@ -447,29 +452,66 @@ def check_predictions(
     if len(odd): raise ValueError(f"predictions: models disagree on what was measured, first {odd[0]}")
     return preds
 
-# %% ../nbs/20_metrics.ipynb #81d2dda3
+# %% ../nbs/20_metrics.ipynb #725520be
 def _row_sums(y, p):
     "The seven sums of each row [row, 7]"
     return np.stack([np.ones(len(y)), y, p, y*y, p*p, y*p, (y-p)**2], -1)
 
+def within_folds(
+    y, p, # [row], measured and predicted
+    w, # [draw, row], how often each row counts
+    fold, # [row]
+)->tuple: # variance of y, variance of p, and covariance, each [draw], summed over rows; NaN where zero
+    "Sums of squares about the means of the folds"
+    total = 0
+    for k in np.unique(fold):
+        at = fold==k
+        n,sy,sp,yy,pp,yp,_ = np.moveaxis(w[:,at]@_row_sums(y[at], p[at]), -1, 0)
+        n = np.maximum(n, 1)                                                # a fold of which nobody was drawn adds 0
+        total = total + np.stack([yy-sy*sy/n, pp-sp*sp/n, yp-sy*sp/n])
+    return _varied(total[0], w@(y*y)), _varied(total[1], w@(p*p)), total[2]
+
+# %% ../nbs/20_metrics.ipynb #a11e657e
+def others_mean(
+    y, fold, # [row]
+)->np.ndarray: # [row]
+    "Mean of y over the other folds, those that train; with one fold, its own"
+    folds = np.unique(fold)
+    if len(folds)<2: return np.full(len(y), y.mean())
+    return np.select([fold==k for k in folds], [y[fold!=k].mean() for k in folds])
+
+# %% ../nbs/20_metrics.ipynb #182cd905
 def regression_scores(
     y, p, # [row], measured and predicted
     w, # [draw, row], how often each row counts
+    fold, # [row], in which it was predicted
 )->dict: # mse, mae, r2, r [draw]
     "Scores of predicted numbers"
-    s = sum_scores(w@_row_sums(y, p))
-    return dict(mse=s['mse'], mae=w@abs(y-p)/w.sum(1), r2=s['r2'], r=s['r'])
+    n,error = w.sum(1), w@(y-p)**2
+    vy,vp,c = within_folds(y, p, w, fold)
+    base = w@(y-others_mean(y, fold))**2 if len(np.unique(fold))>1 else vy
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return dict(mse=error/n, mae=w@abs(y-p)/n, r2=1-error/base, r=c/np.sqrt(vy*vp))
 
-# %% ../nbs/20_metrics.ipynb #d0f24194
-def _auc(y, p, w):
-    "Area under the ROC curve for weights [draw, row]; ties count half"
+# %% ../nbs/20_metrics.ipynb #e1c6acd8
+def _pairs_won(y, p, w):
+    "Of the pairs of a 1 and a 0, how many are in order (ties half), and how many there are [draw]"
     u,at = np.unique(p, return_inverse=True)
     pos,neg = (np.stack([np.bincount(at, o*k, len(u)) for o in w]) for k in (y, 1-y))
-    with np.errstate(invalid='ignore'): return (pos*(neg.cumsum(1)-neg/2)).sum(1)/(pos.sum(1)*neg.sum(1))
+    return (pos*(neg.cumsum(1)-neg/2)).sum(1), pos.sum(1)*neg.sum(1)
 
+def auc(
+    y, p, w, fold, # as in `classification_scores`
+)->np.ndarray: # [draw]
+    "Area under the ROC curve over pairs of people of one fold; ties count half"
+    parts = [_pairs_won(y[fold==k], p[fold==k], w[:,fold==k]) for k in np.unique(fold)]
+    won,pairs = np.sum(parts, 0)
+    return won/np.where(pairs>0, pairs, np.nan)
+
+# %% ../nbs/20_metrics.ipynb #62074fcc
 def classification_scores(
     y, p, # [row], class 0 or 1, and probability of 1
-    w, # as in `regression_scores`
+    w, fold, # as in `regression_scores`
 )->dict: # auc, balanced_accuracy, accuracy, f1, brier [draw]; the threshold is 0.5
     "Scores of predicted classes"
     hit,n = p>=.5, w.sum(1)
@@ -477,7 +519,7 @@ def classification_scores(
     tp,fp,fn,tn = count(1, True), count(0, True), count(1, False), count(0, False)
     with np.errstate(invalid='ignore', divide='ignore'):
         balanced,f1 = (tp/(tp+fn)+tn/(tn+fp))/2, 2*tp/(2*tp+fp+fn)
-    return dict(auc=_auc(y, p, w), balanced_accuracy=balanced, accuracy=(tp+tn)/n, f1=f1, brier=w@(y-p)**2/n)
+    return dict(auc=auc(y, p, w, fold), balanced_accuracy=balanced, accuracy=(tp+tn)/n, f1=f1, brier=w@(y-p)**2/n)
 
 # %% ../nbs/20_metrics.ipynb #9b762da2
 _scores = dict(regression=regression_scores, classification=classification_scores)
@@ -496,8 +538,9 @@ def prediction_scores(
     rows = []
     for k,g in preds.groupby(list(by), sort=False, observed=True):
         w,y,p = person_weights(g['subject'], n_boot, seed), g['y'].to_numpy(float), g['prediction'].to_numpy(float)
-        for metric,v in _scores[kind](y, p, w).items():
-            rows.append((*k, metric, v[0], *percentiles(v[1:], level), g['subject'].nunique()))
+        n = g['subject'].nunique()
+        for metric,v in _scores[kind](y, p, w, g['fold'].to_numpy()).items():
+            rows.append((*k, metric, v[0], *percentiles(v[1:], level, n), n))
     return pd.DataFrame(rows, columns=[*by, 'metric', 'value', 'low', 'high', 'n_subjects'])
 
 # %% ../nbs/20_metrics.ipynb #a13a34c5
@@ -510,7 +553,7 @@ def subject_losses(
     "How wrong each model is on each subject. ValueError for subjects that a model lacks."
     one_of('loss', loss, losses)
     each = preds.assign(loss=losses[loss](preds['y']-preds['prediction']))
-    t = each.groupby(['model','subject'], sort=False)['loss'].mean().unstack('model', sort=False)
+    t = each.groupby(['model','subject'], sort=False)['loss'].mean().unstack('model', sort=False).sort_index()
     lost = t.columns[t.isna().any()]
     if len(lost):
         n,target = int(t.isna().any(axis=1).sum()), preds['target'].iloc[0]
@@ -522,21 +565,46 @@ def paired_tests(
     preds:pd.DataFrame, # columns `prediction_columns`
     reference:str='mean', # model to compare with
     loss:str='squared', # or 'absolute'
-    n_boot:int=2000, level:float=.95, seed:int=0, # of the bootstrap over subjects
-)->pd.DataFrame: # model, target, difference of the loss (below 0: better), low, high, p (Wilcoxon), p_holm, n_subjects
+    n_boot:int=2000, level:float=.95, seed:int=0, # of the interval over subjects (`mean_interval`)
+)->pd.DataFrame: # model, target, difference of the loss (below 0: better), low, high, p, p_holm, n_subjects, says
     "Each model against `reference`, subject by subject. ValueError for an unknown one, or subjects that one lacks."
     one_of('reference', reference, check_predictions(preds)['model'].unique())
-    rows = []
+    d = {}
     for target,g in preds.groupby('target', sort=False):
         t = subject_losses(g, loss)
-        w = person_weights(t.index, n_boot, seed)
-        for m in t.columns.drop(reference):
-            d = (t[m]-t[reference]).to_numpy()
-            p,v = wilcoxon(d).pvalue if d.any() else 1., w@d/w.sum(1)
-            rows.append((m, target, v[0], *percentiles(v[1:], level), p, len(d)))
-    res = pd.DataFrame(rows, columns=['model','target','difference','low','high','p','n_subjects'])
-    res.insert(6, 'p_holm', holm(res['p']))
-    return res
+        d |= {(m, target): (t[m]-t[reference]).to_numpy() for m in t.columns.drop(reference)}
+    intervals = {k: mean_interval(v, level, n_boot=n_boot, seed=seed) for k,v in d.items()}
+    found = verdicts(d, '', f'{loss} error', True, intervals)
+    rows = [(*v.rival, v.difference, v.low, v.high, v.p, v.p_family, v.n, v.says) for v in found]
+    return pd.DataFrame(rows, columns=['model','target','difference','low','high','p','p_holm','n_subjects','says'])
+
+# %% ../nbs/20_metrics.ipynb #3bf0aa33
+def prediction_verdicts(
+    preds:pd.DataFrame, # columns `prediction_columns`, of one target
+    mine:str='BrainLM', # model
+    loss:str='squared', # or 'absolute'
+)->list: # of `Verdict`
+    "Is one model better than each of the others? ValueError as of `paired_tests`."
+    one_of('mine', mine, check_predictions(preds)['model'].unique())
+    t = subject_losses(preds, loss)
+    return verdicts({m: t[mine]-t[m] for m in t.columns.drop(mine)}, mine, f'{loss} error', True)
+
+# %% ../nbs/20_metrics.ipynb #3360b59d
+def score_verdicts(
+    stats:pd.DataFrame, # from `evaluate` or `forecast_stats`
+    mine:str, # model
+    rivals=None, # models to compare it with; None: all others
+    metric:str='r2', # 'r2', 'mse' or 'r'
+)->list: # of `Verdict`
+    "Is one model better than each of the others, all samples pooled? ValueError as of `paired_difference`."
+    stats = stats.assign(model=stats['model'].astype(str))
+    if rivals is not None: stats = stats[stats['model'].isin([mine, *rivals])]
+    sums,index = _by_subject(stats, 'model')
+    ref,keep = _reference(sums, index, mine)
+    t = paired_difference(stats, mine, by='model', metric=metric)
+    d = dict(zip(index[keep], -_person_shares(sums, ref, metric)[keep]))
+    intervals = {k: (-o.high, -o.low) for k,o in t.iterrows()}
+    return verdicts(d, mine, _NAMES[metric], metric=='mse', intervals)
 
 # %% ../nbs/20_metrics.ipynb #1cd7d277
 def calibration(
@@ -547,28 +615,11 @@ def calibration(
     rows = []
     for k,g in check_predictions(preds).groupby(['model','target'], sort=False):
         y,p = g['y'].to_numpy(float), g['prediction'].to_numpy(float)
-        n,sy,sp,_,pp,yp,_ = np.moveaxis(person_weights(g['subject'], n_boot, seed)@_row_sums(y, p), -1, 0)
-        slope = (yp-sy*sp/n)/_varied(pp-sp*sp/n, pp)
-        intercept = y.mean()-slope[0]*p.mean()
-        rows.append((*k, slope[0], *percentiles(slope[1:], level), intercept, g['subject'].nunique()))
+        _,vp,c = within_folds(y, p, person_weights(g['subject'], n_boot, seed), g['fold'].to_numpy())
+        slope = c/vp
+        intercept,people = y.mean()-slope[0]*p.mean(), g['subject'].nunique()
+        rows.append((*k, slope[0], *percentiles(slope[1:], level, people), intercept, people))
     return pd.DataFrame(rows, columns=['model','target','slope','low','high','intercept','n_subjects'])
 
-# %% ../nbs/20_metrics.ipynb #2eda608d
-def plot_calibration(
-    preds:pd.DataFrame, # columns `prediction_columns`, of one target
-    unit:str='', # of the target
-    title:str='', # say here whether the data are real, semi-synthetic or simulated
-    bins:int=8, # groups of subjects, of equal size
-    ax=None, # matplotlib axes
-): # matplotlib axes
-    "Mean measured value of groups of subjects by their mean prediction"
-    import matplotlib.pyplot as plt, seaborn as sns
-    ax = ax or plt.subplots(figsize=(4.2, 3.8), layout='constrained', dpi=90)[1]
-    target,unit = preds['target'].iloc[0],f' ({unit})' if unit else ''
-    for i,(m,g) in enumerate(preds.groupby('model', sort=False)):
-        if g['prediction'].nunique()<bins: continue
-        b = g.groupby(pd.qcut(g['prediction'], bins, duplicates='drop'), observed=True)[['prediction','y']].mean()
-        ax.plot(b['prediction'], b['y'], '-', marker='osD^vP*X'[i%8], ms=4, lw=1, color=sns.color_palette('colorblind')[i%10], label=m)
-    lo,hi = ax.get_xlim(); ax.plot([lo, hi], [lo, hi], color='.5', lw=.8, ls='--', zorder=0)
-    ax.set(xlabel=f'predicted {target}{unit}', ylabel=f'measured {target}{unit}, mean of a group'); ax.set_title('\n'.join(o for o in (title, f"{preds['subject'].nunique()} subjects, {bins} groups") if o), fontsize=10)
-    ax.legend(frameon=False, fontsize=8); sns.despine(ax=ax); return ax
+# %% ../nbs/20_metrics.ipynb #dc91b4da
+__getattr__ = moved(__name__, plots='plot_calibration')

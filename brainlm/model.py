@@ -4,22 +4,31 @@
 
 # %% auto #0
 __all__ = ['presets', 'BrainLMConfig', 'preset', 'patchify', 'unpatchify', 'time_encoding', 'xyz_features', 'GaussianPrior',
-           'BrainLM', 'BrainLMOutput', 'whole_folder']
+           'BrainLM', 'BrainLMOutput', 'whole_folder', 'differences', 'read_seen']
 
 # %% ../nbs/11_model.ipynb #9e304e8c
-import json, math, os, tempfile, warnings
+import json
+import math
+import os
+import tempfile
+import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, asdict, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-import torch.nn as nn, torch.nn.functional as F
-from torch import Tensor
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors.torch import save_file, load_file
-from .basics import one_of, write_whole
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from .atlas import Parcellation, load_parcellation
+from .basics import one_of, write_whole
+from .masking import n_visible, random_mask
 from .scaling import RobustScaler
-from .masking import random_mask, n_visible
 
 # %% ../nbs/11_model.ipynb #59673d7b
 @dataclass
@@ -44,8 +53,9 @@ class BrainLMConfig:
     mask_ratio:float=0.75 # share of tokens hidden when no mask is given
 
     def __post_init__(self):
-        for k,ok in dict(attention=('joint','axial'), xyz=('linear','fourier'), prior=('none','gaussian'), loss=('mse','mae')).items():
-            if getattr(self,k) not in ok: raise ValueError(f"{k}: found {getattr(self,k)!r}, expected one of {ok}")
+        words = dict(attention=('joint','axial'), loss=('mse','mae'),
+            xyz=('linear','fourier'), prior=('none','gaussian'))
+        for k,ok in words.items(): one_of(k, getattr(self, k), ok)
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
                 raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
@@ -54,12 +64,14 @@ class BrainLMConfig:
     def n_patches(self): return self.n_time//self.patch_size
 
 # %% ../nbs/11_model.ipynb #fe93f172
-presets = {
-    'tiny':  dict(width=96,   layers=4,  heads=3,  mlp=288,  decoder_width=96,  decoder_layers=2, decoder_heads=3,  decoder_mlp=288),
-    'small': dict(width=192,  layers=6,  heads=6,  mlp=576,  decoder_width=192, decoder_layers=2, decoder_heads=6,  decoder_mlp=576),
-    '13m':   dict(width=512,  layers=4,  heads=4,  mlp=1024, decoder_width=512, decoder_layers=2, decoder_heads=4,  decoder_mlp=1024),
-    '111m':  dict(width=768,  layers=12, heads=12, mlp=3072, decoder_width=512, decoder_layers=8, decoder_heads=16, decoder_mlp=2048),
-    '650m':  dict(width=1280, layers=32, heads=16, mlp=5120, decoder_width=512, decoder_layers=8, decoder_heads=16, decoder_mlp=2048)}
+_sizes = 'width layers heads mlp decoder_width decoder_layers decoder_heads decoder_mlp'.split()
+
+presets = {name: dict(zip(_sizes, sizes, strict=True)) for name,sizes in {
+    'tiny':  (  96,  4,  3,  288,  96, 2,  3,  288),
+    'small': ( 192,  6,  6,  576, 192, 2,  6,  576),
+    '13m':   ( 512,  4,  4, 1024, 512, 2,  4, 1024),
+    '111m':  ( 768, 12, 12, 3072, 512, 8, 16, 2048),
+    '650m':  (1280, 32, 16, 5120, 512, 8, 16, 2048)}.items()}
 
 def preset(
     name:str, # 'tiny', 'small', '13m', '111m' or '650m'
@@ -179,30 +191,38 @@ class Axial:
         self.P, self.K, self.at, self.bin = n_parcels+1, n_patches, None, present is not None
         if cells is not None:
             self.at = _flat(cells, self.P*self.K, present)
-            present = torch.zeros(len(cells)*self.P*self.K+1, dtype=torch.bool, device=cells.device).index_fill_(0, self.at, True)[:-1]
+            grid = torch.zeros(len(cells)*self.P*self.K+1, dtype=torch.bool, device=cells.device)
+            present = grid.index_fill_(0, self.at, True)[:-1]
         if present is None:
             self.masks = dict(parcel=None, time=None)
             return
         there = self.there = present.view(-1, self.P, self.K)
         lines = dict(parcel=there.transpose(1,2).reshape(-1, 1, 1, self.P), time=there.reshape(-1, 1, 1, self.K))
-        self.masks = {k: m | ~m.any(-1, keepdim=True) for k,m in lines.items()}  # nobody reads a line without tokens, but it must not make NaN
+        # nobody reads a line without tokens, but it must not make NaN
+        self.masks = {k: m | ~m.any(-1, keepdim=True) for k,m in lines.items()}
 
-    def put(self, x):
-        if self.at is None: return x.unflatten(1, (self.P, self.K))
-        return _Write.apply(x.flatten(0,1), self.at, len(x)*self.P*self.K, self.bin).view(len(x), self.P, self.K, -1)
+# %% ../nbs/11_model.ipynb #ba79a904
+@patch
+def put(self:Axial, x):
+    if self.at is None: return x.unflatten(1, (self.P, self.K))
+    return _Write.apply(x.flatten(0,1), self.at, len(x)*self.P*self.K, self.bin).view(len(x), self.P, self.K, -1)
 
-    def read(self, y):
-        if self.at is None: return y.flatten(1, 2)
-        return _Read.apply(y.flatten(0,2), self.at, self.bin).view(len(y), -1, y.shape[-1])
+@patch
+def read(self:Axial, y):
+    if self.at is None: return y.flatten(1, 2)
+    return _Read.apply(y.flatten(0,2), self.at, self.bin).view(len(y), -1, y.shape[-1])
 
-    def attend(self, q, kv, heads, axis, asking=None):
-        asking = asking or self
-        q, kv, line = asking.put(q), self.put(kv), 1 if axis=='parcel' else 2
-        q = q.unflatten(-1, (heads,-1)).movedim(line, 3)                    # [batch, other axis, head, line, feature]
-        k,v = kv.unflatten(-1, (2,heads,-1)).movedim(3, 0).movedim(line+1, 4)
-        shape = q.shape
-        y = _sdpa(*(o.flatten(0,1) for o in (q,k,v)), self.masks[axis])
-        return asking.read(y.view(shape).movedim(3, line).flatten(3))
+# %% ../nbs/11_model.ipynb #d171cc93
+@patch
+def attend(self:Axial, q, kv, heads, axis, asking=None):
+    "Attention along one axis of the grid, for the tokens of the layout `asking` (None: these)"
+    asking = asking or self
+    q, kv, line = asking.put(q), self.put(kv), 1 if axis=='parcel' else 2
+    q = q.unflatten(-1, (heads,-1)).movedim(line, 3)                    # [batch, other axis, head, line, feature]
+    k,v = kv.unflatten(-1, (2,heads,-1)).movedim(3, 0).movedim(line+1, 4)
+    shape = q.shape
+    y = _sdpa(*(o.flatten(0,1) for o in (q,k,v)), self.masks[axis])
+    return asking.read(y.view(shape).movedim(3, line).flatten(3))
 
 # %% ../nbs/11_model.ipynb #e4f14ec6
 class _Block(nn.Module):
@@ -211,7 +231,8 @@ class _Block(nn.Module):
         super().__init__()
         self.heads, self.axis = heads, axis
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2*width), nn.Linear(width, width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2*width)
+        self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
 
     def forward(self, x, layout, asks=None, asking=None):
@@ -226,11 +247,8 @@ def _blocks(n, width, heads, mlp):
 
 # %% ../nbs/11_model.ipynb #108518a7
 class GaussianPrior(nn.Module):
-    """The conditional mean of hidden patches given the visible patches of other parcels at the same time. Knows
-    nothing (guesses 0) until fitted."""
-    def __init__(self,
-        n_parcels:int # parcels of the atlas
-    ):
+    "Conditional mean of hidden patches given visible ones of other parcels at the same time; guesses 0 until fitted"
+    def __init__(self, n_parcels:int): # parcels of the atlas
         super().__init__()
         self.register_buffer('mean', torch.zeros(n_parcels))
         self.register_buffer('cov', torch.eye(n_parcels))
@@ -245,7 +263,8 @@ class GaussianPrior(nn.Module):
         mean, cov = self.mean[:,None], self.cov
         with torch.autocast(patches.device.type, enabled=False):
             x = torch.where(see, patches.transpose(1,2).reshape(B*K,P,S) - mean, 0)
-            seen = torch.where(see & see.mT, cov, torch.eye(P, device=cov.device, dtype=cov.dtype))  # hidden rows and columns become those of the identity
+            seen = torch.where(see & see.mT, cov, torch.eye(P, device=cov.device, dtype=cov.dtype))
+            # rows and columns of what is hidden are those of the identity now
             weights = torch.cholesky_solve(x, torch.linalg.cholesky_ex(seen)[0])
             return (mean + cov @ weights).view(B,K,P,S).transpose(1,2)
 
@@ -253,7 +272,7 @@ class GaussianPrior(nn.Module):
 class _Moments:
     "Counts, sums and products over frames, parcel by parcel; missing parcels leave no trace"
     def __init__(self, n): self.n, self.s, self.ss = np.zeros((n,n)), np.zeros(n), np.zeros((n,n))
-    def add(self, z): 
+    def add(self, z):
         ok = ~np.isnan(z)
         z = np.where(ok, z, 0).astype(np.float64)
         ok = ok.astype(np.float64)
@@ -264,14 +283,19 @@ class _Moments:
         r = _Moments(len(self.s))
         r.n, r.s, r.ss = self.n-o.n, self.s-o.s, self.ss-o.ss
         return r
-    def mean_cov(self, shrinkage):
-        mean = self.s/np.maximum(np.diag(self.n), 1)
-        cov = np.where(self.n>0, self.ss/np.maximum(self.n, 1) - mean[:,None]*mean, 0)
-        diag = np.where(np.diag(cov)>0, np.diag(cov), 1)
-        cov = (1-shrinkage)*cov
-        np.fill_diagonal(cov, diag)
-        w,v = np.linalg.eigh(cov)                                           # parcels missing here and there: pairs of different frames need not be positive definite
-        return mean, (v*np.maximum(w, 1e-5*w[-1]))@v.T
+
+# %% ../nbs/11_model.ipynb #25ad8f9c
+@patch
+def mean_cov(self:_Moments, shrinkage):
+    """Mean and shrunken covariance; pairs of different frames, where parcels are missing here and there, are made
+    positive definite"""
+    mean = self.s/np.maximum(np.diag(self.n), 1)
+    cov = np.where(self.n>0, self.ss/np.maximum(self.n, 1) - mean[:,None]*mean, 0)
+    diag = np.where(np.diag(cov)>0, np.diag(cov), 1)
+    cov = (1-shrinkage)*cov
+    np.fill_diagonal(cov, diag)
+    w,v = np.linalg.eigh(cov)
+    return mean, (v*np.maximum(w, 1e-5*w[-1]))@v.T
 
 # %% ../nbs/11_model.ipynb #1466a27f
 @patch
@@ -284,6 +308,31 @@ def set(self:GaussianPrior,
     self.cov.copy_(torch.as_tensor(cov))
     return self
 
+# %% ../nbs/11_model.ipynb #ee39848f
+def _fold_moments(recordings, n_parcels, n_folds):
+    "Fold of each subject, and the moments of each fold; ValueError with fewer than two subjects"
+    fold, moments = {}, {}
+    for subject,z in recordings():
+        k = fold.setdefault(subject, len(fold)%n_folds)
+        moments.setdefault(k, _Moments(n_parcels)).add(z)
+    if len(fold)>1: return fold, moments
+    raise ValueError(
+        f"recordings: found {len(fold)} subject, expected at least 2 to choose the shrinkage on held-out ones")
+
+# %% ../nbs/11_model.ipynb #b3bf771e
+def _held_out_error(recordings, fold, fits, shrinkages, size, seed):
+    "Mean squared error of each shrinkage; the first ten patches of a recording are enough to choose among six numbers"
+    gen, error, count = torch.Generator().manual_seed(seed), dict.fromkeys(shrinkages, 0.), 0
+    for subject,z in recordings():
+        x = torch.from_numpy(z[:len(z)//size*size]).float().T[None]
+        x = patchify(x, size)[:,:,:10]
+        valid = ~x.isnan().any(-1)
+        mask = random_mask(valid, 0.5, gen)
+        x = x.nan_to_num()
+        for s in shrinkages: error[s] += (fits[fold[subject],s](x, valid & ~mask) - x)[mask].square().sum().item()
+        count += mask.sum().item()*size
+    return pd.Series(error, name='held-out MSE').rename_axis('shrinkage')/count
+
 # %% ../nbs/11_model.ipynb #3c01333c
 @patch
 def fit(self:GaussianPrior,
@@ -294,26 +343,11 @@ def fit(self:GaussianPrior,
     seed:int=0 # of the masks that the choice is made with
 )->pd.Series: # mean squared error on held-out training subjects for each shrinkage; `self.shrinkage` is the best
     "Fit to the training recordings in two passes. ValueError with fewer than two subjects."
-    fold, moments = {}, {}
-    for subject,z in recordings():
-        k = fold.setdefault(subject, len(fold)%n_folds)
-        moments.setdefault(k, _Moments(len(self.mean))).add(z)
-    if len(fold)<2:
-        raise ValueError(
-            f"recordings: found {len(fold)} subject, expected at least 2 to choose the shrinkage on held-out ones")
-    total = _Moments(len(self.mean))
-    for m in moments.values(): total = total - (_Moments(len(self.mean)) - m)
-    fits = {(k,s): GaussianPrior(len(self.mean)).set(*(total-m).mean_cov(s)) for k,m in moments.items() for s in shrinkages}
-    gen, error, count = torch.Generator().manual_seed(seed), dict.fromkeys(shrinkages, 0.), 0
-    for subject,z in recordings():
-        x = torch.from_numpy(z[:len(z)//patch_size*patch_size]).float().T[None]
-        x = patchify(x, patch_size)[:,:,:10]                                # the first ten patches of each recording are enough to choose among six numbers
-        valid = ~x.isnan().any(-1)
-        mask = random_mask(valid, 0.5, gen)
-        x = x.nan_to_num()
-        for s in shrinkages: error[s] += (fits[fold[subject],s](x, valid & ~mask) - x)[mask].square().sum().item()
-        count += mask.sum().item()*patch_size
-    error = pd.Series(error, name='held-out MSE').rename_axis('shrinkage')/count
+    fold, moments, n = *_fold_moments(recordings, len(self.mean), n_folds), len(self.mean)
+    total = _Moments(n)
+    for m in moments.values(): total = total - (_Moments(n) - m)
+    fits = {(k,s): GaussianPrior(n).set(*(total-m).mean_cov(s)) for k,m in moments.items() for s in shrinkages}
+    error = _held_out_error(recordings, fold, fits, shrinkages, patch_size, seed)
     self.shrinkage = float(error.idxmin())
     self.set(*total.mean_cov(self.shrinkage))
     return error
@@ -328,24 +362,33 @@ class BrainLM(nn.Module):
         scaler:RobustScaler|None=None # what the signals were scaled with; travels with the model
     ):
         super().__init__()
-        c = self.config = config
-        if parcellation is not None and len(parcellation)!=c.n_parcels:
-            raise ValueError(
-                f"parcellation: found {len(parcellation)} parcels ({parcellation.name}), expected n_parcels = "
-                f"{c.n_parcels}")
-        self.parcellation, self.scaler, self.card = parcellation, scaler, {}
-        self.register_buffer('xyz_mm', torch.zeros(c.n_parcels, 3) if parcellation is None else torch.from_numpy(parcellation.xyz_mm).clone())
-        self.embed, self.place = nn.Linear(c.patch_size, c.width), _Place(c, c.width)
-        self.cls = nn.Parameter(torch.randn(c.width)*0.02)
-        self.encoder, self.norm = _blocks(c.layers, c.width, c.heads, c.mlp), nn.LayerNorm(c.width)
-        self.to_decoder, self.decoder_place = nn.Linear(c.width, c.decoder_width), _Place(c, c.decoder_width)
-        self.mask_token = nn.Parameter(torch.randn(c.decoder_width)*0.02)
-        self.decoder, self.decoder_norm = _blocks(c.decoder_layers, c.decoder_width, c.decoder_heads, c.decoder_mlp), nn.LayerNorm(c.decoder_width)
-        self.head = nn.Linear(c.decoder_width, c.patch_size)
-        self.prior = GaussianPrior(c.n_parcels) if c.prior=='gaussian' else None
-        if self.prior is not None:
-            self.embed_prior = nn.Linear(c.patch_size, c.decoder_width)
-            nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)    # the first guess is the Gaussian's
+        n, p = config.n_parcels, parcellation
+        if p is not None and len(p)!=n:
+            raise ValueError(f"parcellation: found {len(p)} parcels ({p.name}), expected n_parcels = {n}")
+        self.config, self.parcellation, self.scaler, self.card, self.seen = config, p, scaler, {}, None
+        self.register_buffer('xyz_mm', torch.zeros(n, 3) if p is None else torch.tensor(p.xyz_mm))
+        self._add_encoder()
+        self._add_decoder()
+
+# %% ../nbs/11_model.ipynb #e90c1153
+@patch
+def _add_encoder(self:BrainLM):
+    c = self.config
+    self.embed, self.place = nn.Linear(c.patch_size, c.width), _Place(c, c.width)
+    self.cls = nn.Parameter(torch.randn(c.width)*0.02)
+    self.encoder, self.norm = _blocks(c.layers, c.width, c.heads, c.mlp), nn.LayerNorm(c.width)
+
+@patch
+def _add_decoder(self:BrainLM):
+    c, width = self.config, self.config.decoder_width
+    self.to_decoder, self.decoder_place = nn.Linear(c.width, width), _Place(c, width)
+    self.mask_token = nn.Parameter(torch.randn(width)*0.02)
+    self.decoder = _blocks(c.decoder_layers, width, c.decoder_heads, c.decoder_mlp)
+    self.decoder_norm, self.head = nn.LayerNorm(width), nn.Linear(width, c.patch_size)
+    self.prior = GaussianPrior(c.n_parcels) if c.prior=='gaussian' else None
+    if self.prior is None: return
+    self.embed_prior = nn.Linear(c.patch_size, width)
+    nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)        # the first guess is the Gaussian's
 
 # %% ../nbs/11_model.ipynb #74c83459
 @patch
@@ -441,29 +484,47 @@ def forward(self:BrainLM,
     """Hide tokens, guess them, and compare. ValueError for shapes that do not fit, or where a sample has nothing
     visible."""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
-    B,P,K,S = patches.shape
-    if mask is None:
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        mask = random_mask(torch.ones(B,P,K, dtype=torch.bool, device=patches.device) if valid is None else valid, ratio, generator)
-    elif mask.shape!=(B,P,K) or mask.dtype!=torch.bool:
-        raise ValueError(f"mask: found {mask.dtype} {list(mask.shape)}, expected torch.bool {[B,P,K]}")
-    else: ratio, mask = None, mask if valid is None else mask & valid
-    n_vis, n_hid, full = _count(mask, valid, ratio, P*K)
+    shape = patches.shape[:3]
+    mask, ratio = self._mask(patches, valid, mask, mask_ratio, generator)
+    n_vis, n_hid, full = _count(mask, valid, ratio, shape[1]*shape[2])
     if n_vis==0: raise ValueError("mask: every token is hidden, expected at least one visible")
     seen = (~mask if valid is None else ~mask & valid).flatten(1)
     idx, present = _choose(seen, n_vis)
     cls, x = self._read_visible(patches, xyz_mm, idx, None if full else present, valid)
     loss, prediction = x.sum()*0, patches
     if n_hid:
-        hid_idx, hid_present = _choose(mask.flatten(1), n_hid)
-        prior = None if self.prior is None else self.prior(patches, seen.view(B,P,K))
-        guess = self._guess_hidden(cls, x, seen, idx, hid_idx, None if full else hid_present, (B,P,K), xyz_mm, valid, prior)
-        error = guess - _take(patches.flatten(1,2), hid_idx)
-        error = error.square() if self.config.loss=='mse' else error.abs()
-        loss = error.mean() if full else (error*hid_present[...,None]).sum()/(hid_present.sum()*S).clamp(min=1)
-        at = _flat(hid_idx, P*K, hid_present)
-        prediction = torch.where(mask[...,None], _Write.apply(guess.flatten(0,1), at, B*P*K, True).view(B,P,K,S), patches)
+        asked, there = _choose(mask.flatten(1), n_hid)
+        prior = None if self.prior is None else self.prior(patches, seen.view(shape))
+        guess = self._guess_hidden(cls, x, seen, idx, asked, None if full else there, shape, xyz_mm, valid, prior)
+        loss = self._error(guess, _take(patches.flatten(1,2), asked), None if full else there)
+        prediction = torch.where(mask[...,None], _filled(guess, asked, there, patches.shape), patches)
     return BrainLMOutput(loss, prediction, mask, x, idx, self._one_cls(cls, valid))
+
+# %% ../nbs/11_model.ipynb #c8071d12
+@patch
+def _mask(self:BrainLM, patches, valid, mask, ratio, generator):
+    "The mask, given or drawn, and the ratio that it was drawn with, None if it was given"
+    shape, there = patches.shape[:3], valid
+    if mask is None:
+        ratio = self.config.mask_ratio if ratio is None else ratio
+        if there is None: there = torch.ones(shape, dtype=torch.bool, device=patches.device)
+        return random_mask(there, ratio, generator), ratio
+    if mask.shape==shape and mask.dtype==torch.bool: return mask if valid is None else mask & valid, None
+    raise ValueError(f"mask: found {mask.dtype} {list(mask.shape)}, expected torch.bool {list(shape)}")
+
+@patch
+def _error(self:BrainLM, guess, truth, there):
+    "Mean error [] of guesses [batch, hidden, size], of those that are `there` (None: all)"
+    error = guess - truth
+    error = error.square() if self.config.loss=='mse' else error.abs()
+    if there is None: return error.mean()
+    return (error*there[...,None]).sum()/(there.sum()*error.shape[-1]).clamp(min=1)
+
+# %% ../nbs/11_model.ipynb #3c744a82
+def _filled(guess, idx, there, shape):
+    "Guesses [batch, hidden, size] at their places `idx` of the grid [batch, parcel, patch, size]"
+    B,P,K,S = shape
+    return _Write.apply(guess.flatten(0,1), _flat(idx, P*K, there), B*P*K, True).view(shape)
 
 # %% ../nbs/11_model.ipynb #e83da0cf
 @patch
@@ -534,18 +595,20 @@ def maps(self:Joint, q, k, heads, n_patches, block=32):
         a = _probabilities(q, k, self.mask)
         a = torch.cat([a[...,:1], a[...,1:].unflatten(-1, (-1,n_patches)).sum(-1)], -1)*there
         return a.unflatten(2, (-1,size)).sum(3)/there.unflatten(2, (-1,size)).sum(3)
-    parts = zip(*(o[:,:,1:].split(block*n_patches, 2) for o in (q,there)))
+    parts = zip(*(o[:,:,1:].split(block*n_patches, 2) for o in (q,there)), strict=True)
     return torch.cat([rows(q[:,:,:1], there[:,:,:1], 1)] + [rows(*o, n_patches) for o in parts], 2)
 
 # %% ../nbs/11_model.ipynb #933320b0
 @patch
-def maps(self:Axial, q, k, heads, n_patches):
+def maps(self:Axial, q, k, heads, n_patches): # noqa: F811, the other one is of `Joint`
     "From row to row, as of `Joint`; one patch of time at a time"
-    q, k = (o.unflatten(1, (self.P,self.K)).unflatten(-1, (heads,-1)).permute(2,0,3,1,4) for o in (q,k))        # [patch, batch, head, row, feature]
-    if (mask := self.masks['parcel']) is None: return sum(_probabilities(*o, None) for o in zip(q, k))/self.K
+    grid = self.P, self.K                               # to [patch, batch, head, row, feature]
+    q, k = (o.unflatten(1, grid).unflatten(-1, (heads,-1)).permute(2,0,3,1,4) for o in (q,k))
+    if (mask := self.masks['parcel']) is None:
+        return sum(_probabilities(*o, None) for o in zip(q, k, strict=True))/self.K
     mask = mask.unflatten(0, (-1,self.K)).transpose(0,1)
     there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
-    return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there))/there.sum(0)
+    return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there, strict=True))/there.sum(0)
 
 # %% ../nbs/11_model.ipynb #cfbe5355
 @patch
@@ -554,20 +617,20 @@ def attention_maps(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled
     valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
     xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
-)->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row) and to (column), CLS first; NaN from and to missing parcels
-    """Self-attention of the encoder on a whole window, summed over patches, for each of `parcel_layers`. ValueError
-    for shapes that do not fit."""
+)->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row), to (column), CLS first; NaN for missing parcels
+    """Self-attention of the encoder on a whole window, summed over patches, of each of `parcel_layers`. Errors of
+    `encode`"""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     found, K = [], patches.shape[2]
     def watch(block, args):
-        x, layout = args
-        z = block.norm1(x)
-        found.append(layout.maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
+        z = block.norm1(args[0])
+        found.append(args[1].maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
     hooks = [self.encoder[i].register_forward_pre_hook(watch) for i in self.parcel_layers]
     try: self._read_visible(patches, xyz_mm, valid=valid)
     finally: [h.remove() for h in hooks]
-    a = torch.stack(found, 1)
-    return a if valid is None else a.masked_fill(~F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None], float('nan'))
+    if valid is None: return torch.stack(found, 1)
+    there = F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None]
+    return torch.stack(found, 1).masked_fill(~there, float('nan'))
 
 # %% ../nbs/11_model.ipynb #62eb0e62
 @contextmanager
@@ -607,13 +670,14 @@ def save_pretrained(self:BrainLM,
         save_file({k: v.contiguous().cpu() for k,v in self.state_dict().items()}, new/'model.safetensors')
         self.parcellation.save(new/'parcellation.tsv')
         if self.scaler is not None: self.scaler.save(new/'scaler.json')
+        if self.seen is not None: write_whole(new/'seen.json', self.seen)
     self.card = card
     return Path(folder)
 
 # %% ../nbs/11_model.ipynb #c0a890ed
 config_version = 1 # Of config.json; a new one where old readers would read it wrongly
-_first_fields = frozenset("""n_parcels n_time patch_size width layers heads mlp decoder_width decoder_layers decoder_heads
-    decoder_mlp attention parcel_embedding xyz prior loss mask_ratio""".split()) # In every file; later ones have defaults
+_first_fields = {*_sizes, *'n_parcels n_time patch_size attention parcel_embedding xyz prior loss mask_ratio'.split()}
+# These are in every file; later ones have defaults
 
 def _config_of(d, f):
     "The configuration that the fields `d` of file `f` say; ValueError where one is lacking"
@@ -630,17 +694,28 @@ def _read_config(folder):
     kind,version = d.pop('model_type', None),d.pop('format_version', 1)
     if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm'")
     if version>config_version:
-        raise ValueError(f"{f}: found format_version {version}, expected at most {config_version}: install a newer brainlm")
+        raise ValueError(
+            f"{f}: found format_version {version}, expected at most {config_version}: install a newer brainlm")
     return _config_of(d, f)
 
-# %% ../nbs/11_model.ipynb #2d452329
-def differences(want, got):
+# %% ../nbs/11_model.ipynb #bad06304
+def differences(
+    want:dict, # name: tensor that is needed
+    got:dict # name: tensor that was found
+)->list: # of str
     "One line for each key that is missing, extra or of another shape"
-    shape = lambda o: tuple(o.shape)
-    both = [k for k in want if k in got and shape(want[k])!=shape(got[k])]
-    return ([f"missing {k} {shape(want[k])}" for k in want if k not in got] +
-            [f"extra {k} {shape(got[k])}" for k in got if k not in want] +
-            [f"misshapen {k}: found {shape(got[k])}, expected {shape(want[k])}" for k in both])
+    def shape(o): return tuple(o.shape)
+    lines = [f"missing {k} {shape(v)}" for k,v in want.items() if k not in got]
+    lines += [f"extra {k} {shape(v)}" for k,v in got.items() if k not in want]
+    odd = [k for k in want if k in got and shape(want[k])!=shape(got[k])]
+    return lines + [f"misshapen {k}: found {shape(got[k])}, expected {shape(want[k])}" for k in odd]
+
+def read_seen(
+    folder:Path # of a model
+)->dict|None: # what `seen.json` says; None where it is not there
+    "Whom the model has learnt from, as hashes"
+    file = folder/'seen.json'
+    return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else None
 
 # %% ../nbs/11_model.ipynb #ce3e2ba8
 @patch(cls_method=True)
@@ -654,10 +729,12 @@ def from_pretrained(cls:BrainLM,
         if not (folder/name).is_file():
             raise FileNotFoundError(f"{folder/name}: not found, expected beside config.json")
     scaler, card = folder/'scaler.json', folder/'card.json'
-    model = cls(config, load_parcellation(folder/'parcellation.tsv'), RobustScaler.load(scaler) if scaler.is_file() else None)
+    scaler = RobustScaler.load(scaler) if scaler.is_file() else None
+    model = cls(config, load_parcellation(folder/'parcellation.tsv'), scaler)
     weights, own = load_file(folder/'model.safetensors'), model.state_dict()
     if diff := differences(own, weights):
         raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
     model.load_state_dict(weights)
-    if card.is_file(): model.card = json.loads(card.read_text())
+    if card.is_file(): model.card = json.loads(card.read_text(encoding='utf-8'))
+    model.seen = read_seen(folder)
     return model.eval()

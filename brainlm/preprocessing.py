@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording', 'content_hash', 'intake_table', 'Intake',
-           'plan', 'with_people', 'preprocess', 'qc_table', 'Atlas', 'BadInput', 'Source', 'clean', 'companions',
-           'detect', 'dvars', 'entities', 'find_sources', 'formats', 'nuisance', 'repetition_time', 'resample_time',
-           'steps', 'strategies', 'tsnr']
+           'plan', 'preprocess', 'qc_table', 'Atlas', 'BadInput', 'Source', 'clean', 'companions', 'detect', 'dvars',
+           'entities', 'find_sources', 'formats', 'nuisance', 'repetition_time', 'resample_time', 'steps', 'strategies',
+           'tsnr']
 
 # %% ../nbs/03b_preprocessing.ipynb #90be5d5e
 import hashlib
 import json
-import warnings
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,13 +22,47 @@ import pandas as pd
 from fastcore.basics import AttrDict, patch
 from tqdm import tqdm
 
-from .basics import one_of, optional, some
-from .cleaning import (clean, dvars, mean_fd, nuisance, read_confounds, resample_time, steps,
-                              strategies, tsnr, which_strategy)
-from .people import match_people, read_people
-from .readers import (Atlas, BadInput, Found, Reading, Source, check_here, check_kind, choose, companions,
-                             data_set, detect, dt_range_s, entities, file_hash, find_sources, first_lines, formats,
-                             look, nothing_found, one_number, read_series, repetition_time, separator, sidecar_tr)
+from .basics import one_of, optional, printable, some
+from .cleaning import (
+    clean,
+    dvars,
+    mean_fd,
+    nuisance,
+    read_confounds,
+    resample_time,
+    steps,
+    strategies,
+    tsnr,
+    which_strategy,
+)
+from .readers import (
+    Atlas,
+    BadInput,
+    Found,
+    Reading,
+    Source,
+    check_here,
+    check_kind,
+    choose,
+    companions,
+    detect,
+    dt_range_s,
+    entities,
+    file_hash,
+    find_sources,
+    first_lines,
+    formats,
+    look,
+    nothing_found,
+    one_number,
+    read_series,
+    repetition_time,
+    separator,
+    sidecar_tr,
+    told_provenance,
+    who,
+    with_people,
+)
 from .recordings import Recording, RecordingStore, provenances
 
 # %% ../nbs/03b_preprocessing.ipynb #2166c45a
@@ -45,11 +78,11 @@ class Settings(Reading):
     high_pass_hz:float|None=None # Butterworth high-pass, in place of the cosines
     low_pass_hz:float|None=None # Butterworth low-pass
     target_tr_s:float|None=None # resample to this repetition time, e.g. 0.735 as in UK Biobank
-    provenance:str='real' # `real`, `semi-synthetic` or `simulated`
+    provenance:str|None=None # one of `provenances`; None: what the data set says, else `real`
 
     def __post_init__(self):
         one_of('strategy', self.strategy, strategies)
-        one_of('provenance', self.provenance, provenances)
+        one_of('provenance', self.provenance, (None, *provenances))
         for k in ('tr_s','target_tr_s'): _within(k, getattr(self, k), *dt_range_s)
         for k in ('high_pass_hz','low_pass_hz'): _within(k, getattr(self, k), 0, 60)
         if not 0 <= self.min_coverage <= 1:
@@ -153,12 +186,12 @@ def read_recording(
     notes |= {'dataset':src.dataset} if src.dataset else {}
     identity = {k:src.names[k] for k in ('subject','session','task','run')}
     rec = Recording(bold, tr_s, covariates={**src.covariates, **notes}, source=src.name,
-                    provenance=st.provenance, **identity)
+                    provenance=st.provenance or told_provenance(Path(src.path).parent), **identity)
     try: rec.check(atlas.parcellation)
     except (ValueError, TypeError) as e: raise BadInput(src.path, _found(e, rec), 'mend the file') from None
     return rec
 
-def _found(e, rec): return str(e).removeprefix(f'{rec.source} ({rec.name}): ')
+def _found(e, rec): return str(e).removeprefix(printable(f'{rec.source} ({rec.name}): '))
 
 # %% ../nbs/03b_preprocessing.ipynb #2c784c4b
 _hash_version = 'v2-' # those of 0.1 had none, and depended on covariates and labels of networks
@@ -235,12 +268,15 @@ _intake_columns = ['outcome','file','n_files','dataset',*_key,'space','strategy'
 
 def _row(f):
     "One line of the intake table"
-    s,names = f.source,f.source.names if f.n_files==1 else {}
+    s = f.source
+    unknown = f.n_files>1 or f.outcome=='passed over' and who(s.path)[1]=='file name'
+    names = {} if unknown else s.names
     own = dict(outcome=f.outcome or 'to read', file=s.name, n_files=f.n_files, dataset=s.dataset, reason=f.reason,
                remedy=f.remedy)
     said = {k:names.get(k, '') for k in (*_key, 'space')}
     more = dict(strategy=f.strategy or s.strategy or '', dt_s=f.dt_s or s.tr_s or '', confounds=f.confounds)
-    return {c:{**said, **own, **more}.get(c, '') for c in _intake_columns}
+    row = {c:{**said, **own, **more}.get(c, '') for c in _intake_columns}
+    return {c:printable(v) if isinstance(v, str) else v for c,v in row.items()} # The report itself may not fail
 
 def intake_table(
     found # list of `Found`
@@ -259,7 +295,7 @@ class Intake:
         self.rows = {f.source.name: _row(f) for f in found}
 
     def note(self, f, outcome, reason='', remedy='', **more):
-        self.rows[f.source.name].update(outcome=outcome, reason=reason, remedy=remedy, **more)
+        self.rows[f.source.name].update(outcome=outcome, reason=printable(reason), remedy=printable(remedy), **more)
     def count(self, outcome): return sum(r['n_files'] for r in self.rows.values() if r['outcome']==outcome)
 
 # %% ../nbs/03b_preprocessing.ipynb #ac84ddcf
@@ -384,41 +420,6 @@ def _by_manifest(found, path):
     return choose(res)+[Found(Source(n), 'failed', 'stands in the manifest and was not found',
                               'mend the path in the manifest') for n in lost]
 
-# %% ../nbs/03b_preprocessing.ipynb #d621e206
-def _tables_above(path, tops):
-    "The nearest `participants.tsv` above a file, as far up as its data set or the folder that was given"
-    folder = Path(path).absolute().parent
-    root = data_set(folder)
-    for d in (folder, *folder.parents):
-        if (t := d/'participants.tsv').is_file(): return t
-        if d in tops or str(d)==root: return None
-    return None
-
-def with_people(
-    found, # list of `Found`
-    inputs # paths as the user gave them
-)->list: # of `Found`, with covariates
-    "Sources with what `participants.tsv` says of their subjects; warns of tables that say nothing"
-    tops,groups = {Path(p).absolute() for p in inputs},{}
-    for f in found:
-        if not f.outcome and (t := _tables_above(f.source.path, tops)): groups.setdefault(t, []).append(f.source)
-    known = {}
-    for t,sources in groups.items(): known |= _covariates(t, sources)
-    return [replace(f, source=replace(f.source, covariates=known[f.source.name])) if f.source.name in known else f
-            for f in found]
-
-# %% ../nbs/03b_preprocessing.ipynb #a4a14731
-def _covariates(table, sources):
-    "{name of a source: covariates} by one table of people"
-    keys = pd.DataFrame([dict(subject=s.alone[0], session=s.alone[1]) for s in sources])
-    try: got = match_people(read_people(table), keys)
-    except (ValueError, OSError) as e:
-        warnings.warn(f'{e}. No covariates were taken; mend it, and brainlm annotate', stacklevel=2)
-        return {}
-    if not got.n or got.alone or got.notes: warnings.warn(str(got), stacklevel=2)
-    rows = got.table.to_dict('records')
-    return {s.name: {k:v for k,v in r.items() if v is not None} for s,r in zip(sources, rows, strict=True)}
-
 # %% ../nbs/03b_preprocessing.ipynb #efbfcf15
 def _take_all(store, found, atlas, st, jobs, scheduler, progress):
     "Read all that is to be read, in the order in which it was found, and write it; an `Intake`"
@@ -459,7 +460,7 @@ def preprocess(
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     st,found = Settings(**settings),look(inputs, space, atlas, subject_pattern)
     if manifest is not None: found = _by_manifest(found, manifest)
-    if all(f.outcome=='passed over' for f in found): raise FileNotFoundError(nothing_found(inputs, found))
+    if all(f.outcome=='passed over' for f in found): raise FileNotFoundError(nothing_found(inputs, found, space))
     store = _store(url, atlas)
     intake = _take_all(store, with_people(found, inputs), atlas, st, jobs, scheduler, progress)
     n = dict(added='added', skipped='there already', passed_over='passed over')
@@ -468,6 +469,7 @@ def preprocess(
 
 # %% ../nbs/03b_preprocessing.ipynb #b645b176
 qc_columns = dict(mean_fd_mm=1, dvars_max=1, dvars=1, tsnr=-1, n_scrubbed=1, n_missing=1) # column: the side that is bad
+
 # spread that counts as none: where most are alike, a trifle is no outlier
 _small = dict(mean_fd_mm=.02, dvars_max=.2, dvars=.02, tsnr=2, n_scrubbed=3, n_missing=3)
 
@@ -475,14 +477,35 @@ def _robust_z(v, small):
     "Distance from the median in units of 1.48 times the median absolute deviation, or of `small` if that is more"
     return (v-v.median())/max(1.4826*(v-v.median()).abs().median(), small)
 
+_fd_names = ('mean_fd','meanfd','fd_mean','func_mean_fd','fd','mean_fd_power') # of people's tables
+
+_site_names = ('site','site_id','dataset','scanner','center','centre')
+
+def _column(t, names):
+    "The first column that is called so, whatever its case; None where there is none"
+    at = {str(c).lower():c for c in t}
+    return next((at[n] for n in names if n in at), None)
+
+# %% ../nbs/03b_preprocessing.ipynb #36f725c1
 def _measures(store):
-    "The table of a store with all `qc_columns`, dvars computed where it has none"
+    "The table of a store with all `qc_columns`, dvars computed and framewise displacement found where it has none"
     t = store.table.reindex(columns=[*store.table.columns, *(c for c in qc_columns if c not in store.table)])
     for i in t.index[t['dvars'].isna() | t['dvars_max'].isna()]:
         d = dvars(store.read(i))
         t.loc[i, ['dvars','dvars_max']] = d.mean(),d.max()
+    if fd := _column(store.table, _fd_names):
+        t['mean_fd_mm'] = t['mean_fd_mm'].fillna(pd.to_numeric(t[fd], errors='coerce'))
     return t
 
+def _z_of(t, x):
+    "Robust z of every measure over all recordings, and within sites that have five or more, NaN without such a site"
+    z = lambda x: pd.DataFrame({c:side*_robust_z(x[c], _small[c]) for c,side in qc_columns.items()})
+    own,site = pd.DataFrame(np.nan, x.index, x.columns),_column(t, _site_names)
+    groups = [] if site is None else [g.index for _,g in t.groupby(site) if 5<=len(g)<len(t)]
+    for rows in groups: own.loc[rows] = z(x.loc[rows])
+    return z(x),own
+
+# %% ../nbs/03b_preprocessing.ipynb #ddc4116f
 def _name(row):
     key = row.subject,row.session,row.task,row.run
     return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), key, strict=True) if v)
@@ -494,9 +517,10 @@ def qc_table(
     "Quality of every recording; computes dvars where a store has none"
     t = _measures(store)
     x = t[list(qc_columns)].astype(float)
-    z = pd.DataFrame({c:side*_robust_z(x[c], _small[c]) for c,side in qc_columns.items()})
-    names = [_name(r) for r in t.itertuples()]
-    outlier = z.max(axis=1).fillna(0).clip(lower=0)
-    res = pd.DataFrame(dict(recording=np.arange(len(t)), name=names, n_time=t['n_time'], **x, outlier=outlier))
-    res['why'] = [', '.join(f'{c} {x[c][i]:.3g}' for c in z if z[c][i]>3) for i in z.index]
+    over_all,within = _z_of(t, x)
+    z = over_all.combine(within, np.fmax)
+    facts = dict(recording=np.arange(len(t)), name=[_name(r) for r in t.itertuples()], n_time=t['n_time'])
+    res = pd.DataFrame(dict(**facts, **x, outlier=z.max(axis=1).fillna(0).clip(lower=0)))
+    words = lambda i, c: f'{c} {x[c][i]:.3g}' + ('' if over_all[c][i]>3 else ' within its site')
+    res['why'] = [', '.join(words(i, c) for c in z if z[c][i]>3) for i in z.index]
     return res.sort_values('outlier', ascending=False, kind='stable').reset_index(drop=True)

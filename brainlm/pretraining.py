@@ -30,9 +30,10 @@ from fastai.optimizer import Adam
 from fastcore.basics import patch
 
 from .basics import tell, write_whole
+from .masking import centred, random_mask
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig
-from .recordings import RecordingStore, Split, side_names
+from .recordings import RecordingStore, Split, learned_from, side_names
 from .scaling import RobustScaler
 from .windows import RandomWindows, TiledWindows, dt_words, window_dls
 
@@ -110,11 +111,17 @@ class MaskTokens(Callback):
     def before_batch(self):
         epoch, n = (self.epoch, len(self.dls.train)) if self.training else (0, 0)
         key = np.random.SeedSequence([self.seed, int(self.training), epoch, self.iter]).generate_state(1, np.uint64)
-        generator = torch.Generator(self.xb[0].device).manual_seed(int(key[0]>>np.uint64(1)))
-        ratio = self.ratios[(epoch*n + self.iter)%len(self.ratios)]
+        seed, ratio = int(key[0]>>np.uint64(1)), self.ratios[(epoch*n + self.iter)%len(self.ratios)]
         signal, valid = *self.xb, *self.yb
-        self.learn.xb = (signal, None if self.dl.dataset.complete else valid, None, ratio, generator)
-        self.learn.yb = (signal,)
+        def generator(): return torch.Generator(signal.device).manual_seed(seed)
+        signal = self._centred(signal, valid, random_mask(valid, ratio, generator()))
+        there = None if self.dl.dataset.complete else valid
+        self.learn.xb, self.learn.yb = (signal, there, None, ratio, generator()), (signal,)
+
+    def _centred(self, signal, valid, hidden):
+        "The batch, centred by what is not hidden: the model will draw the same mask"
+        first = self.iter*self.dl.bs
+        return centred(signal, hidden, self.dl.dataset.averaged[first:first+len(signal)], valid)
 
 # %% ../nbs/21_pretraining.ipynb #09333571
 class DrawWindows(Callback):
@@ -290,8 +297,6 @@ def model_loss(out, signal):
     "The loss that the model has worked out by itself"
     return out.loss
 
-def _sides(store, split): return Split.of(store, split) # for rooms that still ask here
-
 # %% ../nbs/21_pretraining.ipynb #f4b2ce48
 def sided_windows(
     store:RecordingStore, # recordings
@@ -324,7 +329,7 @@ def pretrain_learner(
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
     dls = window_dls(*sided_windows(store, scaler, split, t.seed, **size), t.batch_size, t.num_workers, t.device)
     model = _new_model(store, config, scaler, split, t.seed)
-    data = data_card(store, split)
+    model.seen, data = learned_from(store, split), data_card(store, split)
     if words := dt_words(data['tr_s']): tell(f'{store.name}: {words}')
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))
     run = RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict()))

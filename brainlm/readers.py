@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['formats', 'dt_range_s', 'mni_spaces', 'BadInput', 'Atlas', 'Reading', 'Format', 'file_hash', 'check_here', 'detect',
-           'stem', 'bids_parts', 'who', 'entities', 'Source', 'companions', 'read_json', 'made_by', 'repetition_time',
-           'one_number', 'sidecar_tr', 'ParcelMeans', 'parcel_result', 'check_kind', 'check_geometry', 'index_of',
-           'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume', 'Nifti', 'read_dense', 'Dense', 'plain_name',
-           'match_names', 'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout',
-           'oriented', 'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files',
-           'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'rank', 'misfit', 'choose',
-           'data_set', 'by_pattern', 'check_pattern', 'look', 'with_people', 'find_sources', 'nothing_found']
+           'stem', 'bids_parts', 'who', 'entities', 'Source', 'companions', 'read_json', 'made_by', 'told_provenance',
+           'repetition_time', 'one_number', 'sidecar_tr', 'ParcelMeans', 'parcel_result', 'check_kind',
+           'check_geometry', 'index_of', 'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume', 'Nifti', 'Mgh',
+           'Afni', 'read_dense', 'Dense', 'plain_name', 'match_names', 'by_name', 'Parcellated', 'skipped',
+           'first_lines', 'separator', 'is_number', 'layout', 'oriented', 'read_text', 'Table', 'Text', 'choose_array',
+           'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files', 'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk',
+           'why_no_series', 'rank', 'misfit', 'choose', 'data_set', 'by_pattern', 'check_pattern', 'look',
+           'with_people', 'find_sources', 'nothing_found']
 
 # %% ../nbs/03_readers.ipynb #3b5f71a1
 import gzip
@@ -18,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, field, replace
@@ -36,8 +36,9 @@ from nilearn.image import resample_img
 from scipy.sparse import csr_array
 
 from .atlas import Parcellation
-from .basics import Registry, optional, printable, register, some
+from .basics import Registry, optional, printable, register, some, tell
 from .people import match_people, read_people
+from .recordings import provenances
 
 # %% ../nbs/03_readers.ipynb #2738fdd0
 class BadInput(ValueError):
@@ -315,18 +316,30 @@ def read_json(
     if not isinstance(d, dict): raise BadInput(path, f'holds a {type(d).__name__}', 'expected a JSON object')
     return d
 
+# %% ../nbs/03_readers.ipynb #1bd1d98e
 @lru_cache(maxsize=1024)
+def _described(folder):
+    "The nearest `dataset_description.json`, or an empty dict"
+    for d in (folder, *folder.parents)[:5]:
+        if not (f := d/'dataset_description.json').is_file(): continue
+        try: return read_json(f)
+        except (BadInput, OSError): return {}
+    return {}
+
 def made_by(
     folder:Path # of a file
 )->str: # name of a program, or ''
     "Who wrote the files below, by the nearest `dataset_description.json`"
-    for d in (folder, *folder.parents)[:5]:
-        if not (f := d/'dataset_description.json').is_file(): continue
-        try: by = read_json(f).get('GeneratedBy') or [{}]
-        except (BadInput, OSError): return ''
-        first = by[0] if isinstance(by, list) else by
-        return str(first.get('Name', '')) if isinstance(first, dict) else ''
-    return ''
+    by = _described(folder).get('GeneratedBy') or [{}]
+    first = by[0] if isinstance(by, list) else by
+    return str(first.get('Name', '')) if isinstance(first, dict) else ''
+
+def told_provenance(
+    folder:Path # of a file
+)->str: # a word of `provenances`; `real` where the data set says nothing
+    "What the data are, by the field `Provenance` of the nearest `dataset_description.json`"
+    told = _described(folder).get('Provenance')
+    return told if told in provenances else 'real'
 
 # %% ../nbs/03_readers.ipynb #158f731f
 dt_range_s = (0.1, 20) # of what can be a repetition time, seconds
@@ -626,6 +639,24 @@ class Nifti(Format):
         return False
     @staticmethod
     def read(source, atlas, how): return read_volume(source.path, atlas, companions(source.path).mask, how.min_coverage)
+
+# %% ../nbs/03_readers.ipynb #75b1b53b
+class _Elsewhere(Format):
+    "A format that is known, and read after another program has rewritten it"
+    by = ''
+    @classmethod
+    def read(cls, source, atlas, how):
+        raise BadInput(source.path, f'is of {cls.words}', f'make a NIfTI of it ({cls.by})')
+
+@register(formats, 'mgh')
+class Mgh(_Elsewhere):
+    words,by,starts = 'FreeSurfer (MGH)','mri_convert in.mgz out.nii.gz',(b'\0\0\0\1\0\0',)
+
+@register(formats, 'afni')
+class Afni(_Elsewhere):
+    words,by = 'AFNI (HEAD and BRIK)','3dAFNItoNIFTI in+tlrc'
+    @classmethod
+    def detect(cls, path, head): return path.suffix=='.HEAD' or b'DATASET_RANK' in head
 
 # %% ../nbs/03_readers.ipynb #d6d45c8b
 def _grayordinates(axis):
@@ -1209,6 +1240,7 @@ _no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|
 
 _no_image = {'T1w','T2w','boldref','mask','dseg','probseg','sbref','epi','fieldmap','magnitude','phasediff','dwi','roi'}
 
+# %% ../nbs/03_readers.ipynb #3ad656cd
 def _why_no_image(path):
     "Why an image is no series, as far as name and header say; '' where it may be one"
     n,e = path.name,bids_parts(path)
@@ -1320,7 +1352,7 @@ def _twins(a, b):
     "Does nothing tell two files of one recording apart?"
     how = [{k:v for k,v in bids_parts(o.path).items() if k in _made} for o in (a,b)]
     same = how[0]==how[1] and Path(a.path).suffixes[-1:]==Path(b.path).suffixes[-1:]
-    return same if 'sub' in bids_parts(a.path) else Path(a.path).name==Path(b.path).name
+    return same if 'sub' in bids_parts(a.path) else rank(a)==rank(b) # its last part is the name
 
 def _of_other_atlases(group, atlas):
     "The tables of a group that are another atlas's, and why; none where that would leave nothing"
@@ -1487,9 +1519,9 @@ def _covariates(table, sources):
     keys = pd.DataFrame([dict(subject=s.alone[0], session=s.alone[1]) for s in sources])
     try: got = match_people(read_people(table), keys)
     except (ValueError, OSError) as e:
-        warnings.warn(f'{e}. No covariates were taken; mend it, and brainlm annotate', stacklevel=2)
+        tell(f'{e}. No covariates were taken; mend it, and brainlm annotate', 5)
         return {}
-    if not got.n or got.alone or got.notes: warnings.warn(str(got), stacklevel=2)
+    if not got.n or got.alone or got.notes: tell(str(got), 5)
     rows = got.table.to_dict('records')
     return {s.name: {k:v for k,v in r.items() if v is not None} for s,r in zip(sources, rows, strict=True)}
 
@@ -1503,14 +1535,17 @@ def find_sources(
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = with_people(look(inputs, space, atlas), inputs)
     if res := [f.source for f in found if not f.outcome]: return res
-    raise FileNotFoundError(nothing_found(inputs, found))
+    raise FileNotFoundError(nothing_found(inputs, found, space))
 
+# %% ../nbs/03_readers.ipynb #91ce2f1d
 def nothing_found(
     inputs, # as the user gave them
-    found:list # of `Found`
+    found:list, # of `Found`
+    space:str=None # that was asked for
 )->str: # a sentence
     "What was there instead, and what would have counted"
     there = [f'{Path(f.source.path).name} {f.reason}' for f in found]
     kinds = ', '.join(f.words for f in formats.values())
-    said = f"{', '.join(map(str, inputs))}: no fMRI found; there was {some(there, 5) or 'nothing'}"
+    asked = f' in space {space}' if space else ''
+    said = f"{', '.join(map(str, inputs))}: no fMRI found{asked}; there was {some(there, 5) or 'nothing'}"
     return f"{said}; looked for {kinds}, in files that end in {', '.join(_known_ends())}"

@@ -4,14 +4,21 @@
 
 # %% auto #0
 __all__ = ['readouts', 'checked_recordings', 'picked', 'first_frames', 'FC', 'Flat', 'Embedding', 'checked_labels', 'TunedReader',
-           'once_each', 'Readouts', 'support_vectors', 'linear', 'no_brain', 'svm_on_raw', 'svm_on_fc', 'line_on_fc',
-           'svm_on_tangent', 'line_on_tangent', 'mlp_on_fc', 'on_embeddings', 'LSTMReader', 'GCNReader', 'NeuralReader',
-           'cls_embedding', 'BrainLMReader', 'brain_reader', 'clinical_rivals']
+           'once_each', 'Readouts', 'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw', 'svm_on_fc',
+           'line_on_fc', 'svm_on_tangent', 'line_on_tangent', 'mlp_on_fc', 'on_embeddings', 'LSTMReader', 'GCNReader',
+           'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'clinical_rivals']
 
 # %% ../nbs/30a_readouts.ipynb #688ccb80
-import copy, hashlib, inspect, warnings
-import numpy as np, pandas as pd, torch
-import torch.nn as nn, torch.nn.functional as F
+import copy
+import hashlib
+import inspect
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
 from fastcore.basics import patch
 from nilearn.connectome import ConnectivityMeasure
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -23,9 +30,10 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+
+from .baselines import NeuralForecaster, checked_windows
 from .basics import Registry, register
 from .model import BrainLM
-from .baselines import NeuralForecaster, checked_windows
 
 # %% ../nbs/30a_readouts.ipynb #73bae32d
 def checked_recordings(
@@ -288,20 +296,26 @@ def linear(
     return _tuned(features, Ridge(), dict(alpha=10.**np.arange(0, 6)), False)
 
 # %% ../nbs/30a_readouts.ipynb #a7f8e405
-@register(readouts, 'mean', classes='majority', fast=True)
+@register(readouts, 'mean', classes='class frequencies', fast=True)
 def no_brain(classify=False):
-    return TunedReader(DummyClassifier(strategy='most_frequent') if classify else DummyRegressor(), {}, classify)
+    return TunedReader(DummyClassifier(strategy='prior') if classify else DummyRegressor(), {}, classify)
+
+@register(readouts, 'majority')
+def certain(classify=False):
+    return TunedReader(DummyClassifier(strategy='most_frequent'), {}, True) if classify else {}
 
 @register(readouts, 'SVR on raw PCA', classes='SVC on raw PCA')
 def svm_on_raw(classify=False, n_components=20, seed=0):
     raw = Pipeline([('flat', Flat()), ('pca', PCA(n_components, random_state=seed))])
     return support_vectors(raw, classify)
 
+_correlations = FC()
+
 @register(readouts, 'SVR on FC (correlation)', classes='SVC on FC (correlation)')
-def svm_on_fc(classify=False, fc=FC()): return support_vectors(fc, classify)
+def svm_on_fc(classify=False, fc=_correlations): return support_vectors(fc, classify)
 
 @register(readouts, 'ridge on FC (correlation)', classes='logistic on FC (correlation)', fast=True)
-def line_on_fc(classify=False, fc=FC()): return linear(fc, classify)
+def line_on_fc(classify=False, fc=_correlations): return linear(fc, classify)
 
 @register(readouts, 'SVR on FC (tangent)', classes='SVC on FC (tangent)')
 def svm_on_tangent(classify=False): return support_vectors(FC('tangent'), classify)
@@ -311,7 +325,7 @@ def line_on_tangent(classify=False): return linear(FC('tangent'), classify)
 
 # %% ../nbs/30a_readouts.ipynb #0797e012
 @register(readouts, 'MLP on FC (correlation)')
-def mlp_on_fc(classify=False, fc=FC(), seed=0):
+def mlp_on_fc(classify=False, fc=_correlations, seed=0):
     kind = MLPClassifier if classify else MLPRegressor
     mlp = kind(hidden_layer_sizes=(64,), early_stopping=True, max_iter=300, random_state=seed)
     return _tuned(fc, mlp, dict(alpha=[1e-3, 1e-1, 10.]), classify)

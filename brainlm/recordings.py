@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingStore', 'StoreLocked', 'StoreWriter',
            'subject_split', 'same_signal', 'Split', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned',
-           'seen_by', 'Leak', 'leak_report']
+           'seen_by', 'seen_rows', 'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -407,7 +407,7 @@ def _same(self:RecordingStore, p):
     have = self.parcellation
     if have == p: return self
     raise ValueError(f"{self.url} holds recordings of parcellation {have.name} ({self.n_parcels} parcels), "
-                     f"not of this {p.name} ({len(p)} parcels)")
+                     f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}")
 
 @patch
 def _make(self:RecordingStore, p, n):
@@ -1004,67 +1004,92 @@ def rows(self:RecordingStore,
     raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
 
 # %% ../nbs/01_recordings.ipynb #9295f3c1
-_learned,_keyfile = 'learned_from.json','subjects.key'
+_seen,_keyfile = 'seen.json','people.key'
 
 @patch
-def _subject_key(self:RecordingStore, make=False): # bytes; None where there is none or none can be written
-    try: return self.get_file(_keyfile)
-    except FileNotFoundError: pass
-    if not make: return None
-    try: self.put_file(_keyfile, secrets.token_hex(32).encode())
+def people_key(self:RecordingStore,
+    make:bool=False, # One where there is none
+)->bytes: # None: there is none, or the store cannot be written
+    "The secret with which people of this store are hashed; it stays in the store"
+    try:
+        if make and not self.fs.exists(self._at(_keyfile)): self.put_file(_keyfile, secrets.token_bytes(32))
+        return self.get_file(_keyfile)
     except OSError: return None
-    return self.get_file(_keyfile)
 
-def _hashed(subjects, key): # Not to be read back without the key
-    if key is None: return []
-    return [blake2b(s.encode(), digest_size=16, key=key[:64]).hexdigest() for s in subjects]
+def _hashed(subjects, key): # [subject], '' without a key; not to be read back without it
+    return [blake2b(s.encode(), digest_size=16, key=key).hexdigest() if key else '' for s in subjects]
 
 # %% ../nbs/01_recordings.ipynb #98a7ab83
 def learned_from(
     store, # `RecordingStore` that a model is trained on
     split, # `Split` or words; its train and valid sides count
     before:dict=None, # What the model that one starts from has learned from
-)->dict: # For `learned_from.json`: hashes of signals and of subjects, each with its side
-    "What a model will have seen; the key of the subjects is made in the store where it is not there yet"
-    split,seen = Split.of(store, split),{k:dict((before or {}).get(k, {})) for k in ('signals','subjects')}
-    key = store._subject_key(make=True)
-    for side in ('valid','train'): # Who was in both counts as trained on
-        rows = split.rows(side)
-        new = dict(signals=store.signal_hashes(rows).tolist(), subjects=_hashed(split.subjects[side], key))
-        for k,hashes in new.items(): seen[k].update((h, side) for h in hashes if seen[k].get(h) != 'train')
-    return dict(version=1, **seen)
+)->dict: # For `seen.json`: of each side the hashes of signals and of people
+    "What a model will have seen; the key of the people is made in the store where it is not there yet"
+    split,key,seen = Split.of(store, split),store.people_key(make=True),dict(format_version=1)
+    for side in ('train', 'valid'):
+        people = _hashed(split.subjects[side], key) if key else []
+        new = dict(signals=store.signal_hashes(split.rows(side)).tolist(), people=people)
+        old = (before or {}).get(side, {})
+        seen[side] = {k:sorted({*v, *old.get(k, [])}) for k,v in new.items()}
+    return seen
 
 def save_learned_from(
     folder, # Of the model
     seen:dict, # From `learned_from`
 )->Path: # The file
     "Keep it beside the model, in a file that may be left out when the model is shared"
-    return write_whole(Path(folder)/_learned, seen)
+    return write_whole(Path(folder)/_seen, seen)
 
 # %% ../nbs/01_recordings.ipynb #87af767f
 def what_it_learned(
-    model, # Folder of a model, a model with `learned_from`, or what `learned_from` gave
+    model, # Folder of a model, a model with `seen`, or what `learned_from` gave
 ): # dict, or None where the model does not say
     "What a model has learned from, as it says itself"
     if isinstance(model, dict): return model
-    if not isinstance(model, (str, Path)): return getattr(model, 'learned_from', None)
-    f = Path(model)/_learned
+    if not isinstance(model, (str, Path)): return getattr(model, 'seen', None)
+    f = Path(model)/_seen
     return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else None
+
+def _card(model):
+    if not isinstance(model, (str, Path)): return getattr(model, 'card', None) or {}
+    f = Path(model)/'card.json'
+    return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
+
+def _named(model, store, sides): # Subjects that the card of a model names, of a store of this name
+    d = _card(model).get('split') or _card(model).get('data') or {}
+    return {s for side in sides for s in d.get('subjects', {}).get(side, [])} if d.get('store')==store.name else set()
 
 # %% ../nbs/01_recordings.ipynb #5de7cae4
 def seen_by(
     model, # As for `what_it_learned`
     store, # `RecordingStore`
     rows=None, # Which recordings, as for `store.rows`; None: all
+    sides=('train', 'valid'), # Of the model's training
 ): # [chosen] array of str, or None where the model does not say
-    "`signal`: learned from this very signal; `person`: from another one of this person; `''`: from neither"
+    """`signal`: learned from this very signal; `person`: from another one of this person; `''`: from neither.
+
+    A model of 0.1.0 is asked for the names on its card, which hold for a store of the same name."""
     seen,rows = what_it_learned(model),store.rows(rows)
-    if seen is None: return None
     people = store._pa.column('subject').take(pa.array(rows)).to_pylist()
-    hashed = _hashed(people, store._subject_key()) or ['']*len(people)
-    person = np.isin(hashed, list(seen['subjects']))
-    signal = np.isin(store.signal_hashes(rows), list(seen['signals']))
+    if seen is None:
+        named = _named(model, store, sides)
+        return np.where(np.isin(people, list(named)), 'person', '') if named else None
+    signals,known = ({h for s in sides for h in seen[s][k]} for k in ('signals', 'people'))
+    person = np.isin(_hashed(people, store.people_key()), list(known))
+    signal = np.isin(store.signal_hashes(rows), list(signals))
     return np.where(signal, 'signal', np.where(person, 'person', ''))
+
+# %% ../nbs/01_recordings.ipynb #d9265a7e
+def seen_rows(
+    model, # As for `what_it_learned`
+    store, # `RecordingStore`
+    rows=None, # Which recordings, as for `store.rows`; None: all
+    sides=('train', 'valid'), # Of the model's training
+)->np.ndarray: # Those of `rows` whose signal or whose person the model has seen; none where it does not say
+    "Recordings that the model must not be judged on"
+    rows,seen = store.rows(rows),seen_by(model, store, rows, sides)
+    return rows[:0] if seen is None else rows[seen != '']
 
 # %% ../nbs/01_recordings.ipynb #30ac3dde
 @dataclass

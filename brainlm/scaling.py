@@ -7,7 +7,6 @@ __all__ = ['RobustScaler', 'parcel_mean', 'ukb_1000', 'TargetTransform', 'ZScore
 
 # %% ../nbs/02_scaling.ipynb #1cc4f126
 import json
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -16,16 +15,18 @@ import fsspec
 import numpy as np
 from fastcore.basics import patch
 
-from .recordings import RecordingStore
+from .basics import one_of, some, write_whole
+from .recordings import RecordingStore, Split
 
 # %% ../nbs/02_scaling.ipynb #d13d1f5c
 class _LogHistogram:
-    "Counts per parcel in buckets of constant relative width, for both signs; every order statistic is known to a share `alpha` of its value"
+    "Counts per parcel in buckets of constant relative width, for both signs; quantiles are right to a share `alpha`"
     tiny = 2.**-60 # smaller magnitudes count as zero
     def __init__(self, n_parcels, alpha=1e-3):
         self.n_parcels, self.bits = n_parcels, int(np.ceil(-np.log2(alpha)))-1
         self.n, self.zero = np.zeros((2, n_parcels), dtype=np.int64) # values, zeros
-        self.lo, self.counts = 0, np.zeros((2, n_parcels, 0), dtype=np.uint32) # first bucket; [negative/positive, parcel, bucket]
+        self.lo = 0 # first bucket
+        self.counts = np.zeros((2, n_parcels, 0), dtype=np.uint32) # [negative or positive, parcel, bucket]
 
 # %% ../nbs/02_scaling.ipynb #e09d6e80
 @patch
@@ -34,46 +35,58 @@ def _grow(self:_LogHistogram, lo, hi):
     step, old = 1<<self.bits, self.counts.shape[2]
     if not old: self.lo = lo//step*step
     new_lo, new_hi = min(self.lo, lo//step*step), max(self.lo+old, -(-(hi+1)//step)*step)
-    if (new_lo, new_hi) != (self.lo, self.lo+old):
-        c = np.zeros((2, self.n_parcels, new_hi-new_lo), dtype=self.counts.dtype)
-        c[:, :, self.lo-new_lo:self.lo-new_lo+old] = self.counts
-        self.lo, self.counts = new_lo, c
+    if (new_lo, new_hi) == (self.lo, self.lo+old): return
+    c = np.zeros((2, self.n_parcels, new_hi-new_lo), dtype=self.counts.dtype)
+    c[:, :, self.lo-new_lo:self.lo-new_lo+old] = self.counts
+    self.lo, self.counts = new_lo, c
 
 @patch
+def _widen(self:_LogHistogram, n): # Counters that hold `n` more values of each parcel
+    many = (self.n+n).max(initial=0) >= 2**32
+    if many and self.counts.dtype == np.uint32: self.counts = self.counts.astype(np.uint64)
+
+# %% ../nbs/02_scaling.ipynb #ff256144
+@patch
 def add(self:_LogHistogram, x): # [value, parcel]; NaN is skipped
-    "Count the values of `x`"
+    "Count the values of `x`; ValueError where one is infinite"
     x = np.ascontiguousarray(x, dtype=np.float64)
     seen, a = ~np.isnan(x), np.abs(x)
-    if np.isinf(a).any(): raise ValueError(f"infinite value in parcel number {np.isinf(a).any(0).nonzero()[0][0]}: expected finite numbers or NaN")
+    infinite = np.isinf(a).any(0).nonzero()[0]
+    if len(infinite): raise ValueError(f"infinite value in parcel number {infinite[0]}: expected finite numbers or NaN")
     n = seen.sum(0)
-    if self.counts.dtype == np.uint32 and (self.n+n).max(initial=0) >= 2**32: self.counts = self.counts.astype(np.uint64)
+    self._widen(n)
     t, p = (a >= self.tiny).nonzero() # False for NaN
-    self.n += n; self.zero += n - np.bincount(p, minlength=self.n_parcels)
-    if len(t):
-        k = a[t,p].view(np.int64) >> (52-self.bits)
-        self._grow(k.min(), k.max())
-        flat = ((x[t,p] > 0)*self.n_parcels + p)*self.counts.shape[2] + (k-self.lo)
-        np.add.at(self.counts.reshape(-1), flat, self.counts.dtype.type(1))
+    self.n += n
+    self.zero += n - np.bincount(p, minlength=self.n_parcels)
+    if not len(t): return self
+    k = a[t,p].view(np.int64) >> (52-self.bits)
+    self._grow(k.min(), k.max())
+    flat = ((x[t,p] > 0)*self.n_parcels + p)*self.counts.shape[2] + (k-self.lo)
+    np.add.at(self.counts.reshape(-1), flat, self.counts.dtype.type(1))
     return self
 
+# %% ../nbs/02_scaling.ipynb #1e46f515
 @patch
 def __add__(self:_LogHistogram, o):
     "One histogram of what two workers counted"
-    if (self.n_parcels, self.bits) != (o.n_parcels, o.bits):
-        raise ValueError(f"histograms differ: {self.n_parcels} and {o.n_parcels} parcels, {self.bits} and {o.bits} bits")
+    kinds = [(h.n_parcels, h.bits) for h in (self, o)]
+    if kinds[0] != kinds[1]: raise ValueError(f"histograms differ: found {kinds} as (parcels, bits), expected the same")
     r = _LogHistogram(self.n_parcels, 2.**-(self.bits+1))
     for h in (self, o):
         if h.counts.shape[2]: r._grow(h.lo, h.lo+h.counts.shape[2]-1)
-    if (self.n+o.n).max(initial=0) >= 2**32: r.counts = r.counts.astype(np.uint64)
+    r.n += self.n
+    r._widen(o.n)
+    r.n += o.n
     for h in (self, o):
-        i = h.lo-r.lo; r.counts[:, :, i:i+h.counts.shape[2]] += h.counts
-        r.n += h.n; r.zero += h.zero
+        i = h.lo-r.lo
+        r.counts[:, :, i:i+h.counts.shape[2]] += h.counts
+        r.zero += h.zero
     return r
 
 # %% ../nbs/02_scaling.ipynb #837cb98b
 @patch
 def quantile(self:_LogHistogram, q): # [quantile] in 0..1
-    "[quantile, parcel]: linear interpolation between order statistics as in `np.quantile`; NaN where nothing was counted"
+    "[quantile, parcel]: between order statistics linear, as in `np.quantile`; NaN where nothing was counted"
     edge = (np.arange(self.lo, self.lo+self.counts.shape[2]+1, dtype=np.int64) << (52-self.bits)).view(np.float64)
     mid = 2*edge[:-1]*(edge[1:]/(edge[:-1]+edge[1:])) # the point with the least relative error
     value = np.concatenate([-mid[::-1], [0.], mid])
@@ -87,26 +100,37 @@ def quantile(self:_LogHistogram, q): # [quantile] in 0..1
 
 # %% ../nbs/02_scaling.ipynb #37af7d27
 class RobustScaler:
-    "(bold - the recording's parcel mean - median) / IQR, with median and IQR of each parcel across the training recordings"
+    "(signal - its parcel mean - median) / IQR, with median and IQR of each parcel across the training recordings"
     def __init__(self,
-        clip=None, # None; a number c: scaled values to [-c, c]; a pair of percentiles, e.g. (1, 99), per parcel over the fitted rows
+        clip=None, # None; a number c: scaled values to [-c, c]; percentiles of a parcel's fitted values, e.g. (1, 99)
         alpha:float=1e-3 # relative accuracy of the quantiles
     ):
         if clip is not None and not np.isscalar(clip): clip = tuple(float(c) for c in clip)
-        ok = clip is None or (clip > 0 if np.isscalar(clip) else len(clip)==2 and 0 <= clip[0] < clip[1] <= 100)
-        if not ok: raise ValueError(f"clip={clip}: expected None, a positive number or a pair of percentiles such as (1, 99)")
-        if not 1e-6 <= alpha <= 0.1: raise ValueError(f"alpha={alpha}: expected a relative accuracy from 1e-6 to 0.1")
         self.clip, self.alpha = clip, alpha # alpha is None where others made the statistics
         self.median = self.iqr = self.low = self.high = None # [parcel]; low, high: clip bounds in scaled units
         self.parcellation = self.n_recordings = self.n_subjects = self.rows = None
-    @property
-    def n_parcels(self): return None if self.median is None else len(self.median)
-    @property
-    def unscaled(self): return ~(self.iqr > 0) # bool [parcel], no usable IQR: NaN after transform
-    def __repr__(self):
-        if self.median is None: return f"RobustScaler(clip={self.clip}), not fitted"
-        return (f"RobustScaler(clip={self.clip}) of {self.n_parcels} {self.parcellation} parcels, fitted on {self.n_recordings} recordings of "
-                f"{self.n_subjects or 'unknown'} subjects (rows: {self.rows}), {self.unscaled.sum()} parcels without scale")
+        self._check_settings()
+
+    def _check_settings(self):
+        c = self.clip
+        ok = c is None or (c > 0 if np.isscalar(c) else len(c)==2 and 0 <= c[0] < c[1] <= 100)
+        if not ok: raise ValueError(f"clip={c}: expected None, a positive number or percentiles such as (1, 99)")
+        if 1e-6 <= self.alpha <= 0.1: return
+        raise ValueError(f"alpha={self.alpha}: expected a relative accuracy from 1e-6 to 0.1")
+
+# %% ../nbs/02_scaling.ipynb #ebfec223
+@patch(as_prop=True)
+def n_parcels(self:RobustScaler): return None if self.median is None else len(self.median)
+@patch(as_prop=True)
+def unscaled(self:RobustScaler): return ~(self.iqr > 0) # bool [parcel], no usable IQR: NaN after transform
+
+@patch
+def __repr__(self:RobustScaler):
+    words = f"RobustScaler(clip={self.clip})"
+    if self.median is None: return f"{words}, not fitted"
+    who = f"{self.n_recordings} recordings of {self.n_subjects or 'unknown'} subjects (rows: {self.rows})"
+    of = f"{self.n_parcels} {self.parcellation} parcels"
+    return f"{words} of {of}, fitted on {who}, {self.unscaled.sum()} parcels without scale"
 
 # %% ../nbs/02_scaling.ipynb #d91ac9c6
 def parcel_mean(
@@ -116,49 +140,60 @@ def parcel_mean(
     return np.asarray(bold).mean(0, dtype=np.float64)
 
 # %% ../nbs/02_scaling.ipynb #a44a8866
-def _rows(store, split, rows):
-    if rows == 'all': return np.arange(len(store))
-    if split is None: raise ValueError(f"rows={rows!r} needs the split: give fit(store, split), or say rows='all' to fit on every recording")
-    split = np.asarray(split)
-    if len(split) != len(store): raise ValueError(f"split has {len(split)} words, the store has {len(store)} recordings")
-    if not (split==rows).any(): raise ValueError(f"no recording of the split is {rows!r}: it holds {sorted(set(split.tolist()))}")
-    return (split==rows).nonzero()[0]
+def _training_rows(store, split, rows):
+    if rows == 'all': return store.rows()
+    if split is not None: return Split.of(store, split, need=(rows,)).rows(rows)
+    raise ValueError(f"rows={rows!r} needs the split: give fit(store, split), or say rows='all' for every recording")
 
+# %% ../nbs/02_scaling.ipynb #54c6dc03
 @patch
 def fit(self:RobustScaler,
     store:RecordingStore, # recordings [time, parcel]
-    split=None, # one word per recording, from `store.split(...)`
-    rows:str='train' # the word of the rows to use; 'all' needs no split
+    split=None, # `Split`, or one word per recording
+    rows:str='train' # the side to use; 'all' needs no split
 )->RobustScaler: # itself, fitted
-    "Median and IQR of each parcel in one pass over `rows`; raises ValueError without a split or such rows, warns of parcels without scale"
-    rows_i, h = _rows(store, split, rows), None
-    for i in rows_i:
+    "Median and IQR of each parcel in one pass; ValueError without such rows, a warning for parcels without scale"
+    chosen = _training_rows(store, split, rows)
+    h = _LogHistogram(store.n_parcels, self.alpha)
+    for i in chosen:
         x = store.read(i)
-        if h is None: h = _LogHistogram(x.shape[1], self.alpha)
         h.add(x - parcel_mean(x))
-    q25, self.median, q75 = h.quantile([.25, .5, .75])
-    self.iqr = np.where(q75-q25 > 2*self.alpha*np.maximum(abs(q25), abs(q75)), q75-q25, (q75-q25)*0) # finer than the buckets is no spread; NaN stays
-    self._set_clip(h)
-    self.parcellation, self.n_recordings, self.rows = store.parcellation.name, len(rows_i), rows
-    self.n_subjects = int(store.table['subject'].iloc[rows_i].nunique())
+    self._learn(h)
+    self.parcellation, self.n_recordings, self.rows = store.parcellation.name, len(chosen), rows
+    self.n_subjects = int(store.table['subject'].iloc[chosen].nunique())
     self._warn(store.parcellation)
     return self
 
+# %% ../nbs/02_scaling.ipynb #a4853430
 @patch
-def _set_clip(self:RobustScaler, h):
-    if self.clip is None: self.low = self.high = None
-    elif np.isscalar(self.clip): self.low, self.high = np.full((2, h.n_parcels), [[-self.clip], [self.clip]], dtype=np.float64)
-    else:
-        with np.errstate(invalid='ignore', divide='ignore'): self.low, self.high = (h.quantile(np.array(self.clip)/100)-self.median)/self.iqr
+def _learn(self:RobustScaler, h):
+    "Statistics from the histogram; a spread finer than its buckets counts as none, and NaN stays"
+    q25, self.median, q75 = h.quantile([.25, .5, .75])
+    fine = q75-q25 <= 2*self.alpha*np.maximum(abs(q25), abs(q75)) # False for NaN
+    self.iqr = np.where(fine, 0., q75-q25)
+    self.low = self.high = None
+    if self.clip is None: return
+    if np.isscalar(self.clip):
+        self.low, self.high = (np.full(h.n_parcels, c, dtype=np.float64) for c in (-self.clip, self.clip))
+        return
+    with np.errstate(invalid='ignore', divide='ignore'):
+        self.low, self.high = (h.quantile(np.array(self.clip)/100)-self.median)/self.iqr
 
 @patch
 def _warn(self:RobustScaler, parcellation):
     for what,m in (('missing in every recording', np.isnan(self.iqr)), ('with an IQR of 0', self.iqr==0)):
-        if m.any():
-            names = [str(n) for n in np.asarray(parcellation.names)[m]]
-            more = ' ...' if len(names)>10 else ''
-            warnings.warn(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: "
-                          f"{', '.join(names[:10])}{more}", stacklevel=3)
+        if not m.any(): continue
+        names = some(np.asarray(parcellation.names)[m], 10)
+        warnings.warn(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: {names}", stacklevel=3)
+
+# %% ../nbs/02_scaling.ipynb #c49ed780
+@patch
+def _match(self:RobustScaler, bold, mean):
+    if self.median is None: raise ValueError("this RobustScaler is not fitted: call fit(store, split) or load one")
+    if bold.ndim != 2 or bold.shape[1] != self.n_parcels:
+        found, n = tuple(bold.shape), self.n_parcels
+        raise ValueError(f"recording has shape {found}, expected [time, {n}] ({n} {self.parcellation} parcels)")
+    if mean.shape != (self.n_parcels,): raise ValueError(f"mean has shape {mean.shape}, expected ({self.n_parcels},)")
 
 # %% ../nbs/02_scaling.ipynb #71289055
 @patch
@@ -183,36 +218,33 @@ def inverse_transform(self:RobustScaler,
     self._match(z, mean)
     return (np.asarray(z)*np.where(self.unscaled, np.nan, self.iqr) + (mean+self.median)).astype(np.float32)
 
-@patch
-def _match(self:RobustScaler, bold, mean):
-    if self.median is None: raise ValueError("this RobustScaler is not fitted: call fit(store, split) or load one")
-    if bold.ndim != 2 or bold.shape[1] != self.n_parcels:
-        raise ValueError(f"recording has shape {tuple(bold.shape)}, expected [time, {self.n_parcels}] ({self.n_parcels} {self.parcellation} parcels)")
-    if mean.shape != (self.n_parcels,): raise ValueError(f"mean has shape {mean.shape}, expected ({self.n_parcels},)")
-
 # %% ../nbs/02_scaling.ipynb #bc911527
-_KEYS = 'kind clip alpha parcellation n_recordings n_subjects rows median iqr low high'.split()
+_facts = ('alpha', 'parcellation', 'n_recordings', 'n_subjects', 'rows')
+_vectors = ('median', 'iqr', 'low', 'high')
+_KEYS = ['kind', 'clip', *_facts, *_vectors]
 
 @patch
 def to_dict(self:RobustScaler): # JSON-ready; NaN as None
     "Everything needed to scale again"
     if self.median is None: raise ValueError("this RobustScaler is not fitted: nothing to save")
     vec = lambda v: None if v is None else [None if np.isnan(o) else float(o) for o in v]
-    return dict(kind='RobustScaler', clip=list(self.clip) if isinstance(self.clip, tuple) else self.clip, alpha=self.alpha, parcellation=self.parcellation,
-                n_recordings=self.n_recordings, n_subjects=self.n_subjects, rows=self.rows, **{k:vec(getattr(self,k)) for k in ('median','iqr','low','high')})
+    clip = list(self.clip) if isinstance(self.clip, tuple) else self.clip
+    return dict(kind='RobustScaler', clip=clip, **{k:getattr(self, k) for k in _facts},
+                **{k:vec(getattr(self, k)) for k in _vectors})
 
+# %% ../nbs/02_scaling.ipynb #c53b6505
 @patch(cls_method=True)
 def from_dict(cls:RobustScaler, d):
-    "The scaler that `to_dict` wrote; raises ValueError naming missing and extra keys or vectors that do not fit together"
+    "The scaler that `to_dict` wrote; ValueError names missing and extra keys or vectors that do not fit together"
     missing, extra = [k for k in _KEYS if k not in d], [k for k in d if k not in _KEYS]
     if missing or extra: raise ValueError(f"scaler: missing keys {missing}, extra keys {extra}")
     if d['kind'] != 'RobustScaler': raise ValueError(f"scaler: kind is {d['kind']!r}, expected 'RobustScaler'")
     self = cls(d['clip'], d['alpha'] or 1e-3)
-    for k in ('alpha', 'parcellation', 'n_recordings', 'n_subjects', 'rows'): setattr(self, k, d[k])
-    for k in ('median','iqr','low','high'): setattr(self, k, None if d[k] is None else np.array(d[k], dtype=np.float64))
-    n = {k:len(v) for k in ('median','iqr','low','high') if (v := getattr(self,k)) is not None}
-    if len(set(n.values())) != 1 or not {'median','iqr'} <= set(n): raise ValueError(f"scaler: vectors of different length {n}")
-    return self
+    for k in _facts: setattr(self, k, d[k])
+    for k in _vectors: setattr(self, k, None if d[k] is None else np.array(d[k], dtype=np.float64))
+    n = {k:len(d[k]) for k in _vectors if d[k] is not None}
+    if len(set(n.values())) == 1 and {'median','iqr'} <= set(n): return self
+    raise ValueError(f"scaler: vectors of different length {n}")
 
 # %% ../nbs/02_scaling.ipynb #c74edbbe
 def _scaler_file(where): return str(where) if str(where).endswith('.json') else f"{str(where).rstrip('/')}/scaler.json"
@@ -223,28 +255,32 @@ def save(self:RobustScaler,
 )->str: # the file
     "Write the scaler as JSON, whole or not at all"
     txt = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-    if isinstance(where, RecordingStore): where.put_file('scaler.json', txt.encode()); return _scaler_file(where.url)
-    if '://' in (f := _scaler_file(where)):
+    if isinstance(where, RecordingStore):
+        where.put_file('scaler.json', txt.encode())
+        return _scaler_file(where.url)
+    f = _scaler_file(where)
+    if '://' in f:
         with fsspec.open(f, 'w') as o: o.write(txt)
-    else:
-        Path(f).parent.mkdir(parents=True, exist_ok=True)
-        (part := Path(f'{f}.{os.getpid()}.part')).write_text(txt); os.replace(part, f)
-    return f
+        return f
+    Path(f).parent.mkdir(parents=True, exist_ok=True)
+    return str(write_whole(f, txt))
 
+# %% ../nbs/02_scaling.ipynb #1e7ee3bc
 @patch(cls_method=True)
 def load(cls:RobustScaler, where):
-    "The scaler saved in a file, folder or store; raises FileNotFoundError or ValueError"
+    "The scaler saved in a file, folder or store; FileNotFoundError or ValueError"
     if isinstance(where, RecordingStore): return cls.from_dict(json.loads(where.get_file('scaler.json')))
     with fsspec.open(_scaler_file(where), 'r') as o: return cls.from_dict(json.load(o))
 
 # %% ../nbs/02_scaling.ipynb #22ac31fa
 class _ArrayUnpickler(pickle.Unpickler):
     "Unpickles NumPy arrays and plain containers; anything else is refused with an UnpicklingError"
-    allowed = {('multiarray', '_reconstruct'):np._core.multiarray._reconstruct, ('numpy', 'ndarray'):np.ndarray, ('numpy', 'dtype'):np.dtype}
+    allowed = {('multiarray', '_reconstruct'):np._core.multiarray._reconstruct,
+               ('numpy', 'ndarray'):np.ndarray, ('numpy', 'dtype'):np.dtype}
     def find_class(self, module, name):
         key = ('multiarray' if module in ('numpy.core.multiarray', 'numpy._core.multiarray') else module, name)
-        if key not in self.allowed: raise pickle.UnpicklingError(f"{module}.{name} is refused: only NumPy arrays are read")
-        return self.allowed[key]
+        if key in self.allowed: return self.allowed[key]
+        raise pickle.UnpicklingError(f"{module}.{name} is refused: only NumPy arrays are read")
 
 def _load_arrays(path):
     with open(path, 'rb') as f:
@@ -253,19 +289,28 @@ def _load_arrays(path):
     return d
 
 # %% ../nbs/02_scaling.ipynb #782642bf
+_ukb_names = dict(median='data_median_per_voxel', iqr='IQR', low='_1th_percentile_per_voxel_robustScaling',
+                  high='_99th_percentile_per_voxel_robustScaling')
+
+def _ukb_arrays(path):
+    "The published arrays by our names; ValueError where the file holds anything else"
+    d = _load_arrays(path)
+    if not isinstance(d, dict): raise ValueError(f"{path}: holds a {type(d).__name__}, expected a dict of arrays")
+    for k in _ukb_names.values():
+        if getattr(d.get(k), 'shape', None) == (424,) and np.isfinite(d[k]).all(): continue
+        raise ValueError(f"{path}: expected 424 finite numbers in {k!r}; it holds {sorted(map(str, d))}")
+    if not (d['IQR'] > 0).all(): raise ValueError(f"{path}: IQR holds numbers that are not positive")
+    return {k:d[v].astype(np.float64) for k,v in _ukb_names.items()}
+
+# %% ../nbs/02_scaling.ipynb #c0c20f09
 def ukb_1000(
     path, # the file of `fetch_ukb_normalization()` (brainlm.datasets)
     clip:bool=False # to the published 1st and 99th percentile of each parcel, as in the paper
 )->RobustScaler: # for 424 A424 parcels
-    "The scaler of 1,000 UK Biobank recordings published with BrainLM; raises ValueError if `path` holds anything but its arrays"
-    d, want = _load_arrays(path), dict(median='data_median_per_voxel', iqr='IQR', low='_1th_percentile_per_voxel_robustScaling', high='_99th_percentile_per_voxel_robustScaling')
-    if not isinstance(d, dict): raise ValueError(f"{path}: holds a {type(d).__name__}, expected a dict of arrays")
-    for k in want.values():
-        if getattr(d.get(k), 'shape', None) != (424,) or not np.isfinite(d[k]).all(): raise ValueError(f"{path}: expected 424 finite numbers in {k!r}; it holds {sorted(map(str, d))}")
-    if not (d['IQR'] > 0).all(): raise ValueError(f"{path}: IQR holds numbers that are not positive")
-    s = RobustScaler(clip=(1, 99) if clip else None)
-    for k,v in want.items():
-        if clip or k in ('median', 'iqr'): setattr(s, k, d[v].astype(np.float64))
+    "The scaler of 1,000 UK Biobank recordings published with BrainLM; ValueError if `path` holds anything else"
+    arrays, s = _ukb_arrays(path), RobustScaler(clip=(1, 99) if clip else None)
+    for k,v in arrays.items():
+        if clip or k in ('median', 'iqr'): setattr(s, k, v)
     s.parcellation, s.n_recordings, s.rows, s.alpha = 'a424', 1000, 'published', None
     return s
 
@@ -284,7 +329,8 @@ class TargetTransform:
         self._fitted()
         return self._backward(np.asarray(z, dtype=np.float64)*self.scale+self.offset)
     def _fitted(self):
-        if self.scale is None: raise ValueError(f"this {type(self).__name__} is not fitted: call fit(training values) first")
+        if self.scale is not None: return
+        raise ValueError(f"this {type(self).__name__} is not fitted: call fit(training values) first")
     def __repr__(self): return f"{type(self).__name__}(offset={self.offset}, scale={self.scale})"
 
 # %% ../nbs/02_scaling.ipynb #be9130fd
@@ -297,10 +343,13 @@ def fit(self:TargetTransform,
     if np.isinf(y).any(): raise ValueError(f"target holds an infinite value at position {np.isinf(y).ravel().argmax()}")
     t = self._forward(y[~np.isnan(y)])
     if not len(t): raise ValueError(f"target holds no value: {y.size} given, all NaN")
-    if t.min() == t.max(): raise ValueError(f"target is constant: all {len(t)} training values are {y[~np.isnan(y)][0]:g}; there is nothing to predict")
+    if t.min() == t.max():
+        found = f"all {len(t)} training values are {y[~np.isnan(y)][0]:g}"
+        raise ValueError(f"target is constant: {found}; there is nothing to predict")
     self.offset, self.scale = map(float, self._stats(t))
     return self
 
+# %% ../nbs/02_scaling.ipynb #cd3bdbf6
 class ZScore(TargetTransform):
     "Minus the mean, over the standard deviation"
     def _stats(self, t): return t.mean(), t.std()
@@ -325,10 +374,13 @@ def to_dict(self:TargetTransform): # JSON-ready
 
 @patch(cls_method=True)
 def from_dict(cls:TargetTransform, d):
-    "The transform that `to_dict` wrote, of the right class; raises ValueError naming what does not fit"
-    if set(d) != {'kind', 'offset', 'scale'}: raise ValueError(f"target transform: found keys {sorted(d)}, expected kind, offset, scale")
-    kinds = {c.__name__:c for c in (ZScore, MinMax, LogMinMax)}
-    if d['kind'] not in kinds: raise ValueError(f"target transform: kind is {d['kind']!r}, expected one of {sorted(kinds)}")
-    if not (np.isfinite(d['offset']) and d['scale'] > 0): raise ValueError(f"target transform: offset {d['offset']} and scale {d['scale']} must be finite and scale positive")
-    t = kinds[d['kind']](); t.offset, t.scale = d['offset'], d['scale']
+    "The transform that `to_dict` wrote, of the right class; ValueError names what does not fit"
+    what, kinds = 'target transform', {c.__name__:c for c in (ZScore, MinMax, LogMinMax)}
+    if set(d) != {'kind', 'offset', 'scale'}:
+        raise ValueError(f"{what}: found keys {sorted(d)}, expected kind, offset, scale")
+    one_of(f'{what}: kind', d['kind'], kinds)
+    if not (np.isfinite(d['offset']) and d['scale'] > 0):
+        raise ValueError(f"{what}: offset {d['offset']} and scale {d['scale']} must be finite and scale positive")
+    t = kinds[d['kind']]()
+    t.offset, t.scale = d['offset'], d['scale']
     return t

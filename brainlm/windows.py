@@ -22,9 +22,11 @@ class Windows:
         scaler:RobustScaler, # fitted on training recordings
         rows=None, # the recordings to use, as numbers or as one bool for each; None: all
         n_time:int=200, # time points in a window
-        patch_size:int=20 # time points in a patch
+        patch_size:int=20, # time points in a patch
+        past:int|None=None # centre by the recording up to so many frames of the window; None: by all of it
     ):
-        self.store, self.scaler, self.n_time, self.patch_size, self._means = store, scaler, n_time, patch_size, {}
+        self.store, self.scaler, self._means = store, scaler, {}
+        self.n_time, self.patch_size, self.past = n_time, patch_size, past
         self.rows = store.rows(rows)
         table = store.table.iloc[self.rows]
         self.lengths = table['n_time'].to_numpy()
@@ -51,6 +53,10 @@ def _check(self:Windows, table):
 def recordings(self:Windows): return self.rows[self.item] # number of the recording of each window
 
 @patch(as_prop=True)
+def averaged(self:Windows): # frames that the mean of each window was taken over; None with `past`
+    return None if self.past else self.lengths[self.item]
+
+@patch(as_prop=True)
 def subjects(self:Windows): return self.store.table['subject'].to_numpy()[self.recordings] # of each window
 
 # %% ../nbs/06_windows.ipynb #f50c7abf
@@ -61,10 +67,8 @@ def cut(self:Windows,
 )->tuple[torch.Tensor,torch.Tensor]: # signal [parcel, time], scaled, 0 where not there; valid bool [parcel, patch]
     """One window of one recording, padded at the end if the recording ends first; a last patch that is not full is
     padding too"""
-    row = int(self.rows[item])
-    if row not in self._means: self._means[row] = parcel_mean(self.store.read(row))
     n = min(self.n_time, int(self.lengths[item])-start)//self.patch_size*self.patch_size
-    z = self.scaler.transform(self.store.read(row, start, n), self._means[row]).T
+    z = self._scaled(int(self.rows[item]), start, n).T
     there = ~np.isnan(z).any(1)
     signal = torch.zeros(len(z), self.n_time)
     valid = torch.zeros(len(z), self.n_time//self.patch_size, dtype=torch.bool)
@@ -72,11 +76,21 @@ def cut(self:Windows,
     valid[:,:n//self.patch_size] = torch.from_numpy(there)[:,None]
     return signal, valid
 
+# %% ../nbs/06_windows.ipynb #fe87a6f7
+@patch
+def _scaled(self:Windows, row, start, n):
+    "Scaled frames [time, parcel] from `start` on"
+    if self.past:
+        x = self.store.read(row, 0, start+n)
+        return self.scaler.transform(x[start:], parcel_mean(x[:start+self.past]))
+    if row not in self._means: self._means[row] = parcel_mean(self.store.read(row))
+    return self.scaler.transform(self.store.read(row, start, n), self._means[row])
+
 # %% ../nbs/06_windows.ipynb #8b68988b
 class TiledWindows(Windows):
     "Windows side by side over every recording, in order"
-    def __init__(self, store, scaler, rows=None, n_time=200, patch_size=20):
-        super().__init__(store, scaler, rows, n_time, patch_size)
+    def __init__(self, store, scaler, rows=None, n_time=200, patch_size=20, past=None):
+        super().__init__(store, scaler, rows, n_time, patch_size, past)
         n = [len(range(0, l-patch_size+1, n_time)) for l in self.lengths]
         self.item = np.repeat(np.arange(len(n)), n)
         self.start = np.concatenate([np.arange(k)*n_time for k in n])
@@ -85,9 +99,10 @@ class TiledWindows(Windows):
 class RandomWindows(Windows):
     "Windows at random places, a new draw for each epoch (`set_epoch`)"
     def __init__(self, store, scaler, rows=None, n_time=200, patch_size=20,
-        seed:int=0 # of the draws
+        seed:int=0, # of the draws
+        past:int|None=None # as of `Windows`
     ):
-        super().__init__(store, scaler, rows, n_time, patch_size)
+        super().__init__(store, scaler, rows, n_time, patch_size, past)
         self.seed = seed
         self.set_epoch(0)
 

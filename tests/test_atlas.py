@@ -7,11 +7,16 @@ from brainlm.atlas import *
 
 
 # %% ../nbs/00a_atlas.ipynb #08ab79e5
-import os, subprocess, sys
+import os
+import subprocess
+import sys
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+
+from brainlm.basics import register
 
 
 # %% ../nbs/00a_atlas.ipynb #3f3b68bc
@@ -57,7 +62,8 @@ def test_a424_is_the_official_coordinate_file():
     (dict(id=[1, 1, 2]), "column 'id': duplicate ids"), (dict(id=[0, 1, 2]), "column 'id'"), (dict(id=[1.5, 2, 3]), "column 'id'"),
     (dict(id=[1, None, 3]), "column 'id'"), (dict(x=[1, 2, None]), "column 'x': missing coordinates of parcel 3"),
     (dict(z=[1, np.inf, 0]), "column 'z'"), (dict(y=['a', '1', '2']), "column 'y'"), (dict(name=['a', '', 'c']), "column 'name'"),
-    (dict(hemisphere=['R', 'l', 'M']), "column 'hemisphere'"), (dict(structure='brainstem'), "column 'structure'"),
+    (dict(hemisphere=['R', 'l', 'M']), "column 'hemisphere'"), (dict(structure='Cortex'), "is written 'cortex' here"),
+    (dict(hemisphere=['R', '', 'M']), "column 'hemisphere': '' of parcel 2 ('b') is empty"),
     (dict(yeo7='Visuel'), "column 'yeo7'"), (dict(yeo17='Visual'), "column 'yeo17'"), (dict(ca12='Limbic'), "column 'ca12'")])
 def test_bad_table_names_the_column(kw, words):
     with pytest.raises(ValueError) as e: Parcellation('bad', _toy(**kw))
@@ -73,6 +79,25 @@ def test_table_is_a_copy():
     assert p.xyz_mm[0,0] == 1
 
 
+# %% ../nbs/00a_atlas.ipynb #b12e79b9
+def test_words_of_ones_own():
+    "An atlas brings the words that it needs, and they come last in order"
+    p = Parcellation('p', _toy(hemisphere=['both', 'R', 'L'], structure='brainstem'))
+    assert list(p.order()) == [2, 1, 0] and '3 brainstem' in p._repr_html_()
+
+def test_a_scheme_of_ones_own():
+    "A registered scheme gives order and words to its column; other tables stay as they are"
+    before = load_parcellation('aal2')
+    register(network_schemes, 'lobes')(lambda: {'z':'#000000', 'a':'#ffffff'})
+    try:
+        p = Parcellation('p', _toy(lobes=['a', 'z', '']))
+        assert p.network_names('lobes') == ['z', 'a'] and list(p.order('lobes')) == [1, 0, 2] and network_atlases['lobes'] == ['z', 'a']
+        with pytest.raises(ValueError, match="column 'lobes': 'q' of parcel 1"): Parcellation('p', _toy(lobes=['q', 'z', '']))
+        assert load_parcellation('aal2') == before
+    finally: del network_schemes['lobes']
+    assert list(network_atlases) == ['yeo7', 'yeo17', 'ca12'] and 'lobes' not in network_atlases
+
+
 # %% ../nbs/00a_atlas.ipynb #2ed01e8c
 def test_save_round_trip(tmp_path):
     rng = np.random.default_rng(0)
@@ -86,7 +111,7 @@ def test_save_round_trip(tmp_path):
 def test_plain_files_take_their_own_name(tmp_path):
     _toy().to_csv(tmp_path/'mine.csv', index=False); _toy().to_csv(tmp_path/'mine2.tsv', sep='\t', index=False)
     a,b = load_parcellation(tmp_path/'mine.csv'),Parcellation.from_table(tmp_path/'mine2.tsv', 'other')
-    assert (a.name,b.name) == ('mine','other') and a.table.equals(b.table) and a != b
+    assert (a.name,b.name) == ('mine','other') and a.table.equals(b.table) and a == b # what it is called is a label
 
 def test_unknown_names(tmp_path):
     with pytest.raises(ValueError, match='aal2'): load_parcellation('AAL9')
@@ -136,3 +161,13 @@ def test_majority_vote_edges():
 def test_import_is_light():
     code = "import sys, brainlm.atlas; assert not {'nilearn', 'matplotlib', 'torch', 'nibabel'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+# %% ../nbs/00a_atlas.ipynb #bd79b409
+def test_labels_are_no_identity():
+    p = load_parcellation('glasser360'); t = p.table
+    assert p == Parcellation('renamed', t.assign(yeo7='', mine='x')) and not p.difference(Parcellation('renamed', t.assign(yeo17='')))
+    for c in ('name','x','id'):
+        other = t.assign(**{c: t[c].to_numpy()[::-1]}); assert p != Parcellation('glasser360', other)
+        assert 'parcel ' in p.difference(Parcellation('glasser360', other))
+    assert p.difference(load_parcellation('a424'))=='glasser360 has 360 parcels and a424 424'

@@ -98,11 +98,20 @@ def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
     refused('in both groups and others in one', rows=range(1, 24)); refused("holds words, such as 'rest'", threshold=1.)
     refused('expected two; name them', 'subject')
     refused('unknown network column', atlas='yeo99')
-    bare = Parcellation('bare', model.parcellation.table.assign(yeo7='')); torch.manual_seed(0); other = BrainLM(model.config, bare, model.scaler)
-    refused("found parcellation few .* expected the model's, bare", model=other)
-    store = RecordingStore.create(tmp_path/'bare', bare); store.extend(people[i] for i in range(24))
-    refused('bare has no yeo7 labels', store=store, model=other)
+    names = [f'other {k}' for k in range(len(model.parcellation))]
+    strange = Parcellation('strange', model.parcellation.table.assign(name=names)); torch.manual_seed(0); other = BrainLM(model.config, strange, model.scaler)
+    refused("strange", model=other)
     assert not out.exists()
+
+def test_report_without_networks_says_it_by_parcel(model, people, tmp_path):
+    bare = Parcellation('bare', model.parcellation.table.assign(yeo7=''))
+    other = BrainLM(model.config, bare, model.scaler)
+    store = RecordingStore.create(tmp_path/'bare', bare)
+    store.extend(people[i] for i in range(len(people)))
+    f = attention_report(store, other, 'task', tmp_path/'report', n_permutations=20)
+    assert {o.name for o in f.parent.iterdir()}=={'report.html','surface.html','parcels.csv'}
+    page = f.read_text()
+    assert 'bare has no networks' in page and '<h2>Networks' not in page and 'of 10 parcels differ' in page
 
 def test_report(model, people, tmp_path):
     page = attention_report(people, model, 'task', tmp_path/'report', n_permutations=20)

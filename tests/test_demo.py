@@ -94,9 +94,17 @@ def test_report_needs_nothing_else(demos):
 
 
 # %% ../nbs/45_demo.ipynb #300ff933
-def table(*rows): return pd.DataFrame(rows, columns=['difference','low','high','n_subjects','better','verdict'], index=[.2,.5,.75][:len(rows)])
+def found(*rows):
+    "What `compare` finds, made up: difference, better and says at the first mask ratios"
+    t = pd.DataFrame(rows, columns=['difference','better','says'], index=[.2,.5,.75][:len(rows)]).assign(n=8)
+    return pd.concat({'gaussian':t})
 
 def test_verdict_says_no_more_than_the_numbers():
-    assert verdict(table((.01,.005,.02,3,3,'beats'), (-.0001,-.01,.01,3,1,'cannot be told apart from'))) == \
-        ('BrainLM beats the Gaussian imputer at mask ratio 0.2 (difference in R² +0.010; better in 3 of 3 subjects). '
-         'BrainLM cannot be told apart from the Gaussian imputer at mask ratio 0.5 (difference in R² +0.000; better in 1 of 3 subjects).')
+    assert verdict(found((.01,8,'better'), (-.0001,4,'open'))) == \
+        ('At mask ratios 0.2, 0.5 the R² of BrainLM differs from that of the Gaussian imputer by +0.010, +0.000, '
+         'and is higher in 8, 4 of 8 people: better at 0.2; not to be told apart at 0.5.')
+    assert verdict(found((.01,3,'too few'))).endswith('people: too few people for a verdict.')
+
+def test_four_people_are_too_few_for_nine_comparisons(demos):
+    assert {o['says'] for o in demos[3]['scores'] if 'says' in o}=={'too few'}
+    assert 'too few people for a verdict' in demos[2] and 'cannot fall below 0.12' in demos[2]

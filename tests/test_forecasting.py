@@ -30,9 +30,29 @@ def test_windows_lie_where_they_say(tmp_path):
     store, scaler = small_store(tmp_path/'s', missing=[(1,4)])
     w = forecast_windows(store, scaler, context=50, horizon=7, stride=13)
     for i in (0, len(w.X)//2, len(w.X)-1):
-        z = scaler.transform(store.read(w.rows[i]))[w.starts[i]:w.starts[i]+57]
+        s = w.starts[i]
+        x = store.read(w.rows[i])[:s+57]
+        z = scaler.transform(x, x[:s+50].mean(0, dtype=float))[s:]
         assert np.array_equal(z[:50], w.X[i], equal_nan=True) and np.array_equal(z[50:], w.Y[i], equal_nan=True) and w.subjects[i]==f's{w.rows[i]}'
     assert len(w.X)==sum(len(range(0, t-57+1, 13)) for t in (150,120,150))
+
+
+# %% ../nbs/31_forecasting.ipynb #5d3b2d46
+@pytest.mark.parametrize('keep', [0., .8])
+@pytest.mark.parametrize('context,horizon', [(180,20), (160,40), (100,20), (60,100)])
+def test_the_future_does_not_shine_through_the_mean(tmp_path, keep, context, horizon):
+    "No multiple of the mean of the past foretells noise in recordings of 200 frames, white or with a memory"
+    rng = np.random.default_rng(0)
+    store = RecordingStore.create(tmp_path/'s', load_parcellation('aal2'))
+    for i in range(30):
+        x = rng.standard_normal((250,94))
+        for t in range(1, len(x)): x[t] += keep*x[t-1]
+        store.append(Recording(x[50:].astype('float32'), tr_s=1., subject=f's{i}', provenance='simulated'))
+    w = forecast_windows(store, RobustScaler().fit(store, rows='all'), context=context, horizon=horizon)
+    past = np.broadcast_to(w.X.mean(1, keepdims=True), w.Y.shape)
+    assert np.corrcoef(past.ravel(), w.Y.ravel())[0,1]**2 < .002
+    rule = ((w.Y+context/horizon*past)**2).sum()/((w.Y-w.Y.mean())**2).sum()
+    assert 1-rule < .002
 
 
 # %% ../nbs/31_forecasting.ipynb #456f694e

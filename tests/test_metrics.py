@@ -7,16 +7,20 @@ from brainlm.metrics import *
 
 
 # %% ../nbs/20_metrics.ipynb #63aa8eb6
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
-from brainlm.masking import random_mask
-from brainlm.model import BrainLM, BrainLMConfig, GaussianPrior, patchify
+
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.masking import random_mask
+from brainlm.metrics import _sums
+from brainlm.model import BrainLM, BrainLMConfig, GaussianPrior, patchify
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
-from brainlm.metrics import _sums
 
 
 # %% ../nbs/20_metrics.ipynb #74c67e1f

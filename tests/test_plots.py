@@ -7,8 +7,14 @@ from brainlm.plots import *
 
 
 # %% ../nbs/09_plots.ipynb #f1a20acd
-import subprocess, sys
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
 from brainlm.atlas import load_parcellation
 from brainlm.recordings import Recording
 
@@ -71,6 +77,8 @@ def test_parcels_are_sorted_by_network():
 def test_eight_lines_at_most():
     ax = plot_curves(pd.DataFrame(np.arange(24.).reshape(2, 12), columns=[f'm{i}' for i in range(12)]))
     assert len(ax.lines)==8 and ax.lines[0].get_label()=='m4' and '4 lower ones' in ax.get_title()
+    ax = plot_curves(pd.DataFrame(np.arange(24.).reshape(2, 12), columns=['BrainLM', *(f'm{i}' for i in range(11))]))
+    assert [o.get_label() for o in ax.lines]==['BrainLM', *(f'm{i}' for i in range(4, 11))]
 
 def test_hollow_where_a_test_does_not_hold():
     frame = pd.DataFrame(dict(value=[.1, .2], low=[0, .1], high=[.2, .3]), index=['BrainLM','mean'])
@@ -79,7 +87,7 @@ def test_hollow_where_a_test_does_not_hold():
 
 
 # %% ../nbs/09_plots.ipynb #b3c6abd5
-@pytest.mark.parametrize('room', ['atlas','recordings','scaling'])
+@pytest.mark.parametrize('room', ['atlas','recordings','scaling','windows','masking','model','metrics'])
 def test_rooms_below_draw_nothing(room):
     "They import neither matplotlib nor seaborn nor fastai"
     code = f"import sys, brainlm.{room}; assert not (found := {{'matplotlib','seaborn','fastai'}} & set(sys.modules)), found"

@@ -1,5 +1,13 @@
 "What must agree across files: exports, notebooks, README, versions, sidebar"
-import ast, json, re, shutil, subprocess, sys
+import ast
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import warnings
 from configparser import ConfigParser
 from pathlib import Path
 
