@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullWindows', 'fill_future', 'future_patches',
-           'forecast', 'HideFuture', 'forecast_learner', 'FineTuned', 'batches', 'JoinReport', 'join_covariates',
-           'finetune_learner', 'load_finetuned']
+           'forecast', 'HideFuture', 'forecast_learner', 'FineTuned', 'batches', 'finetune_learner', 'load_finetuned']
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
@@ -13,7 +12,7 @@ import math
 import sys
 import warnings
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +27,9 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .basics import one_of, optional, tell, write_whole
+from .basics import moved, one_of, optional, tell, write_whole
 from .masking import future_mask
 from .model import BrainLM, differences, read_seen, whole_folder
-from .people import people_frame
 from .pretraining import (
     RunFolder,
     Training,
@@ -404,64 +402,8 @@ def _without_lora(model):
     plain.load_state_dict({k.replace('.base_layer', ''): v for k,v in weights.items() if 'lora_' not in k})
     return plain
 
-# %% ../nbs/22_finetuning.ipynb #a8327105
-@dataclass
-class JoinReport:
-    "What `join_covariates` found"
-    recordings:int # in the store
-    matched:int # of them, with a row in the table
-    unmatched:list # keys of the store without a row in the table
-    unused:list # keys of the table without a recording
-    missing:dict # column → matched recordings without a value
-    def __repr__(self):
-        def few(o): return f"{len(o)}" + (f" ({', '.join(map(str, o[:3]))}{', ...' if len(o)>3 else ''})" if o else '')
-        gaps = ', '.join(f'{k} {n}' for k,n in self.missing.items()) or 0
-        return (f"{self.matched} of {self.recordings} recordings matched; "
-                f"without a row in the table: {few(self.unmatched)}; "
-                f"rows without a recording: {few(self.unused)}; matched, but without a value: {gaps}")
-
-# %% ../nbs/22_finetuning.ipynb #8a42a496
-def join_covariates(
-    store:RecordingStore, # recordings
-    table, # DataFrame, or a .csv or .tsv file, a row for each subject
-    on='subject' # column, or list of columns, that the store's table and this one share
-)->tuple[pd.DataFrame,JoinReport]: # the other columns, a row for each recording, NaN where not known; what was found
-    """Covariates of each recording. ValueError for a column that is not there, for ids that are missing or stand
-    twice, or if nothing matches."""
-    on = [on] if isinstance(on, str) else list(on)
-    table = _checked_table(table, on, store)
-    want, have = _keys(store.table, on), _keys(table, on)
-    at = {k:i for i,k in enumerate(have)}
-    rows = np.array([at.get(k, -1) for k in want])
-    if (rows<0).all():
-        first = have[0] if have else ''
-        raise ValueError(
-            f"table: none of its {len(have)} ids (the first is {first!r}) is in the store (the first is {want[0]!r})")
-    joined = table.drop(columns=on).reset_index(drop=True).reindex(rows).reset_index(drop=True)
-    gaps = {k: int(n) for k,n in joined[rows>=0].isna().sum().items() if n}
-    unmatched, unused = [k for k in dict.fromkeys(want) if k not in at], [k for k in have if k not in set(want)]
-    return joined, JoinReport(len(rows), int((rows>=0).sum()), unmatched, unused, gaps)
-
-# %% ../nbs/22_finetuning.ipynb #d831d7a6
-def _keys(table, on):
-    "Ids as text, tuples where there are several columns"
-    keys = table[on].astype(str).itertuples(index=False, name=None)
-    return [k[0] if len(on)==1 else k for k in keys]
-
-def _checked_table(table, on, store):
-    """The table, read where it is a file; ValueError for columns `on` that are not there, and for ids that are missing
-    or stand twice"""
-    if not isinstance(table, pd.DataFrame): table = people_frame(table, on, store.table)
-    for name,t in (('table',table), ('store',store.table)):
-        if lost := [c for c in on if c not in t]:
-            raise ValueError(
-                f"{name}: found no column {lost[0]!r}, expected one of {list(t)}; `on` names columns that both have")
-    if (n := int(table[on].isna().any(axis=1).sum())):
-        raise ValueError(f"table: found {n} rows without {' or '.join(on)}, expected an id in every row")
-    keys = pd.Series(_keys(table, on), dtype=object)
-    if (twice := keys[keys.duplicated()]).size:
-        raise ValueError(f"table: found two rows for {twice.iloc[0]!r}, expected one")
-    return table
+# %% ../nbs/22_finetuning.ipynb #65cbdbee
+__getattr__ = moved(__name__, people='JoinReport join_covariates')
 
 # %% ../nbs/22_finetuning.ipynb #57b4fbf5
 published_targets = {

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingStore', 'StoreLocked', 'StoreWriter',
            'subject_split', 'same_signal', 'Split', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned',
-           'seen_by', 'seen_rows', 'Leak', 'leak_report']
+           'seen_by', 'seen_rows', 'seen_before', 'refuse_seen', 'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -1090,6 +1090,31 @@ def seen_rows(
     "Recordings that the model must not be judged on"
     rows,seen = store.rows(rows),seen_by(model, store, rows, sides)
     return rows[:0] if seen is None else rows[seen != '']
+
+# %% ../nbs/01_recordings.ipynb #de42872b
+def seen_before(
+    model, # with what it keeps of those that it learned from
+    store:RecordingStore, # recordings
+    judged, # subjects
+)->list: # of a sentence, or of none
+    "Whether the model learned from people that it is judged on, under whatever name (`seen_rows`)"
+    who = store.table['subject']
+    seen = {*who.iloc[seen_rows(model, store, who.isin([*judged]).to_numpy())]}
+    if not seen: return []
+    return [f"{len(seen)} of the {len({*judged})} people judged were in this model's own training or validation."]
+
+# %% ../nbs/01_recordings.ipynb #82c23d52
+def refuse_seen(
+    model, # as in `seen_before`
+    store:RecordingStore, # recordings
+    rounds, # `Split`s whose test people are judged
+    seen_ok:bool, # go on all the same
+):
+    "ValueError where the model is to be judged on people that it has learnt from, and nobody said that this is meant"
+    said = seen_before(model, store, {s for r in rounds for s in r.subjects['test']})
+    if seen_ok or not said: return
+    raise ValueError(f"model: {said[0]} Judge it on others, as its own split does where it keeps two or "
+        "more out, or go on with seen_ok=True (--seen-ok); the page will say so")
 
 # %% ../nbs/01_recordings.ipynb #30ac3dde
 @dataclass

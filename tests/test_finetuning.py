@@ -22,6 +22,7 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import _peft
 from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.people import join_covariates
 from brainlm.pretraining import Training, pretrain_learner
 from brainlm.recordings import Recording, RecordingStore, seen_rows
 from brainlm.scaling import MinMax, RobustScaler

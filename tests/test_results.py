@@ -16,7 +16,7 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.finetuning import load_finetuned
 from brainlm.model import BrainLM, preset
 from brainlm.pretraining import Training
-from brainlm.recordings import Recording, RecordingStore, Split
+from brainlm.recordings import Recording, RecordingStore, Split, refuse_seen, seen_before
 from brainlm.scaling import RobustScaler
 
 
