@@ -38,10 +38,8 @@ def result_rows(
     values, # DataFrame, index: models; columns `value`, `low`, `high` (NaN: none) and `n` or `n_subjects`
     found=(), # of `Verdict`, each of a model beside a rival
     ours=(), controls=(), # names of models that are ours, and of those that should find nothing; others are rivals
-    task:str='', data:str='', # what was to be done; which data, such as `HCP rest`
-    kind:str='real', # 'real', 'semi-synthetic' or 'simulated'
-    metric:str='R²', unit:str='people', # what is measured; what `n` counts
-    claim:str='', # word of the claim on the front page that it speaks to; '': none
+    kind:str='real', unit:str='people', # 'real', 'semi-synthetic' or 'simulated'; what `n` counts
+    **facts, # task, data, metric in words; claim, the word of a claim on the front page that it speaks to
 )->pd.DataFrame: # `kept_columns` without date, version, commit and command
     "A row for each model, and one for each verdict. ValueError for another kind of data."
     one_of('kind', kind, kinds)
@@ -49,8 +47,8 @@ def result_rows(
     role = {m: 'model' if m in ours else 'control' if m in controls else 'rival' for m in v.index}
     alone = [dict(model=m, role=role[m], **r) for m,r in v.iterrows()]
     pairs = [next(o for o in alone if o['model']==f.mine) | _beside(f) for f in found]
-    facts = dict(claim=claim, task=task, data=data, kind=kind, metric=metric, unit=unit)
-    return pd.DataFrame(alone+pairs).assign(**facts).reindex(columns=kept_columns[:-len(_source)])
+    t = pd.DataFrame(alone+pairs).assign(**dict(claim='', kind=kind, unit=unit) | facts)
+    return t.reindex(columns=kept_columns[:-len(_source)])
 
 # %% ../nbs/08a_evidence.ipynb #d845ad8c
 def commit_of(
@@ -120,34 +118,32 @@ def _outcome(r):
     says = (words | {'too few': few_words}).get(r.says, 'no verdict, for there was no one rule when it was measured')
     return f"{says} ({numbers})" if numbers else ''
 
-# %% ../nbs/08a_evidence.ipynb #cfd493a7
+# %% ../nbs/08a_evidence.ipynb #00798086
 def _listed(rows):
-    "Models with what they reached, and with what they were tested against"
+    "Models with what they reached, and with what they were tested against; nothing for no models"
+    rows = rows.sort_values('rival', key=lambda s: s=='', kind='stable').drop_duplicates('model').sort_index()
     def one(r):
         tested = f', p = {r.p_family:.2g} beside {r.rival}' if r.rival and np.isfinite(r.p_family) else ''
         return f'{r.model} {_reached(r)}{tested}'
     return '; '.join(map(one, rows.itertuples()))
 
-def _one_each(rows):
-    "A row for each model: of those with a rival the first"
-    return rows.sort_values('rival', key=lambda s: s=='', kind='stable').drop_duplicates('model').sort_index()
+def _beside_best(ours, rivals):
+    "What the best rival reached, and what became of our first model beside it; nothing without rivals"
+    if not len(rivals): return ''
+    best = rivals.loc[rivals['value'].idxmax()]
+    pair = ours[(ours['model']==ours['model'].iloc[0]) & (ours['rival']==best.model)]
+    outcome = f': {_outcome(pair.iloc[0])}' if len(pair) else ''
+    return f'The best rival, {best.model}, reaches {_reached(best)}{outcome}.'
 
+# %% ../nbs/08a_evidence.ipynb #c07b211e
 def kept_sentence(
     rows:pd.DataFrame, # `kept_columns`, of one task on one data set by one metric; the first model of ours leads
-)->str: # two to four sentences
+)->str: # one to four sentences
     "What a task came to"
-    rows = rows.reset_index(drop=True)
-    at = {role: rows[rows['role']==role] for role in roles}
-    first = at['model'].iloc[0]
-    alone = at['rival'].drop_duplicates('model')
-    best = alone.loc[alone['value'].idxmax()] if len(alone) else None
-    said = [f"{first.task[:1].upper()}{first.task[1:]} ({first.kind} data, {first.data}, {first.n:.0f} {first.unit}): "
-            f"{first.model} reaches {first.metric} {_reached(first)}."]
-    if best is not None:
-        beside = at['model'][(at['model']['model']==first.model) & (at['model']['rival']==best.model)]
-        outcome = f': {_outcome(beside.iloc[0])}' if len(beside) else ''
-        said.append(f'The best rival, {best.model}, reaches {_reached(best)}{outcome}.')
-    others = _one_each(at['model'])
-    if len(others := others[others['model']!=first.model]): said.append(f'Also: {_listed(others)}.')
-    if len(at['control']): said.append(f"Controls that should find nothing: {_listed(_one_each(at['control']))}.")
-    return ' '.join(said)
+    ours,rivals,controls = (rows[rows['role']==role].reset_index(drop=True) for role in roles)
+    o = ours.iloc[0]
+    where = f'{o.task[:1].upper()}{o.task[1:]} ({o.kind} data, {o.data}, {o.n:.0f} {o.unit})'
+    said = [f'{where}: {o.model} reaches {o.metric} {_reached(o)}.', _beside_best(ours, rivals)]
+    others,nothing = _listed(ours[ours['model']!=o.model]),_listed(controls)
+    said += [f'Also: {others}.' if others else '', f'Controls that should find nothing: {nothing}.' if nothing else '']
+    return ' '.join(filter(None, said))

@@ -22,7 +22,7 @@ def test_what_lacks_a_column_is_refused(tmp_path):
 def test_no_verdict_is_said_to_be_none(tmp_path):
     "Rows of a time without the one rule, and of people that are too few for it"
     values = pd.DataFrame(dict(value=[.3, .2], low=np.nan, high=np.nan, n=3), ['mine', 'theirs'])
-    rows = result_rows(values, ours=['mine'], task='forecasts', data='x')
+    rows = result_rows(values, ours=['mine'], task='forecasts', data='x', metric='R²')
     pair = rows[:1].assign(rival='theirs', difference=.1, difference_low=.05, difference_high=.15)
     both = read_kept(keep_results(tmp_path/'a.tsv', pd.concat([rows, pair])))
     assert list(both)==kept_columns and 'no verdict, for there was no one rule' in kept_sentence(both)
