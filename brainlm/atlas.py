@@ -58,7 +58,7 @@ network_atlases = _Orders()
 
 # %% ../nbs/00a_atlas.ipynb #5630df58
 _required = ['id', 'name', 'hemisphere', 'structure', 'x', 'y', 'z']
-_words = dict(hemisphere=['L', 'R', 'M'], structure=['cortex', 'subcortex', 'cerebellum'])
+_vocabularies = dict(hemisphere=['L', 'R', 'M'], structure=['cortex', 'subcortex', 'cerebellum'])
 _labels = ['yeo7', 'yeo17', 'ca12'] # Columns that every table has, perhaps empty
 _spellings = dict(left='L', lh='L', right='R', rh='R', midline='M', # Of known words
                   cortical='cortex', subcortical='subcortex', cerebellar='cerebellum')
@@ -86,7 +86,7 @@ def _check_xyz(t):
         raise ValueError(f"column {c!r}: missing coordinates of parcel {_bad_rows(t, bad)}; expected MNI mm")
 
 # %% ../nbs/00a_atlas.ipynb #8a066ed3
-def _known(word, words):
+def _known_spelling(word, words):
     "The known word that this is another spelling of, or None"
     plain = word.strip().lower()
     as_known = _spellings.get(plain) or next((w for w in words if w.lower()==plain), None)
@@ -94,9 +94,9 @@ def _known(word, words):
 
 def _check_words(t):
     "ValueError where hemisphere or structure is empty or a known word spelled in another way"
-    for c,words in _words.items():
+    for c,words in _vocabularies.items():
         for w in t[c].unique():
-            should,who = _known(w, words),f"column {c!r}: {w!r} of parcel {_bad_rows(t, t[c]==w)}"
+            should,who = _known_spelling(w, words),f"column {c!r}: {w!r} of parcel {_bad_rows(t, t[c]==w)}"
             if not w.strip(): raise ValueError(f"{who} is empty, expected {some(words)} or a word of your own")
             if should: raise ValueError(f"{who} is written {should!r} here; other words are free")
 
@@ -121,7 +121,7 @@ def _check_table(table):
     for c in _labels: t[c] = t[c] if c in t else ''
     first = _required + _labels
     words = [c for c in t if c not in first and (c in network_schemes or not pd.api.types.is_numeric_dtype(t[c]))]
-    for c in ['name', *_words, *_labels, *words]: t[c] = _as_words(t[c])
+    for c in ['name', *_vocabularies, *_labels, *words]: t[c] = _as_words(t[c])
     bad = t['name'].str.strip()==''
     if bad.any(): raise ValueError(f"column 'name': empty for the ids {t['id'][bad].tolist()[:3]}")
     for check in (_check_xyz, _check_words, _check_networks): check(t)
@@ -188,7 +188,7 @@ def network_names(self:Parcellation, atlas:str='yeo7'): # list of str in canonic
 # %% ../nbs/00a_atlas.ipynb #7c51b1a6
 def _hemisphere_rank(words):
     "L, R, M, then words of the atlas's own"
-    order = _words['hemisphere'] + sorted(set(words)-set(_words['hemisphere']))
+    order = _vocabularies['hemisphere'] + sorted(set(words)-set(_vocabularies['hemisphere']))
     return [order.index(w) for w in words]
 
 @patch
@@ -201,9 +201,10 @@ def order(self:Parcellation, atlas:str='yeo7'): # [parcel] int, indices into the
 # %% ../nbs/00a_atlas.ipynb #c4f542ee
 @patch
 def _repr_html_(self:Parcellation):
-    n = {c:self.table[c].value_counts() for c in _words}
-    known = {c:[w for w in ws if w in n[c]] for c,ws in _words.items()}
-    head = ', '.join(f"{n[c][w]} {w}" for c in _words for w in [*known[c], *sorted(set(n[c].index)-set(known[c]))])
+    n = {c:self.table[c].value_counts() for c in _vocabularies}
+    known = {c:[w for w in ws if w in n[c]] for c,ws in _vocabularies.items()}
+    order = {c: [*ws, *sorted(set(n[c].index)-set(ws))] for c,ws in known.items()}
+    head = ', '.join(f"{n[c][w]} {w}" for c,ws in order.items() for w in ws)
     schemes = [a for a in network_schemes if a in self.table]
     words = [(a, len(self.network_names(a)), (self.networks(a)!='').sum()) for a in schemes]
     nets = '; '.join(f"{a}: {k} networks on {m} parcels" for a,k,m in words)
@@ -237,7 +238,7 @@ def _read_table(path):
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
     t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
-    for c in [c for c in t if c not in ['name', *_words, *network_schemes]]: t[c] = _parsed(t[c])
+    for c in [c for c in t if c not in ['name', *_vocabularies, *network_schemes]]: t[c] = _parsed(t[c])
     return head[0][2:] if n else path.stem, t
 
 # %% ../nbs/00a_atlas.ipynb #69634116

@@ -336,7 +336,7 @@ def _could(effects, what):
     if np.isinf(d): return f" {a} people are too few to find anything in {len(effects)} {what}."
     return f" In one of {len(effects)} {what} d = {d:.2f} would have been found in 80 of 100 such studies."
 
-def _said(parcels, nets, kind):
+def _finding(parcels, nets, kind):
     "What came out, in a sentence; `nets` may be empty"
     c,n = parcels['CLS attention'], nets.get('CLS attention')
     hit = c[c.q<.05].sort_values('t', key=abs, ascending=False)
@@ -420,13 +420,13 @@ def _parcel_figures(c, p, net, head, title, n):
             table_html(_smallest(c, net), f'{words} ({title}, {n}). All: parcels.csv.', ''))
 
 # %% ../nbs/41_attention.ipynb #76d3f8eb
-def _report_page(out, parcels, nets, links, p, net, title):
+def _attention_page(out, parcels, nets, links, p, net, title):
     "Writes the page and the surface to turn; without networks it is about parcels alone"
     c = parcels['CLS attention']
     kind,n = ' − '.join(c.attrs['groups'][::-1]), people_words(c)
     head = f'CLS attention, {kind} ({title})'
     view_surface(c.d, p, head, vmax=max(np.nanmax(np.abs(c.d)), .1)).save_as_html(str(out/'surface.html'))
-    page = Page(f'CLS attention: {kind}', title, n).verdict(_said(parcels, nets, kind))
+    page = Page(f'CLS attention: {kind}', title, n).verdict(_finding(parcels, nets, kind))
     parts = [section('Parcels', *_parcel_figures(c, p, net, head, title, n))]
     if nets:
         bars,between = _network_sections(nets, links, title)
@@ -469,4 +469,4 @@ def attention_report(
     out.mkdir(parents=True, exist_ok=True)
     for name,d in (('parcels',parcels), ('networks',nets), ('links',links)):
         if d: pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
-    return _report_page(out, parcels, nets, links, p, p.networks(atlas) if labelled else '', data_words(store))
+    return _attention_page(out, parcels, nets, links, p, p.networks(atlas) if labelled else '', data_words(store))

@@ -170,7 +170,7 @@ class LinearForecaster(Forecaster):
             raise ValueError(f"{who}: looks back {self.past} frames, expected at most the context, {context}")
 
 @patch
-def _sums(self:LinearForecaster, z):
+def _products(self:LinearForecaster, z):
     "Products of inputs and targets over all frames of windows `z` [window, time, parcel]"
     XX = XY = yy = 0
     n = z.shape[1]-self.horizon+1                                           # targets begin at frames `past` to n-1
@@ -213,7 +213,7 @@ def _fit(self:LinearForecaster, X, Y, groups):
     z = np.nan_to_num(z - self.mean)
     if not z.any(): raise ValueError("X, Y: found series that never change, expected some variance to learn from")
     fold = subject_folds(groups, 4)
-    parts = [self._sums(z[fold==k]) for k in range(fold.max()+1)]
+    parts = [self._products(z[fold==k]) for k in range(fold.max()+1)]
     whole = [sum(o) for o in zip(*parts)]
     self.penalty = self.penalties[self._held_out(parts, whole).argmin(0)]   # [step]
     self.coef = self._solutions(*whole[:2])(self.penalty)

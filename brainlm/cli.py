@@ -416,14 +416,15 @@ def _run(a):
     if a.needs: _early(a)
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
-    if not a.needs: return _say(function(**options))
+    if not a.needs: return _print_result(function(**options))
     store, model, split = _store_and_model(a)
-    if a.needs=='read': return _say(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
+    if a.needs=='read': return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
     from brainlm.pretraining import Training
     training = Training(batch_size=a.batch_size, seed=a.seed, device=a.device)
-    _say(function(store, model, out=a.out, split=split, lr=a.lr, resume=a.resume, training=training, **options))
+    options |= dict(out=a.out, split=split, lr=a.lr, resume=a.resume, training=training)
+    _print_result(function(store, model, **options))
 
-def _say(result):
+def _print_result(result):
     "Words as they are; of a page what it says first, and where it lies"
     if isinstance(result, str): return print(result)
     from brainlm.report import said

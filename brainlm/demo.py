@@ -179,7 +179,7 @@ def verdict(
 # %% ../nbs/45_demo.ipynb #f8102fb7
 _made = ('training', 'model', 'scores.parquet', 'metrics.json', 'report.html') # what follows from the recipe
 
-def _read(path):
+def _read_json(path):
     "JSON of a file, {} if there is none"
     return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
 
@@ -232,7 +232,7 @@ class Demo:
     @property
     def title(self): return data_words(self.store)+(', HCP' if self.terms else '')
 
-def _say(what, words): print(f'{what:11}{words}', flush=True)
+def _say_step(what, words): print(f'{what:11}{words}', flush=True)
 
 # %% ../nbs/45_demo.ipynb #0392f2af
 def _fingerprint(store):
@@ -254,18 +254,18 @@ def _as_it_was(path, name, was):
 # %% ../nbs/45_demo.ipynb #ed9ccb6f
 def _demo_store(out, recordings, name):
     "The store of the demo, and its fingerprint: reused if it is what it was, else made"
-    was,path = _read(out/'demo.json').get('data'),out/'store'
+    was,path = _read_json(out/'demo.json').get('data'),out/'store'
     store = _as_it_was(path, name, was) if path.exists() else None
     if store is not None:
-        _say('data', f'{path}, reused')
+        _say_step('data', f'{path}, reused')
         return store,was
     if path.exists():
-        _say('data', f"{path} {'is not what it was' if was else 'was not finished'}, made again")
+        _say_step('data', f"{path} {'is not what it was' if was else 'was not finished'}, made again")
         shutil.rmtree(path)
     recordings = list(recordings()) # before anything is written
     store = RecordingStore.create(path, load_parcellation('aal2'))
     store.extend(recordings)
-    _say('data', f'{path}: {len(store)} recordings, {store.n_parcels} parcels, {data_words(store)}')
+    _say_step('data', f'{path}: {len(store)} recordings, {store.n_parcels} parcels, {data_words(store)}')
     return store,dict(name=name, sha256=_fingerprint(store))
 
 # %% ../nbs/45_demo.ipynb #9cb56db7
@@ -278,11 +278,11 @@ def _demo_recipe(data, epochs, seed):
 
 def _settle(out, recipe):
     "Note the recipe; what was made with another is removed, and the difference said"
-    recipe,was = json.loads(json.dumps(recipe)),_read(out/'demo.json')
+    recipe,was = json.loads(json.dumps(recipe)),_read_json(out/'demo.json')
     changed = [k for k in recipe|was if was.get(k)!=recipe.get(k)]
     words = ['other data' if k=='data' else f'{k} was {was.get(k)}, now {recipe.get(k)}' for k in changed]
     if was and changed:
-        _say('recipe', '; '.join(words)+': training starts anew')
+        _say_step('recipe', '; '.join(words)+': training starts anew')
         _forget(out)
     write_whole(out/'demo.json', recipe)
 
@@ -297,12 +297,12 @@ def _demo_train(d, progress):
     learn = pretrain_learner(d.store, config, folder, d.split, training=how)
     new = f'{epochs} epochs, {_n_weights(learn.model):,} weights, on the CPU'
     going = f'goes on after epoch {done} of {epochs}' if done else new
-    _say('training', f'{folder}, reused' if done>=epochs else going)
+    _say_step('training', f'{folder}, reused' if done>=epochs else going)
     d.log = learn.pretrain(epochs, r['lr'], resume=True)
     d.model = BrainLM.from_pretrained(folder/'last').eval()
     loss = d.log['train_loss']
     words = f"loss {loss.iloc[0]:.3f} in the first epoch, {loss.iloc[-1]:.3f} in the last"
-    if done<epochs: _say('training', f"{d.log['seconds'].sum():.0f} s in all; {words}")
+    if done<epochs: _say_step('training', f"{d.log['seconds'].sum():.0f} s in all; {words}")
 
 def _n_weights(model): return sum(p.numel() for p in model.parameters())
 
@@ -315,9 +315,9 @@ def _rivals(model):
 def _demo_scores(d):
     "Fills in the scores of all predictors, and the seconds (wall, CPU) that it took to get them"
     d.weights = hashlib.sha256((d.out/'training/last/model.safetensors').read_bytes()).hexdigest()
-    was,file = _read(d.out/'metrics.json'),d.out/'scores.parquet'
+    was,file = _read_json(d.out/'metrics.json'),d.out/'scores.parquet'
     if was.get('weights_sha256')==d.weights and file.exists():
-        _say('evaluation', f'{file}, reused')
+        _say_step('evaluation', f'{file}, reused')
         d.stats,d.seconds = pd.read_parquet(file),was['seconds']['evaluation']
         return
     wall,cpu = time.perf_counter(),time.process_time()
@@ -325,7 +325,7 @@ def _demo_scores(d):
     d.seconds = dict(wall=round(time.perf_counter()-wall, 2), cpu=round(time.process_time()-cpu, 2))
     write_whole(file, d.stats.to_parquet)
     n = d.stats['subject'].nunique()
-    _say('evaluation', f"{len(d.windows)} windows of {n} subjects never seen, 3 mask ratios, 4 predictors")
+    _say_step('evaluation', f"{len(d.windows)} windows of {n} subjects never seen, 3 mask ratios, 4 predictors")
 
 # %% ../nbs/45_demo.ipynb #d4199fd3
 def _score_rows(stats):
@@ -487,7 +487,7 @@ def _about_stimulation(d, page):
     page.add('An experiment in silico', words, (fig, f'{below} ({d.title}).'))
 
 # %% ../nbs/45_demo.ipynb #6705d8da
-_parts = (_about_reconstruction, _about_brain, _about_scores, _about_networks, _about_attention, _about_stimulation,
+_sections = (_about_reconstruction, _about_brain, _about_scores, _about_networks, _about_attention, _about_stimulation,
           _about_data, _about_training)
 _files = ('Beside this file: model/ (load it with BrainLM.from_pretrained), metrics.json (every number here, '
           'and the recipe), scores.parquet (sums by subject and parcel), training/ (log and checkpoint), store/ '
@@ -501,7 +501,7 @@ def _report(d, metrics):
     words = [metrics['verdict'], *(verdict(found, k, called=v) for k,v in rivals.items())]
     page = Page('BrainLM demo: filling in hidden fMRI', d.title, *facts)
     page.verdict(*words, f'{n} test subjects allow a first look, no more: see the note below the scores.')
-    for part in _parts: part(d, page)
+    for part in _sections: part(d, page)
     versions = ', '.join(f'{k} {v}' for k,v in metrics['versions'].items())
     return page.add('Files and versions', _files, versions)
 
@@ -517,28 +517,29 @@ def demo(
     out,name = Path(out),'recordings of your own' if recordings else 'hcp_sample'
     with _claim(out):
         store,data = _demo_store(out, recordings or fetch_hcp_sample, name)
-        d = Demo(out, _demo_recipe(data, epochs, seed), store, [] if recordings else _terms(DATASETS['hcp_sample']))
+        terms = [] if recordings else _terms_lines(DATASETS['hcp_sample'])
+        d = Demo(out, _demo_recipe(data, epochs, seed), store, terms)
         _settle(out, d.recipe)
         _demo_train(d, progress)
         _demo_scores(d)
-        metrics = _write(d, out/'report.html')
+        metrics = _write_demo(d, out/'report.html')
     print(f"\n{_headline(metrics)}\n\nOpen {out/'report.html'} in a browser.")
     return metrics
 
 # %% ../nbs/45_demo.ipynb #4a7b086a
-def _terms(ds): return [f'{ds.title}, from {ds.home}.', f'Terms: {ds.licence}.', f'Cite: {ds.citation}.']
+def _terms_lines(ds): return [f'{ds.title}, from {ds.home}.', f'Terms: {ds.licence}.', f'Cite: {ds.citation}.']
 
-def _write(d, report):
+def _write_demo(d, report):
     "Numbers, model and page, unless they are there; the page comes last: if it is there, all is"
     metrics = _demo_metrics(d)
-    if report.exists() and metrics==_read(d.out/'metrics.json'):
-        _say('report', f'{report}, reused')
+    if report.exists() and metrics==_read_json(d.out/'metrics.json'):
+        _say_step('report', f'{report}, reused')
         return metrics
     report.unlink(missing_ok=True)
     write_whole(d.out/'metrics.json', metrics)
     d.model.save_pretrained(d.out/'model', metrics=metrics['scores'], verdict=metrics['verdict'])
     _report(d, metrics).write(report)
-    _say('report', f'{report}')
+    _say_step('report', f'{report}')
     return metrics
 
 def _headline(m):

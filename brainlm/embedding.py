@@ -37,7 +37,7 @@ def _starts(n_time, width, size, window):
     tail = whole[-1]+width if whole else 0
     return whole+([tail] if n_time-tail>=size else [])
 
-def _cut(z, width, size, window):
+def _cut_windows(z, width, size, window):
     """Windows [window, parcel, time] of a scaled recording [time, parcel], zeros where not there, and valid [window,
     parcel, patch]. ValueError for less than a patch."""
     if len(z)<size: raise ValueError(f"found {len(z)} time points, expected at least a patch of {size}")
@@ -76,7 +76,7 @@ class BrainLMEmbedder(TransformerMixin, BaseEstimator):
 
     def transform(self, X): # float32 [recording, feature]
         "Embed. ValueError names the recording that does not fit."
-        return self._embedded(X)
+        return self._embed_all(X)
 
 # %% ../nbs/50_embedding.ipynb #bfe4410d
 @patch
@@ -102,7 +102,7 @@ def _scaler(self:BrainLMEmbedder, X):
 
 # %% ../nbs/50_embedding.ipynb #02004598
 @patch
-def _embedded(self:BrainLMEmbedder, X):
+def _embed_all(self:BrainLMEmbedder, X):
     "What `transform` gives"
     check_is_fitted(self)
     out, waiting = [None]*len(X), []
@@ -168,7 +168,7 @@ def _windows(self:BrainLMEmbedder, bold, tr_s):
         filled = resample_time(np.where(gaps, 0, bold), tr_s, want)
         bold = np.where(gaps, np.nan, filled)
     z = self.scaler_.transform(bold)
-    if getattr(self.model_, 'recipe', None) is None: return _cut(z, c.n_time, c.patch_size, self.window)
+    if getattr(self.model_, 'recipe', None) is None: return _cut_windows(z, c.n_time, c.patch_size, self.window)
     if len(z)<c.n_time:
         raise ValueError(
             f"found {len(z)} time points at the model's TR, expected at least {c.n_time}: the published models know "

@@ -88,7 +88,7 @@ def _unseen(store, model, split):
     words[lost] = 'seen before'
     return Split.of(store, words)
 
-def _card(store, model, split, patience):
+def _data_account(store, model, split, patience):
     "The account of the data; ValueError where there is nobody to stop on"
     if patience and not len(split.valid):
         raise ValueError("split: found no 'valid' recordings of people whom the model has not learnt from, "
@@ -226,7 +226,7 @@ def forecast_learner(
     split = checked_split(store, model, split)
     task = dict(task='forecasting', config=asdict(model.config), context=context, horizon=horizon)
     used = _unseen(store, model, split)
-    run = _run(folder, task, store, model, split, used, t)
+    run = _run_folder(folder, task, store, model, split, used, t)
     size = dict(n_time=context+horizon, patch_size=S, past=context)
     train, valid = sided_windows(store, model.scaler, used, t.seed, FullWindows, **size)
     _long_enough(train)
@@ -235,9 +235,9 @@ def forecast_learner(
     learnt.seen = learned_from(store, used, model.seen)
     return make_learner(dls, learnt, model_loss, run, t, [HideFuture(n)])
 
-def _run(folder, task, store, model, split, used, t):
+def _run_folder(folder, task, store, model, split, used, t):
     "The folder of a run that starts from `model`: the split, and the part of it that is `used`"
-    data = _card(store, model, used, t.patience)
+    data = _data_account(store, model, used, t.patience)
     recipe = task | dict(data=data, patience=t.patience or None)
     return RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict(), base=model.card))
 
@@ -444,7 +444,7 @@ def _left_out(store, name, y, split):
     return Split.of(store, np.where(lost, 'no target', sides)) if lost.any() else split
 
 # %% ../nbs/22_finetuning.ipynb #ca828402
-def _numbers(store, name, y):
+def _target_numbers(store, name, y):
     "The target as float64, NaN where missing; ValueError for text and infinite values"
     try: y = y.astype(float).to_numpy()
     except (TypeError, ValueError):
@@ -459,7 +459,7 @@ def _numbers(store, name, y):
 # %% ../nbs/22_finetuning.ipynb #d3b122f0
 def _scores(store, name, y, split, transform):
     "Transformed target [recording], float32 [recording, 1], and the transform, fitted on the training side"
-    y = _numbers(store, name, y)
+    y = _target_numbers(store, name, y)
     if isinstance(transform, str):
         one_of('transform', transform, transforms)
         transform = transforms[transform]()
@@ -471,10 +471,10 @@ def _scores(store, name, y, split, transform):
     return transform.transform(y).astype('float32')[:,None], transform
 
 # %% ../nbs/22_finetuning.ipynb #ba2592c9
-def _words(store, name, y, threshold):
+def _target_classes(store, name, y, threshold):
     "The target as classes, None or NaN where missing; ValueError for numbers that are no classes"
     if threshold is not None:
-        y = pd.Series(_numbers(store, name, y))
+        y = pd.Series(_target_numbers(store, name, y))
         return y.gt(threshold).map({False: f'≤ {threshold:g}', True: f'> {threshold:g}'}).where(y.notna())
     if pd.api.types.is_float_dtype(y) and (y.dropna()%1!=0).any():
         raise ValueError(
@@ -486,7 +486,7 @@ def _words(store, name, y, threshold):
 # %% ../nbs/22_finetuning.ipynb #5d1c60ca
 def _labels(store, name, y, split, threshold):
     "Class number [recording] and the classes of the training side"
-    y = _words(store, name, y, threshold)
+    y = _target_classes(store, name, y, threshold)
     classes = sorted(set(y[split.train]), key=lambda o: (str(type(o)), o))
     if len(classes)<2:
         raise ValueError(
@@ -609,7 +609,7 @@ def finetune_learner(
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0)
     tuned.seen = learned_from(store, used, model.seen)
     about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze)
-    run = _run(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
+    run = _run_folder(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
     dls = _readied(tuned, store, used, y, unfreeze, t)
     return make_learner(dls, tuned, loss.to(t.device), run, t, splitter=_groups)
 
@@ -622,7 +622,7 @@ def _about(tuned):
     "What it is, beside weights"
     return dict(**tuned.options, transform=None if tuned.transform is None else tuned.transform.to_dict())
 
-def _card_text(about, card):
+def _tuned_card_text(about, card):
     parts = [f"# {about['target']}, from a BrainLM encoder"]
     parts += ["Written by `FineTuned.save_pretrained`; load with `brainlm.finetuning.load_finetuned(folder)`."]
     for k,v in {'model': about, **card}.items(): parts += [f"## {k}", f"```json\n{json.dumps(v, indent=1)}\n```"]
@@ -640,7 +640,7 @@ def save_pretrained(self:FineTuned,
         _without_lora(self.model).save_pretrained(new/'encoder', finetuned_for=self.options['target'])
         save_file({k: v.contiguous().cpu() for k,v in _own(self).items()}, new/'head.safetensors')
         for n,o in (('finetuned.json',about), ('card.json',card)): write_whole(new/n, o)
-        write_whole(new/'README.md', _card_text(about, card))
+        write_whole(new/'README.md', _tuned_card_text(about, card))
         if self.seen is not None: write_whole(new/'seen.json', self.seen)
     self.card = card
     return Path(folder)

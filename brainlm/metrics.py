@@ -221,7 +221,7 @@ def sum_scores(
         return dict(n=n, mse=ee/n, r2=1-ee/var_y, r=(yp-y*p/n)/np.sqrt(var_y*var_p))
 
 # %% ../nbs/20_metrics.ipynb #4ccf1c26
-def _columns(stats, by):
+def _group_columns(stats, by):
     "Columns to group by, as a list. ValueError for what is not there"
     by,known = [by] if isinstance(by, str) else list(by), [c for c in stats if c not in sum_columns]
     if not by or not set(by)<=set(known): raise ValueError(f"by: found {by}, expected some of {known}")
@@ -232,13 +232,13 @@ def score(
     by=('model','mask_ratio'), # columns to group by: model, mask_ratio, subject, parcel, or any column you add
 )->pd.DataFrame: # indexed by `by`: n, mse, r2, r
     "Scores of the pooled hidden samples of each group. ValueError for a column that is not there."
-    sums = stats.groupby(_columns(stats, by), observed=True, sort=False)[sum_columns].sum()
+    sums = stats.groupby(_group_columns(stats, by), observed=True, sort=False)[sum_columns].sum()
     return pd.DataFrame(sum_scores(sums.values), sums.index).astype({'n':'int64'})
 
 # %% ../nbs/20_metrics.ipynb #afd0241a
-def _by_subject(stats, by):
+def _sums_by_subject(stats, by):
     "Sums [group, subject, 7] and the group of each row"
-    by = _columns(stats, by)
+    by = _group_columns(stats, by)
     if 'subject' in by: raise ValueError("by: found 'subject', expected other columns: subjects are what is resampled")
     g = stats.groupby(by, observed=True, sort=False).ngroup().values
     u,names = pd.factorize(np.asarray(stats['subject'], dtype=object), sort=True)
@@ -258,7 +258,7 @@ def _resampled(sums, metric, n_boot, seed):
 # %% ../nbs/20_metrics.ipynb #1b027c6f
 _NAMES = dict(r2='R²', mse='MSE', r='r')
 
-def _counted(stats):
+def _how_many(stats):
     "How many subjects and windows"
     windows = stats.groupby('subject', observed=True)['n_windows'].max()
     return dict(n_subjects=stats['subject'].nunique(), n_windows=int(windows.sum()))
@@ -274,9 +274,9 @@ def bootstrap(
 )->pd.DataFrame: # indexed by `by`: the metric, low, high, n_subjects, n_windows
     "Interval over resampled subjects, as `percentiles`. ValueError with fewer than two subjects."
     one_of('metric', metric, _NAMES)
-    sums,index = _by_subject(stats, by)
+    sums,index = _sums_by_subject(stats, by)
     low,high = percentiles(_resampled(sums, metric, n_boot, seed), level, sums.shape[1])
-    return pd.DataFrame({metric: sum_scores(sums.sum(1))[metric], 'low': low, 'high': high, **_counted(stats)}, index)
+    return pd.DataFrame({metric: sum_scores(sums.sum(1))[metric], 'low': low, 'high': high, **_how_many(stats)}, index)
 
 # %% ../nbs/20_metrics.ipynb #265af7ba
 def _same_samples(sums, ref, models):
@@ -324,7 +324,7 @@ def paired_difference(
 )->pd.DataFrame: # indexed by `by`, without the reference: difference, low, high, p, p_holm, says, n_subjects, n_windows
     "Metric minus the reference's, on the same resamples. ValueError for an unknown reference or other hidden samples."
     one_of('metric', metric, _NAMES)
-    sums,index = _by_subject(stats, by)
+    sums,index = _sums_by_subject(stats, by)
     ref,keep = _reference(sums, index, reference)
     def less(v): return (v - v[...,ref])[...,keep]
     low,high = percentiles(less(_resampled(sums, metric, n_boot, seed)), level, sums.shape[1])
@@ -332,7 +332,7 @@ def paired_difference(
     found = verdicts(d, '', metric, metric=='mse', dict(enumerate(zip(low, high))))
     tests = dict(p=[v.p for v in found], p_holm=[v.p_family for v in found], says=[v.says for v in found])
     table = dict(difference=less(sum_scores(sums.sum(1))[metric]), low=low, high=high, **tests)
-    return pd.DataFrame(table | _counted(stats), index[keep])
+    return pd.DataFrame(table | _how_many(stats), index[keep])
 
 # %% ../nbs/20_metrics.ipynb #70988436
 def interval_text(
@@ -599,7 +599,7 @@ def score_verdicts(
     "Is one model better than each of the others, all samples pooled? ValueError as of `paired_difference`."
     stats = stats.assign(model=stats['model'].astype(str))
     if rivals is not None: stats = stats[stats['model'].isin([mine, *rivals])]
-    sums,index = _by_subject(stats, 'model')
+    sums,index = _sums_by_subject(stats, 'model')
     ref,keep = _reference(sums, index, mine)
     t = paired_difference(stats, mine, by='model', metric=metric)
     d = dict(zip(index[keep], -_person_shares(sums, ref, metric)[keep]))

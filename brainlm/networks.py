@@ -191,7 +191,7 @@ class _VAE(nn.Module):
         z = mean + torch.randn_like(mean)*(log_var/2).exp()
         return (self.b(z)-x).square().mean() + .01*(mean.square()+log_var.exp()-1-log_var).mean()
 
-def _train(net, rate, steps, loss):
+def _descend(net, rate, steps, loss):
     "`steps` steps of AdamW"
     opt = torch.optim.AdamW(net.parameters(), rate)
     for _ in range(steps):
@@ -211,7 +211,7 @@ def vae_profiles(
         each = [raw_profiles(store, scaler, [i], n_time) for i in o]
         return torch.from_numpy(np.concatenate(each)).float()
     x,net = series(train), _VAE(n_time)
-    _train(net, 1e-3, steps, lambda: net(x[torch.randint(len(x), (512,))]))
+    _descend(net, 1e-3, steps, lambda: net(x[torch.randint(len(x), (512,))]))
     with torch.no_grad(): z = net.a(series(rows)).chunk(2, -1)[0]
     return z.unflatten(0, (len(rows), -1)).transpose(0, 1).flatten(1).numpy()
 
@@ -242,7 +242,7 @@ def gcn_profiles(
     def loss():
         z = net(fc, links)
         return F.binary_cross_entropy_with_logits(z@z.T, edges, weight)
-    _train(net, 1e-2, steps, loss)
+    _descend(net, 1e-2, steps, loss)
     fc,_,links = _graph(store, rows)
     with torch.no_grad(): return net(fc, links).numpy()
 
@@ -301,7 +301,7 @@ def _some_networks(there, truth, pairs, parcellation, atlas, n_splits):
     return names
 
 # %% ../nbs/40_networks.ipynb #71184ef0
-def _labelled(profiles, parcellation, atlas, n_splits):
+def _taking_part(profiles, parcellation, atlas, n_splits):
     "Who takes part [parcel], networks with enough pairs, and the pairs [parcel]. ValueError where nothing is left"
     n = len(parcellation)
     if profiles.ndim!=2 or len(profiles)!=n:
@@ -345,7 +345,7 @@ def classify_parcels(
 )->AttrDict: # scores with low and high, majority, chance; confusion; predicted and truth by parcel; p, null
     "k-NN of parcels into networks. ValueError for another number of parcels, or an atlas without labels."
     profiles = np.asarray(profiles, float)
-    there,names,pairs = _labelled(profiles, parcellation, atlas, n_splits)
+    there,names,pairs = _taking_part(profiles, parcellation, atlas, n_splits)
     truth,g,distances = np.where(there, parcellation.networks(atlas), ''), pairs[there], _distances(profiles[there])
     y = np.array([names.index(k) for k in truth[there]])
     def classify(y, seed): return _nested(distances, y, g, len(names), n_splits, seed)
@@ -471,7 +471,7 @@ def cluster_parcels(
     n_permutations:int=500, seed:int=0,
 )->AttrDict: # ari, nmi, p (of the ARI), null mean `null_ari`; labels [parcel], -1 where left out
     "Spectral clusters of the profiles against the networks. ValueError as for `classify_parcels`."
-    there,names,pairs = _labelled(np.asarray(profiles, float), parcellation, atlas, 1)
+    there,names,pairs = _taking_part(np.asarray(profiles, float), parcellation, atlas, 1)
     y = np.unique(parcellation.networks(atlas)[there], return_inverse=True)[1]
     found = _clusters(profiles[there], len(names), seed)
     null = np.array([adjusted_rand_score(o, found) for o in shuffled_labels(y, pairs[there], n_permutations, seed)])
@@ -495,9 +495,9 @@ def _report_figures(res, maps, profiles, p, atlas, title):
     yield brain, f'Which parcels attention puts into the right network {data}.'
 
 # %% ../nbs/40_networks.ipynb #f6cd9300
-_columns = ['accuracy','low','high','balanced_accuracy','f1','majority','chance','p','n_parcels']
+_score_columns = ['accuracy','low','high','balanced_accuracy','f1','majority','chance','p','n_parcels']
 
-def _words(res, atlas, seed):
+def _networks_words(res, atlas, seed):
     "What a page says first"
     a = res['attention']
     first = (f"k-NN on attention puts {a.accuracy:.1%} [{a.low:.1%}, {a.high:.1%}] of parcels "
@@ -505,7 +505,7 @@ def _words(res, atlas, seed):
     return ' '.join([first, *(sentence(v, '+.1%') for v in method_verdicts(res, seed=seed))])
 
 # %% ../nbs/40_networks.ipynb #e333fd1a
-def _report_page(table, words, figures, atlas, title):
+def _networks_page(table, words, figures, atlas, title):
     "The page of `networks_report`"
     first,*others = figures
     caption = f'{title}; parcels are the unit, mirror parcels on one side of every split.'
@@ -516,12 +516,12 @@ def _report_page(table, words, figures, atlas, title):
 # %% ../nbs/40_networks.ipynb #3ffbcf12
 def _written(out, res, maps, profiles, p, atlas, title, seed):
     "Writes the folder of `networks_report`; the page"
-    table = pd.DataFrame({k: {m: r[m] for m in _columns} for k,r in res.items()}).T
+    table = pd.DataFrame({k: {m: r[m] for m in _score_columns} for k,r in res.items()}).T
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'attention.npy', maps.astype('float32'))
     table.to_csv(out/'results.csv', index_label='method')
     figures = _report_figures(res, maps, profiles, p, atlas, title)
-    return _report_page(table, _words(res, atlas, seed), figures, atlas, title).write(out/'report.html')
+    return _networks_page(table, _networks_words(res, atlas, seed), figures, atlas, title).write(out/'report.html')
 
 # %% ../nbs/40_networks.ipynb #abc081a5
 @register(analyses, 'networks', does='functional networks from self-attention', needs='read',
@@ -538,7 +538,7 @@ def networks_report(
 )->Path: # the page, report.html, beside results.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside three rivals. Errors of `classify_parcels`, before any work."
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
-    _labelled(np.zeros((len(p), 1)), p, atlas, 5)
+    _taking_part(np.zeros((len(p), 1)), p, atlas, 5)
     title = data_words(store, rows)
     maps = attention_matrix(model, store, rows)
     given = {'attention': attention_profiles(maps), 'token embeddings': token_profiles(model, store, rows),

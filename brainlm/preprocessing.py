@@ -266,7 +266,7 @@ outcomes = ('added', 'there already', 'failed', 'passed over')
 _key = ('subject','session','task','run')
 _intake_columns = ['outcome','file','n_files','dataset',*_key,'space','strategy','confounds','dt_s','reason','remedy']
 
-def _row(f):
+def _intake_row(f):
     "One line of the intake table"
     s = f.source
     unknown = f.n_files>1 or f.outcome=='passed over' and who(s.path)[1]=='file name'
@@ -282,7 +282,7 @@ def intake_table(
     found # list of `Found`
 )->pd.DataFrame: # a row for all that was found; `to read` is the outcome of what has none yet
     "What was found and what became of it, as people read it"
-    return pd.DataFrame([_row(f) for f in found], columns=_intake_columns)
+    return pd.DataFrame([_intake_row(f) for f in found], columns=_intake_columns)
 
 # %% ../nbs/03b_preprocessing.ipynb #d21881cf
 class Intake:
@@ -292,7 +292,7 @@ class Intake:
         found # list of `Found`
     ):
         self.writer,self.batch = writer,[]
-        self.rows = {f.source.name: _row(f) for f in found}
+        self.rows = {f.source.name: _intake_row(f) for f in found}
 
     def note(self, f, outcome, reason='', remedy='', **more):
         self.rows[f.source.name].update(outcome=outcome, reason=printable(reason), remedy=printable(remedy), **more)
@@ -506,7 +506,7 @@ def _z_of(t, x):
     return z(x),own
 
 # %% ../nbs/03b_preprocessing.ipynb #ddc4116f
-def _name(row):
+def _row_name(row):
     key = row.subject,row.session,row.task,row.run
     return ' '.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), key, strict=True) if v)
 
@@ -519,7 +519,7 @@ def qc_table(
     x = t[list(qc_columns)].astype(float)
     over_all,within = _z_of(t, x)
     z = over_all.combine(within, np.fmax)
-    facts = dict(recording=np.arange(len(t)), name=[_name(r) for r in t.itertuples()], n_time=t['n_time'])
+    facts = dict(recording=np.arange(len(t)), name=[_row_name(r) for r in t.itertuples()], n_time=t['n_time'])
     res = pd.DataFrame(dict(**facts, **x, outlier=z.max(axis=1).fillna(0).clip(lower=0)))
     words = lambda i, c: f'{c} {x[c][i]:.3g}' + ('' if over_all[c][i]>3 else ' within its site')
     res['why'] = [', '.join(words(i, c) for c in z if z[c][i]>3) for i in z.index]

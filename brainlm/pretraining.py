@@ -192,7 +192,7 @@ class RunFolder(Callback):
 def after_epoch(self:RunFolder):
     "A row of the log, the models that are due, and the checkpoint"
     if self.epoch<len(self.log): return                                     # done before this run was resumed
-    self.log.append(self._row())
+    self.log.append(self._epoch_row())
     valid = self.log[-1]['valid_loss']
     if valid is not None and valid<self.best:
         self.best = valid
@@ -202,7 +202,7 @@ def after_epoch(self:RunFolder):
     write_whole(self.folder/'checkpoint.pt', partial(torch.save, self._state()))
 
 @patch
-def _row(self:RunFolder):
+def _epoch_row(self:RunFolder):
     "The epoch that has ended"
     train, valid = self.recorder.log[1:3]
     (seconds, cpu), n = self.seconds, len(self.dls.train)*self.dls.train.bs

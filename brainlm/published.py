@@ -43,11 +43,11 @@ class _Tree(nn.Module):
             for p in path:
                 if p not in node._modules: node.add_module(p, nn.Module())
                 node = node._modules[p]
-            node.register_parameter(leaf, nn.Parameter(_filled(leaf, shape)))
+            node.register_parameter(leaf, nn.Parameter(_blank(leaf, shape)))
     @property
     def w(self): return dict(self.named_parameters())
 
-def _filled(leaf, shape):
+def _blank(leaf, shape):
     "What stands at a parameter before weights are loaded"
     if leaf=='bias': return torch.zeros(shape)
     return torch.ones(shape) if leaf=='weight' and len(shape)==1 else torch.empty(shape).normal_(0, .02)
@@ -99,7 +99,7 @@ def _fir(v, taps, block=64):
     return (x@band.mT[:,None]).mT.flatten(2, 3)[:,:,:N]
 
 # %% ../nbs/12_published.ipynb #d086ff13
-def _asked(w, pre, x, n, names=('query','key','value')):
+def _qkv(w, pre, x, n, names=('query','key','value')):
     "Queries, keys and values [batch, head, token, feature] of attention below `pre`"
     return [_heads(_linear(w, f'{pre}.{o}', x), n) for o in names]
 
@@ -109,7 +109,7 @@ def _mlp(w, pre, x):
 
 def _post_norm_layer(w, pre, x, n):
     "Attention plus filter, and an MLP, each normalised after it is added"
-    q, k, v = _asked(w, f'{pre}.attention.self', x, n)
+    q, k, v = _qkv(w, f'{pre}.attention.self', x, n)
     y = F.scaled_dot_product_attention(q, k, v) + _fir(v, w[f'{pre}.attention.self.conv.weight'][:,0,:,0])
     y = _linear(w, f'{pre}.attention.output.dense', y.transpose(1,2).flatten(2))
     x = _norm(w, f'{pre}.attention.output.LayerNorm', x+y)
@@ -165,7 +165,7 @@ def _read(self:PublishedMAE, w, x):
     return _norm(w, 'vit.layernorm', x)
 
 # %% ../nbs/12_published.ipynb #bf34c0cb
-def _name(self, i): return self.parcellation.names[i] if self.parcellation else ''
+def _parcel_name(self, i): return self.parcellation.names[i] if self.parcellation else ''
 
 def _check_signal(self, signal):
     "ValueError for a window that this model cannot read"
@@ -175,7 +175,7 @@ def _check_signal(self, signal):
     if (n := signal.shape[2])!=T:
         raise ValueError(f"signal: found {n} time points, expected {T}, the window that the model was trained with")
     for i in (~torch.isfinite(signal).all(-1)).any(0).nonzero()[:1,0].tolist():
-        raise ValueError(f"signal: parcel {i} ({_name(self, i)}) is missing in a window, "
+        raise ValueError(f"signal: parcel {i} ({_parcel_name(self, i)}) is missing in a window, "
             "expected all; the published models know no missing parcels")
 
 # %% ../nbs/12_published.ipynb #27079ec4
@@ -196,7 +196,7 @@ def forward(self:PublishedMAE,
     latent = self._read(w, _rows(x, keep))
     y, m = self._write(w, latent, restore, xyz, patches), mask.view(patches.shape[:3])
     more = dict(latent=latent, cls=latent[:,0], restore=restore, keep=keep)
-    return AttrDict(loss=self._loss(y, patches, m), prediction=y, mask=m, **more)
+    return AttrDict(loss=self._hidden_error(y, patches, m), prediction=y, mask=m, **more)
 
 # %% ../nbs/12_published.ipynb #bb441127
 @patch
@@ -214,7 +214,7 @@ def _write(self:PublishedMAE, w, latent, restore, xyz, patches):
     return (y.tanh() if p.use_tanh_decoder else y).view(patches.shape)
 
 @patch
-def _loss(self:PublishedMAE, guess, patches, mask):
+def _hidden_error(self:PublishedMAE, guess, patches, mask):
     "Mean error of what is hidden"
     e = guess-patches
     e = e.square() if self.published.loss_fn=='mse' else e.abs()
@@ -243,7 +243,7 @@ def _check_whole(self, valid):
     "ValueError where a window is not whole"
     if valid is None or valid.all(): return
     i = (~valid).flatten(2).any(-1).any(0).nonzero()[0].item()
-    raise ValueError(f"valid: parcel {i} ({_name(self, i)}) is missing or the recording is shorter than "
+    raise ValueError(f"valid: parcel {i} ({_parcel_name(self, i)}) is missing or the recording is shorter than "
         f"{self.config.n_time} time points, expected whole windows")
 
 # %% ../nbs/12_published.ipynb #715382a2
@@ -302,7 +302,7 @@ def _vit_shapes(c):
 
 def _pre_norm_layer(w, pre, x, n):
     "Attention and an MLP, of what is normalised before"
-    q, k, v = _asked(w, f'{pre}.attention.attention', _norm(w, f'{pre}.layernorm_before', x), n)
+    q, k, v = _qkv(w, f'{pre}.attention.attention', _norm(w, f'{pre}.layernorm_before', x), n)
     y = F.scaled_dot_product_attention(q, k, v).transpose(1,2).flatten(2)
     x = x+_linear(w, f'{pre}.attention.output.dense', y)
     return x+_mlp(w, pre, _norm(w, f'{pre}.layernorm_after', x))
@@ -426,7 +426,7 @@ def _truth(self:PublishedViTMAE, rows):
     return (rows-rows.mean(-1, keepdim=True))/(rows.var(-1, keepdim=True)+1e-6).sqrt()
 
 @patch
-def _columns(self:PublishedViTMAE):
+def _token_columns(self:PublishedViTMAE):
     "Rows of tokens of each parcel [parcel], in the order of the atlas, and the columns that hold signal"
     p, (a,b) = self.published.patch_size, self.pads
     rank = torch.empty_like(self.order)
@@ -449,7 +449,7 @@ def encode(self:PublishedViTMAE,
     _check_whole(self, valid)
     _check_signal(self, signal)
     x = self._tokens(self.w, self.image(signal))
-    row, col = self._columns()
+    row, col = self._token_columns()
     if as_published:
         keep = _hide(*self._noise(signal, self.published.mask_ratio, noise)[:2])[0]
         z = self._read(self.w, _rows(x, keep))
@@ -472,7 +472,7 @@ def attention_maps(self:PublishedViTMAE,
     for i in self.parcel_layers:
         pre = f'vit.encoder.layer.{i}'
         z = _norm(w, f'{pre}.layernorm_before', x)
-        q, k = _asked(w, f'{pre}.attention.attention', z, n, ('query','key'))
+        q, k = _qkv(w, f'{pre}.attention.attention', z, n, ('query','key'))
         out.append(torch.stack([self._parcel_map(q[:,h], k[:,h]) for h in range(n)], 1))
         x = _pre_norm_layer(w, pre, x, n)
     return torch.stack(out, 1)
@@ -481,7 +481,7 @@ def attention_maps(self:PublishedViTMAE,
 @patch
 def _parcel_map(self:PublishedViTMAE, q, k):
     "Attention of one head, of tokens [batch, 1 + token, feature], from parcel to parcel"
-    row, col = self._columns()
+    row, col = self._token_columns()
     share = 1/torch.bincount(row, minlength=self.side).clamp(min=1)[row]
     a = (q@k.mT/q.shape[-1]**.5).softmax(-1)
     a = torch.cat([a[...,:1], a[...,1:].unflatten(-1, (self.side,-1))[...,col].sum(-1)[...,row]*share], -1)
@@ -572,7 +572,7 @@ def _odd_order(mirror, lateral):
 published_names = dict.fromkeys(('old_13M', 'vitmae_111M', 'vitmae_650M'), 'vandijklab/brainlm') # name: repository
 published_names['age'] = 'vandijklab/brainlm_finetuned'
 
-_terms = ("The weights of BrainLM (van Dijk Lab, Ortega Caro et al., 2024) are under CC BY-NC-ND 4.0: "
+_weight_terms = ("The weights of BrainLM (van Dijk Lab, Ortega Caro et al., 2024) are under CC BY-NC-ND 4.0: "
     "give credit, no commercial use, no sharing of changed weights.")
 
 # %% ../nbs/12_published.ipynb #115e5bbf
@@ -665,7 +665,7 @@ def _check_tables(model, got, file):
 _families = dict(mae='the 13M family', vit='the ViT family')
 _marks = dict(mae='attention.self.query', vit='attention.attention.query')
 
-def _fit(model, weights, file, family):
+def _put_weights(model, weights, file, family):
     "Put the weights into the model, all of them. ValueError names each that does not fit."
     other = 'vit' if family=='mae' else 'mae'
     found = {k for k,mark in _marks.items() if any(mark in name for name in weights)}
@@ -694,8 +694,8 @@ def load_published(
     has = {part: any(k.startswith(f'{part}.') for k in weights) for part in ('mlp_pred_head','decoder')}
     if family=='vit': config['finetuned'] = has['mlp_pred_head'] and not has['decoder']
     model = (PublishedMAE if family=='mae' else PublishedViTMAE)(config)
-    _fit(model, weights, file, family)
-    print(_terms, file=sys.stderr)
+    _put_weights(model, weights, file, family)
+    print(_weight_terms, file=sys.stderr)
     _furnish(model, scaler)
     return model.eval()
 
@@ -728,7 +728,7 @@ def save_derived(
     "Save the weights of a published model that you changed, for yourself. PermissionError unless insisted."
     if not i_may_share_alike_only_privately:
         raise PermissionError(
-            f"{_terms} To keep changed weights for yourself, say i_may_share_alike_only_privately=True")
+            f"{_weight_terms} To keep changed weights for yourself, say i_may_share_alike_only_privately=True")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {k: v for k,v in model.published.items() if k!='finetuned'}

@@ -49,12 +49,12 @@ def _draw_measure(ax, qc, c, spread):
     for k,i in enumerate(far):
         y = (.8,0,-.8)[k] if k<3 else spread[i]
         ax.plot(x[i], y, 'D', color=okabe_ito['vermilion'], ms=4.5, mew=0, zorder=4)
-        if k<3: _name(ax, qc['name'][i], (x[i], y), qc_columns[c])
+        if k<3: _name_outlier(ax, qc['name'][i], (x[i], y), qc_columns[c])
     ax.set(yticks=[], ylim=(-1.2,1.2), xlabel=_measures[c])
     ax.spines['left'].set_visible(False)
     if c.startswith('n_'): ax.xaxis.get_major_locator().set_params(integer=True)
 
-def _name(ax, name, at, side):
+def _name_outlier(ax, name, at, side):
     "The name of an outlier, on the side where the others are"
     box = dict(fc='w', ec='none', alpha=.7, pad=.5)
     where = dict(xytext=(-7*side, 0), textcoords='offset points', va='center', ha='right' if side>0 else 'left')

@@ -126,7 +126,7 @@ def check_here(
     return str(path)
 
 # %% ../nbs/03_readers.ipynb #a1950a38
-def _head(path, n=2**12):
+def _first_bytes(path, n=2**12):
     "The first bytes of a file, unpacked if it is a gzip"
     try:
         with open(path, 'rb') as f: head = f.read(n)
@@ -144,7 +144,7 @@ def detect(
 )->str: # a key of `formats`
     "What kind of data `path` holds, from its content; raises FileNotFoundError or `BadInput`"
     path = Path(check_here(path))
-    head = b'' if path.is_dir() else _head(path)
+    head = b'' if path.is_dir() else _first_bytes(path)
     if path.is_file() and not head: raise BadInput(path, 'is empty', 'get the file again')
     for kind in sorted(reversed(formats), key=lambda k: formats[k].vague):
         if formats[kind].detect(path, head): return kind
@@ -857,7 +857,7 @@ def first_lines(
     n:int=20 # lines
 ): # (list of str, encoding); (None, None) where it is no text
     "The first lines of a text, whatever its encoding"
-    if (encoding := _encoding(_head(path))) is None: return None,None
+    if (encoding := _encoding(_first_bytes(path))) is None: return None,None
     opened = gzip.open if _head_raw(path)[:2]==b'\x1f\x8b' else open
     with opened(path, 'rt', encoding=encoding, errors='replace') as f:
         return [f.readline(2**22) for _ in range(n)],encoding
@@ -872,7 +872,7 @@ def separator(
     "What separates the words of a line"
     return next((s for s in '\t;,' if s in line), None)
 
-def _words(line, sep): return [w.strip().strip('"') for w in line.strip('\r\n' if sep else None).split(sep)]
+def _split_words(line, sep): return [w.strip().strip('"') for w in line.strip('\r\n' if sep else None).split(sep)]
 
 def is_number(
     word:str,
@@ -907,10 +907,10 @@ def layout(
     n = _comments(lines, path)
     first,second = [*lines, ''][n:n+2]
     sep = separator(first)
-    words = _words(first, sep)
+    words = _split_words(first, sep)
     header = _is_header(words, sep)
     names = words if header else _names_of_comment(lines[:n], sep, len(words))
-    row = _words(second, sep) if header else words
+    row = _split_words(second, sep) if header else words
     decimal = ',' if sep!=',' and any(re.fullmatch(r'-?\d+,\d+(e.*)?', w, re.I) for w in row) else '.'
     return AttrDict(sep=sep, names=names, n=len(row), skip=n+header, encoding=encoding, decimal=decimal,
                     empty=row[-1:]==[''], line=first)
@@ -919,7 +919,7 @@ def layout(
 def _names_of_comment(comments, sep, n):
     "The last comment, if it has a word for each column"
     if not comments: return None
-    words = [w.strip('#% ') for w in _words(comments[-1].strip().lstrip('#%'), sep)]
+    words = [w.strip('#% ') for w in _split_words(comments[-1].strip().lstrip('#%'), sep)]
     return words if len(words)==n and all(words) and n>1 else None
 
 # %% ../nbs/03_readers.ipynb #f8f64533
@@ -942,7 +942,7 @@ def _frame(path, lay):
     return t
 
 # %% ../nbs/03_readers.ipynb #3207f8fa
-def _numbers(t, path):
+def _number_table(t, path):
     if words := [c for c,d in zip(t, t.dtypes, strict=True) if not pd.api.types.is_numeric_dtype(d)]:
         column = t[words[0]]
         first = column.iloc[int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())]
@@ -979,10 +979,10 @@ def read_text(
     t = _frame(path, lay)
     if lay['names'] is None:
         t = t[[c for c in t if not (lay.empty and c==lay['n']-1) and not skipped(c, how)]]
-        return AttrDict(signal=oriented(_numbers(t, path), len(atlas), path, 'table'), tr={})
+        return AttrDict(signal=oriented(_number_table(t, path), len(atlas), path, 'table'), tr={})
     t.columns = _names_for(lay, path)
     keep = [i for i,c in enumerate(t) if not skipped(c, how)]
-    return AttrDict(signal=by_name(_numbers(t.iloc[:,keep], path), list(t.columns[keep]), atlas, path), tr={})
+    return AttrDict(signal=by_name(_number_table(t.iloc[:,keep], path), list(t.columns[keep]), atlas, path), tr={})
 
 # %% ../nbs/03_readers.ipynb #a8e36b9c
 class _Text(Format):
@@ -1128,7 +1128,7 @@ def _reader(f):
     return (r.get_batch(i) for i in range(r.num_record_batches))
 
 # %% ../nbs/03_readers.ipynb #102bb0b0
-def _batches(folder):
+def _record_batches(folder):
     "Record batches of all Arrow files of a data set, with the number of the first row"
     n = 0
     for f in arrow_files(Path(folder)):
@@ -1149,7 +1149,7 @@ def arrow_rows(
     "A source for each row; none if no column holds recordings; one for a damaged data set: reading it will say so"
     res = []
     try:
-        for n,b in _batches(folder):
+        for n,b in _record_batches(folder):
             if not _series_columns(b.schema): return []
             own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else [f'{folder.name}-{n+i}'
                                                                                          for i in range(b.num_rows)]
@@ -1161,7 +1161,7 @@ def arrow_rows(
 def _arrow_value(path, row, key):
     "One cell of a data set: a list of lists"
     n = 0
-    for first,b in _batches(path):
+    for first,b in _record_batches(path):
         n = first+b.num_rows
         if row is not None and first <= row < n: break
     else: raise BadInput(path, f'holds {n} recordings', 'say which: find_sources lists them')
@@ -1271,7 +1271,7 @@ def _why_no_table(path):
 
 def _second_is_numbers(path, lay):
     "Are most words of the line after the header numbers?"
-    words = [w for w in _words(first_lines(path)[0][lay.skip], lay.sep) if w]
+    words = [w for w in _split_words(first_lines(path)[0][lay.skip], lay.sep) if w]
     return len(words)>1 and sum(is_number(w, lay.sep) for w in words) > len(words)/2
 
 # %% ../nbs/03_readers.ipynb #dfcda3c5
@@ -1311,7 +1311,7 @@ _descs = ('preproc', 'denoised', 'optcomDenoised', 'smoothAROMAnonaggr', 'denois
 
 _dens = ('91k', '2', '02')
 
-def _place(options, v): return options.index(v) if v in options else len(options)
+def _rank_in(options, v): return options.index(v) if v in options else len(options)
 
 def _needs(path):
     "Which label image a file will need, by its name"
@@ -1328,8 +1328,8 @@ def rank(
     unreadable = atlas is not None and need is not None and getattr(atlas, need) is None
     kind = dict(volume=0, dlabel=1).get(need, 2)
     hcp = '_clean' not in path.name, 'standard' not in str(path), 'MSMAll' not in path.name
-    return (unreadable, *hcp, _place(_spaces, e.get('space')), kind, _place(_descs, e.get('desc')),
-            _place(_dens, e.get('den', e.get('res'))), path.name)
+    return (unreadable, *hcp, _rank_in(_spaces, e.get('space')), kind, _rank_in(_descs, e.get('desc')),
+            _rank_in(_dens, e.get('den', e.get('res'))), path.name)
 
 # %% ../nbs/03_readers.ipynb #db7dfa89
 def misfit(
@@ -1465,7 +1465,7 @@ def check_pattern(
         want = "expected a group for the subject, such as '(s[0-9]+)/' or '(?P<subject>...)'"
         raise ValueError(f"subject_pattern: found {pattern!r}, {want}")
 
-def _named(f, pattern):
+def _named_by_pattern(f, pattern):
     "A source that is called as the pattern says"
     if not pattern or f.outcome: return f
     try: who = by_pattern(f.source.label or f.source.path, pattern)
@@ -1487,7 +1487,7 @@ def look(
         if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder")
         found += _look_into(p) if p.is_dir() else [Found(Source(str(p)))]
     found = list({f.source.name:f for f in found}.values())
-    found = _of_data_sets([_named(f, subject_pattern) for f in found])
+    found = _of_data_sets([_named_by_pattern(f, subject_pattern) for f in found])
     return choose(found, space, atlas)
 
 # %% ../nbs/03_readers.ipynb #2e5012e6

@@ -114,11 +114,11 @@ def checked_labels(
                          f"expected one of each for {len(X)} recordings")
     if (n := int(pd.isna(groups).sum())):
         raise ValueError(f"groups: found {n} recordings without a subject, expected one for each")
-    _check_values(y, classify, gaps and y.ndim==2)
+    _check_labels(y, classify, gaps and y.ndim==2)
     return X, y, groups
 
 # %% ../nbs/30a_readouts.ipynb #8e806911
-def _check_values(y, classify, gaps):
+def _check_labels(y, classify, gaps):
     "ValueError for values that are missing or infinite, and where there is nothing to predict"
     infinite = np.isinf(y) if y.dtype.kind=='f' else np.zeros(y.shape, bool)
     lost = infinite if gaps else infinite | pd.isna(y)
@@ -400,7 +400,7 @@ class NeuralReader(BaseEstimator):
 
 # %% ../nbs/30a_readouts.ipynb #e20a138b
 @patch
-def _target(self:NeuralReader, y, groups):
+def _encoded_target(self:NeuralReader, y, groups):
     "What the network is to say [recording, output]; classes one-hot, numbers z-scored, NaN where missing"
     if self.classify:
         _check_classes(y, groups)
@@ -418,7 +418,7 @@ def fit(self:NeuralReader,
 ):  # itself
     "Learn. ValueError for labels that are missing or all the same."
     X, y, groups = checked_labels(X, y, groups, self.classify, gaps=True)
-    X, target = first_frames(X), self._target(y, groups)
+    X, target = first_frames(X), self._encoded_target(y, groups)
     some = ~np.isnan(target).all(1)                                         # without any target it teaches nothing
     self.n_time_, self.core_ = X.shape[1], self._core()
     self.core_.horizon, self.core_.n_parcels = target.shape[1], X.shape[2]
@@ -446,7 +446,7 @@ def probability(self:NeuralReader,
     return self._outputs(X)[:,1]
 
 # %% ../nbs/30a_readouts.ipynb #1ea8e7de
-def _windows(X, n):
+def _whole_windows(X, n):
     "Whole windows side by side [recording · window, parcel, time] of recordings [recording, time, parcel]"
     return X[:,:X.shape[1]//n*n].unflatten(1, (-1, n)).flatten(0, 1).mT
 
@@ -469,7 +469,7 @@ def cls_embedding(
 ):  # function of recordings, scaled → [recording, width]
     "What `Embedding` needs. ValueError, when called, for recordings shorter than one patch."
     def one(x):
-        w = _windows(x, _window_length(model.config, x.shape[1]))
+        w = _whole_windows(x, _window_length(model.config, x.shape[1]))
         cls = torch.cat([_cls(model, a.to(model.cls.device)).cpu() for a in w.split(batch_size)])
         return cls.view(len(x), -1, cls.shape[1]).mean(1).numpy()
     @torch.no_grad()
@@ -495,7 +495,7 @@ class BrainLMReader(nn.Module):
         self.head = nn.Linear(width, n_out)
         nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)
     def forward(self, x):
-        cls = _cls(self.model, _windows(x, self.n))
+        cls = _cls(self.model, _whole_windows(x, self.n))
         return self.head(self.norm(cls).view(len(x), -1, cls.shape[1]).mean(1))
 
 # %% ../nbs/30a_readouts.ipynb #5feb688e

@@ -95,7 +95,7 @@ def page(
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n</body></html>\n'
 
 # %% ../nbs/23_report.ipynb #69c1e7a2
-def _row(name, cells, tag, ours=False):
+def _table_row(name, cells, tag, ours=False):
     "A row of a table"
     body = ''.join(f'<{tag}>{escape(str(o))}</{tag}>' for o in cells)
     return f'<tr{" class=ours" if ours else ""}><th>{escape(str(name))}</th>{body}</tr>'
@@ -106,8 +106,8 @@ def table_html(
     ours:str='brainlm', # the row to set in bold
 )->str: # HTML
     "A small table as HTML"
-    head = _row(frame.index.name or '', frame.columns, 'th')
-    rows = ''.join(_row(i, r, 'td', i==ours) for i,r in zip(frame.index, frame.values))
+    head = _table_row(frame.index.name or '', frame.columns, 'th')
+    rows = ''.join(_table_row(i, r, 'td', i==ours) for i,r in zip(frame.index, frame.values))
     inside = f'<caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{rows}</tbody>'
     return Html(f'<div class="scroll"><table>{inside}</table></div>')
 

@@ -325,7 +325,7 @@ def verdicts(
     return [one(k, t) for k,t in tests.items()]
 
 # %% ../nbs/08_stats.ipynb #6eefa7a9
-def _numbers(v, form):
+def _verdict_numbers(v, form):
     "Difference, interval, test and n, in words"
     holm = f', Holm p = {v.p_family:.2g} over {v.family} comparisons' if v.family>1 else ''
     interval = f'{v.difference:{form}} [{v.low:{form}}, {v.high:{form}}]'
@@ -337,7 +337,7 @@ def sentence(
     form:str='+.3g', # of the numbers
 )->str: # a whole sentence, or two
     "What may be said"
-    numbers = _numbers(v, form)
+    numbers = _verdict_numbers(v, form)
     if v.counts: return f'{v.mine} is {v.says} than {v.rival} ({numbers}).'
     if v.says=='open':
         could = f"A true difference of {v.least:{form.lstrip('+')}} would have been found in 80 of 100 such studies."

@@ -30,7 +30,7 @@ class Windows:
         self.rows = store.rows(rows)
         table = store.table.iloc[self.rows]
         self.lengths = table['n_time'].to_numpy()
-        self._check(table)
+        self._check_fit(table)
         everywhere = not table['n_missing'].any() and not scaler.unscaled.any()
         self.complete = bool(everywhere and (self.lengths>=n_time).all())   # everything is valid
 
@@ -39,7 +39,7 @@ class Windows:
 
 # %% ../nbs/06_windows.ipynb #ccbe4e05
 @patch
-def _check(self:Windows, table):
+def _check_fit(self:Windows, table):
     "ValueError for what does not fit together"
     found, want, size = self.scaler.n_parcels, self.store.n_parcels, self.patch_size
     if self.n_time % size: raise ValueError(f"n_time: found {self.n_time}, expected a multiple of patch_size, {size}")

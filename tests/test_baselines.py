@@ -111,7 +111,7 @@ def test_the_stride_leaves_no_frame_out_and_takes_none_twice():
     def sums(z, **k):
         r = VARRidge(1, **k)
         r.horizon = 5
-        return r._sums(z)
+        return r._products(z)
     cut = np.concatenate([long[:,s:s+40] for s in range(0, 61, 10)])
     assert np.allclose(sums(cut, stride=10)[0], sums(long[:,25:])[0], rtol=1e-3)
 

@@ -136,7 +136,7 @@ def test_lines_only_get_better(house):
     kept,now = json.loads((root/house.kept).read_text(encoding='utf-8')),house.ratchet()
     worst = ', '.join(f'{nb} {sum(n)}' for nb,n in list(house.by_room().items())[:5])
     rose = [f'{k}: found {now[k]}, expected at most {v}' for k,v in kept.items() if now[k]>v]
-    assert not rose, f"{'; '.join(rose)}; most are in {worst} (`python tools/house.py --only rooms` counts all)"
+    assert not rose, f"{'; '.join(rose)}; most are in {worst} (`python tools/house.py --only rooms names` lists them)"
     fell = [f'{k}: {v} before, {now[k]} now' for k,v in kept.items() if now[k]<v]
     if fell: warnings.warn(f"{'; '.join(fell)}: keep it with `python tools/house.py --lower`", stacklevel=1)
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from brainlm import published as pub
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
-from brainlm.published import _fir, _fit, _mae_defaults, _rows
+from brainlm.published import _fir, _put_weights, _mae_defaults, _rows
 
 
 # %% ../nbs/12_published.ipynb #fb86a89b
@@ -34,7 +34,7 @@ def loaded(case):
     "Model and tensors of a case"
     with safe_open(REF/f'{case}.safetensors', 'pt') as f: w, c = {k: f.get_tensor(k) for k in f.keys()}, AttrDict({**_mae_defaults, **json.loads(f.metadata()['config'])})
     c['finetuned'] = any(k.startswith('mlp_pred_head') for k in w); family = 'mae' if 'num_brain_voxels' in c else 'vit'
-    m = (PublishedMAE if family=='mae' else PublishedViTMAE)(c); _fit(m, w, case, family); return m.eval(), AttrDict({k: v for k,v in np.load(REF/f'{case}.npz').items()}), w
+    m = (PublishedMAE if family=='mae' else PublishedViTMAE)(c); _put_weights(m, w, case, family); return m.eval(), AttrDict({k: v for k,v in np.load(REF/f'{case}.npz').items()}), w
 
 def forward_of(m, d): t = torch.from_numpy; return m(t(d.signal_vectors), t(d.xyz_vectors), t(d.noise))
 
@@ -101,7 +101,7 @@ def test_heads_are_the_published_ones(case):
 def test_vit_attention_and_tokens():
     "Maps against softmax by hand for some parcels; parcels of one token share it"
     m, d, _ = loaded('b_tiny_p16_auto_mr75'); x = torch.from_numpy(np.load(REF/'b_input.npz')['recording'])[:1]; a = m.attention_maps(x); assert a.shape==(1,2,4,425,425) and (a.sum(-1)<1).all() and (a>=0).all()
-    tokens, cls = m.encode(x); row, col = m._columns(); same = (row==row[4]).nonzero()[:,0]; assert len(same)==12 and torch.equal(tokens[0,same[0]], tokens[0,same[1]]) and len(col)==13   # four rows of padding come first
+    tokens, cls = m.encode(x); row, col = m._token_columns(); same = (row==row[4]).nonzero()[:,0]; assert len(same)==12 and torch.equal(tokens[0,same[0]], tokens[0,same[1]]) and len(col)==13   # four rows of padding come first
     w = m.w; z = torch.cat([(w['vit.embeddings.cls_token']+m.position[:,:1]), m._tokens(w, m.image(x))], 1); n = pub._norm(w, 'vit.encoder.layer.0.layernorm_before', z); q, k = (pub._heads(pub._linear(w, f'vit.encoder.layer.0.attention.attention.{o}', n), 4) for o in ('query','key'))
     p = (q@k.mT/8**.5).softmax(-1)[0,2]; want = p[0,1:].view(27,27)[row[7], col].sum()/(row==row[7]).sum(); assert torch.isclose(a[0,0,2,0,8], want, atol=1e-6)
 

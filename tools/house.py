@@ -85,7 +85,8 @@ def ratchet(folder=root):
     cell = [source for _,_,source in exported(folder)]
     return {'lines over 120 characters': lines(folder)['over 120 characters'],
             'joined statements': lines(folder)['joined statements'],
-            'exported cells over 20 lines without a reason': sum(map(too_long, cell))}
+            'exported cells over 20 lines without a reason': sum(map(too_long, cell)),
+            **{k:n for k,n in names(folder).items() if k.startswith('private')}}
 
 def by_room(folder=root):
     "The same three counts for each notebook, worst first, where there are any"
