@@ -35,7 +35,20 @@ def test_calibration_goes_on(tmp_path):
     first = run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)
     assert run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)==''      # it is there
     said = json.loads((tmp_path/'number.jsonl').read_text())
-    assert first.startswith('number') and said=={'seed': 0, 'said': {'BrainLM is better than mean': False}}
+    assert first.startswith('number') and said['seed']==0 and said['said']=={'BrainLM is better than mean': False}
+
+def test_hcp_folds_go_on(tmp_path):
+    "A piece of made-up people, and the table of what is there"
+    from brainlm.evidence import read_kept
+    where = ('--data', 'simulated', '--runs', tmp_path/'runs', '--tables', tmp_path/'tables', '--out', tmp_path/'out.tsv')
+    small = {k: 8 for k in ('width', 'mlp', 'decoder_width', 'decoder_mlp')} | dict(heads=2, decoder_heads=2, layers=1, decoder_layers=1)
+    piece = (*where, '--fold', 1, '--seed', 0, '--epochs', 2, '--size', json.dumps(small))
+    assert run('hcp_folds.py', *piece, '--budget', 0).strip()==''                       # no time, nothing is begun
+    run('hcp_folds.py', *piece)
+    assert run('hcp_folds.py', '--plan', '--fold', 1, '--seed', 0, *where)=='all is there\n'
+    t = read_kept(tmp_path/'out.tsv')
+    assert set(t.kind)=={'simulated'} and t.data.str.contains('1 of 5 folds, 1 of 3 seeds').all()
+    assert {'gaussian', 'AR ridge', 'FC', 'BrainLM, not trained'}<=set(t.rival) and set(t.says)>={'too few'}
 
 rooms = dict(store='def read(rows): return rows\n',
              report="""from .store import read

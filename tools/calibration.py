@@ -1,7 +1,7 @@
 """How often do the pages find something where nothing is? Noise through the code that makes each page, with models and stores as
 small as it takes. Runs are kept one by one, so that it can be stopped and gone on with.
 
-    python tools/calibration.py run coin number -n 200      # adds what is missing to runs/calibration/*.jsonl
+    python tools/calibration.py run coin number -n 200      # adds what is missing to tools/calibration_tables/single/*.jsonl
     python tools/calibration.py table                       # writes tools/calibration_tables/calibration.csv and prints it
     python tools/calibration.py coverage -n 2000            # how often 95 % intervals hold the truth: coverage.csv"""
 import argparse
@@ -31,7 +31,7 @@ from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
 root = Path(__file__).resolve().parents[1]
-kept, tables = root/'runs'/'calibration', root/'tools'/'calibration_tables'
+kept, tables = root/'tools'/'calibration_tables'/'single', root/'tools'/'calibration_tables'
 
 # Noise, and models that know nothing
 
@@ -132,20 +132,27 @@ def one_run(kind, seed):
 
 # Runs that go on
 
-def done(kind, folder=kept):
-    "{seed: answers} of the runs that are there"
+def _lines(kind, folder):
     f = Path(folder)/f'{kind}.jsonl'
-    lines = f.read_text().splitlines() if f.exists() else []
-    return {o['seed']: o['said'] for o in map(json.loads, lines)}
+    return [json.loads(o) for o in f.read_text().splitlines()] if f.exists() else []
+
+def done(kind, folder=kept):
+    "{seed: answers} of the runs that are there one by one"
+    return {o['seed']: o['said'] for o in _lines(kind, folder) if 'seed' in o}
+
+def counted(kind, folder=kept):
+    "How many runs, seeds 0 and following, are there as counts only, and {question: yes} of them"
+    old = [o for o in _lines(kind, folder) if 'seeds' in o]
+    return (old[0]['seeds'], old[0]['yes']) if old else (0, {})
 
 def run(which, n, folder=kept):
     "What is missing of `n` runs of each kind, one of each in turn"
     Path(folder).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    there = {k: done(k, folder) for k in which}
+    there = {k: {*range(counted(k, folder)[0]), *done(k, folder)} for k in which}
     for seed in range(n):
         for k in [k for k in which if seed not in there[k]]:
-            line = json.dumps(dict(seed=seed, said=one_run(k, seed)))
+            line = json.dumps(dict(seed=seed, said=one_run(k, seed), date=datetime.date.today().isoformat()))
             with open(Path(folder)/f'{k}.jsonl', 'a') as f: f.write(line+'\n')
             print(k, line, flush=True)
 
@@ -153,9 +160,10 @@ def table(folder=kept):
     "A row a question: runs, yes, rate with its 95 % interval (Wilson), and whether 5 % or less is inside"
     rows = []
     for k in kinds:
+        before, yes_before = counted(k, folder)
         found = pd.DataFrame(done(k, folder)).T
-        for q in found:
-            yes, n = int(found[q].sum()), len(found)
+        for q in dict.fromkeys([*yes_before, *found]):
+            yes, n = yes_before.get(q, 0)+(int(found[q].sum()) if q in found else 0), before+len(found)
             low, high = proportion_confint(yes, n, method='wilson')
             rows.append((kinds[k].__doc__, q, n, yes, yes/n, low, high))
     t = pd.DataFrame(rows, columns=['noise', 'what the page says', 'runs', 'yes', 'rate', 'low', 'high']).round(3)
