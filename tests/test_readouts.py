@@ -10,10 +10,12 @@ from brainlm.readouts import *
 import numpy as np
 import pytest
 import torch
+from nilearn.connectome import ConnectivityMeasure
 from sklearn.base import clone
 
 from brainlm.basics import register
 from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.stats import upper, zscored
 
 
 # %% ../nbs/30a_readouts.ipynb #a0969a54
@@ -32,6 +34,43 @@ def test_brain_reader_learns_what_is_there():
     beyond = X.copy()
     beyond[:,80:,:3] = 9
     assert np.allclose(f.predict(X), f.predict(beyond), atol=1e-5)
+
+
+# %% ../nbs/30a_readouts.ipynb #d36e4820
+@pytest.mark.parametrize('kind', PersonEmbedding.kinds)
+def test_person_embedding(kind):
+    "As the formulas say, with fewer frames than parcels and with more; each row from its recording and the training people"
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((8, 8))
+    X = [(rng.standard_normal((n, 8))@mix).astype('float32') for n in (6, 30, 40, 50, 60)]
+    e = PersonEmbedding(kind).fit(X[:4])
+    out = e.transform(X)
+    assert np.isfinite(out).all() and np.array_equal(out[[4,0]], e.transform([X[4], X[0]]))
+    assert np.array_equal(e.fit_transform(X[:4]), out[:4]) and len(e.get_feature_names_out())==out.shape[1]
+    if kind=='fc': assert np.allclose(out[0], upper(np.corrcoef(X[0].T)), atol=1e-6)
+    if kind in ('partial','tangent'):
+        measure = ConnectivityMeasure(kind={'partial': 'partial correlation'}.get(kind, kind), standardize='zscore_sample')
+        measure.fit([zscored(x) for x in X[:4]] if kind=='partial' else X[:4])
+        theirs = upper(measure.transform([zscored(x) for x in X] if kind=='partial' else X))
+        assert np.abs(out-theirs).max()<1e-3
+    gone = [np.where(np.arange(8)==3, np.nan, x) for x in X]
+    still = [np.where(np.arange(8)==3, 5, x) for x in X]
+    for bad in (gone, still): assert np.isfinite(e.transform(bad)).all() and np.isfinite(e.fit_transform(bad)).all()
+
+def test_whitened_is_what_it_says():
+    "Step by step, as it was published here: scale, gain, group, modes"
+    rng = np.random.default_rng(1)
+    X = [rng.standard_normal((n, 6))@rng.standard_normal((6, 6)) for n in (20, 30, 4)]
+    scale = np.exp(np.mean([np.log(x.std(0)) for x in X], 0))
+    def gained(x):
+        x = (x-x.mean(0))/scale
+        return x/np.sqrt(np.median((x**2).mean(0)))
+    S = np.mean([gained(x).T@gained(x)/len(x) for x in X], 0)
+    size, v = np.linalg.eigh(.7*S*6/np.trace(S)+.3*np.eye(6))
+    y = gained(X[2])@(v/np.sqrt(size))@v.T
+    size, v = np.linalg.eigh(y.T@y/4/(y**2).mean())
+    want = upper((v*np.maximum(size, 1e-12)**.35*(size>1e-8))@v.T)
+    assert np.allclose(PersonEmbedding().fit(X).transform(X)[2], want)
 
 
 # %% ../nbs/30a_readouts.ipynb #69793689
