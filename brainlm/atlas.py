@@ -287,6 +287,11 @@ def _aal2():
     "94 regions of cortex and deep nuclei (Rolls et al. 2015)"
     return _shipped('aal2')
 
+@register(parcellations, 'destrieux164')
+def _destrieux164():
+    "148 areas of Destrieux (2010), 14 deep nuclei and the two sides of the cerebellum"
+    return _shipped('destrieux164')
+
 # %% ../nbs/00a_atlas.ipynb #29bbe5fc
 def _centres(data, affine):
     "Labels found in a 3-D integer volume, and the mean position in mm of the voxels of each"

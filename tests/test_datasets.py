@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 import brainlm.datasets as bd
 from brainlm.atlas import Parcellation
@@ -233,6 +235,67 @@ def test_development_fmri_on_files_laid_out_like_it(tmp_path):
     got = list(fetch_development_fmri(4, Atlas(p, str(tmp_path/'lab.nii.gz')), data_dir=tmp_path/'development_fmri'))
     assert sorted((r.subject, r.covariates['age'], r.covariates['sex'], r.covariates['group']) for r in got)==[('pixar001',4.5,'M','child'), ('pixar002',7.,'F','child'), ('pixar123',21.,'F','adult'), ('pixar124',30.,'M','adult')]
     assert all(r.bold.shape==(n,2) and r.tr_s==2. and r.task=='pixar' and r.provenance=='real' for r in got)
+
+
+# %% ../nbs/04_datasets.ipynb #c3b45591
+def _laid_out(tmp_path, monkeypatch, name, files):
+    "Files at their upstream paths in a mirror of their own, pinned"
+    for path,data in files.items():
+        f = tmp_path/DATASETS[name].source/path
+        f.parent.mkdir(parents=True, exist_ok=True)
+        f.write_bytes(data)
+    monkeypatch.setenv('BRAINLM_MIRROR', str(tmp_path))
+    monkeypatch.setattr(DATASETS[name], 'files', {p:hashlib.sha256(b).hexdigest() for p,b in files.items()})
+
+def _mat(x):
+    b = io.BytesIO()
+    savemat(b, dict(ROISignals=x))
+    return b.getvalue()
+
+def _noise(n, p, seed=0, constant=()):
+    x = np.random.default_rng(seed).standard_normal((n, p))
+    x[:,list(constant)] = 0
+    return x
+
+
+# %% ../nbs/04_datasets.ipynb #0b84f667
+def test_abide_knows_its_people(tmp_path, monkeypatch):
+    people = pd.DataFrame(dict(SUB_ID=[50003, 51456, 50146], SITE_ID=['PITT','OLIN','OHSU'], DX_GROUP=[1, 2, 1], SEX=[1, 2, 1],
+                               AGE_AT_SCAN=[24.45, 9., 12.], func_mean_fd=[.1, .2, .3]))
+    files = {f'data/Functional/{s}.mat': _mat(_noise(n, 116, s, [3])) for s,n in ((50003, 40), (50146, 30), (51456, 41))}
+    _laid_out(tmp_path, monkeypatch, 'abide', files | {'data/Phenotypic_x.csv': people.to_csv().encode(), 'data/Risk.csv': b''})
+    a,b,c = fetch_abide().recordings
+    assert [(r.subject, len(r.signal), r.dt_s) for r in (a, b, c)]==[('50003', 40, 1.5), ('50146', 30, 2.5), ('51456', 41, 1.5)]
+    assert a.covariates==dict(age=24.45, sex='M', site='PITT', diagnosis='autism', mean_fd_mm=.1)
+    assert c.covariates['diagnosis']=='control' and c.covariates['sex']=='F' and a.missing.nonzero()[0].tolist()==[3]
+
+def test_psychosis_knows_sessions_and_outcomes(tmp_path, monkeypatch):
+    def table(*rows): return '\n'.join('\t'.join(map(str, r)) for r in (('BIDS_ID','timepoint','outcome'), *rows)).encode()
+    text = lambda seed: '\n'.join(' '.join(f'{v:.4f}' for v in row) for row in _noise(12, 419, seed, [7]).T).encode()
+    where = 'data/timeseries/dt_AROMA_8Phys-4GMR_bpf/419_parc'
+    files = {f'{where}/ses-{k}/ts_sub-{s}_ses-{k}.txt': text(int(s)+k) for s,k in (('001', 1), ('001', 2), ('006', 1))}
+    for scale,v in (('bprs', -.2), ('sofas', 1.)):
+        files[f'data/{scale}_change_scores.txt'] = table(('sub-001', 4, v), ('sub-001', 5, 2*v), ('sub-006', 4, .5))
+        files |= {f'data/{scale}_change_scores_{arm}.txt': table((f'sub-{s}', 4, 0.)) for arm,s in (('placebo','001'), ('medication','006'))}
+    _laid_out(tmp_path, monkeypatch, 'psychosis', files)
+    got = fetch_psychosis()
+    assert [(r.subject, r.session) for r in got.recordings]==[('001','1'), ('006','1'), ('001','2')] and got.subjects==['001']
+    assert got.recordings[0].covariates==dict(bprs_change_6m=-.2, bprs_change_12m=-.4, sofas_change_6m=1., sofas_change_12m=2., arm='placebo')
+    assert got.recordings[1].signal.shape==(12, 419) and got.recordings[1].missing.nonzero()[0].tolist()==[7]
+    assert len(psychosis_subcortex)==19 and psychosis_subcortex[5]=='Brain-Stem' and psychosis_subcortex[10]=='R_Cerebellum-Cortex'
+
+def test_depression_knows_who_is_ill(tmp_path, monkeypatch):
+    _laid_out(tmp_path, monkeypatch, 'depression', {f'Data/BOLD/ROISignals_{s}.mat': _mat(_noise(20, 164, 1)) for s in ('MDD001','NC004')})
+    got = fetch_depression()
+    assert [(r.subject, r.covariates['diagnosis']) for r in got.recordings]==[('MDD001','depression'), ('NC004','control')]
+    assert len(got.parcellation)==164 and got.parcellation.names[44]=='L_S_central'
+    got.recordings[0].check(got.parcellation)
+    (tmp_path/DATASETS['depression'].source/'Data/BOLD/ROISignals_NC004.mat').write_bytes(b'other')
+    with pytest.raises(ValueError, match='refused'): fetch_depression()
+
+def test_every_pinned_file_has_a_hash():
+    for name,n in (('abide', 102), ('psychosis', 101), ('depression', 194)):
+        assert len(DATASETS[name].files)==n and all(re.fullmatch('[0-9a-f]{64}', h) for h in DATASETS[name].files.values())
 
 
 # %% ../nbs/04_datasets.ipynb #9b21a965
