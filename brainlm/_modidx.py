@@ -1018,7 +1018,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'brainlm.pretraining.model_loss': ('pretraining.html#model_loss', 'brainlm/pretraining.py'),
                                      'brainlm.pretraining.pretrain_learner': ( 'pretraining.html#pretrain_learner',
                                                                                'brainlm/pretraining.py'),
-                                     'brainlm.pretraining.sided_windows': ('pretraining.html#sided_windows', 'brainlm/pretraining.py'),
                                      'brainlm.pretraining.takes_training': ('pretraining.html#takes_training', 'brainlm/pretraining.py')},
             'brainlm.published': { 'brainlm.published.InputRecipe': ('published.html#inputrecipe', 'brainlm/published.py'),
                                    'brainlm.published.InputRecipe.prepare': ('published.html#inputrecipe.prepare', 'brainlm/published.py'),
@@ -1901,4 +1900,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.windows.Windows.recordings': ('windows.html#windows.recordings', 'brainlm/windows.py'),
                                  'brainlm.windows.Windows.subjects': ('windows.html#windows.subjects', 'brainlm/windows.py'),
                                  'brainlm.windows.dt_words': ('windows.html#dt_words', 'brainlm/windows.py'),
+                                 'brainlm.windows.sided_windows': ('windows.html#sided_windows', 'brainlm/windows.py'),
                                  'brainlm.windows.window_dls': ('windows.html#window_dls', 'brainlm/windows.py')}}}

@@ -36,12 +36,11 @@ from .pretraining import (
     data_card,
     make_learner,
     model_loss,
-    sided_windows,
     takes_training,
 )
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
-from .windows import TiledWindows, Windows, dt_words, window_dls
+from .windows import TiledWindows, Windows, dt_words, sided_windows, window_dls
 
 # %% ../nbs/22_finetuning.ipynb #44bc62b9
 def _matches(store, model):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Training', 'takes_training', 'MaskTokens', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly',
-           'RunFolder', 'make_learner', 'data_card', 'model_loss', 'sided_windows', 'pretrain_learner']
+           'RunFolder', 'make_learner', 'data_card', 'model_loss', 'pretrain_learner']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect
@@ -35,7 +35,7 @@ from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig
 from .recordings import RecordingStore, Split, learned_from, side_names
 from .scaling import RobustScaler
-from .windows import RandomWindows, TiledWindows, dt_words, window_dls
+from .windows import dt_words, sided_windows, window_dls
 
 # %% ../nbs/21_pretraining.ipynb #f7aa15ce
 @dataclass
@@ -297,19 +297,6 @@ def model_loss(out, signal):
     "The loss that the model has worked out by itself"
     return out.loss
 
-# %% ../nbs/21_pretraining.ipynb #f4b2ce48
-def sided_windows(
-    store:RecordingStore, # recordings
-    scaler:RobustScaler, # fitted on training recordings
-    split:Split, # of the store
-    seed:int, # of the random windows
-    watch=TiledWindows, # class of the validation windows
-    **size # n_time and patch_size
-): # windows to learn from, and windows to watch or None
-    "Random windows of the training side and fixed ones of the validation side, where there is one"
-    train = RandomWindows(store, scaler, split.train, seed=seed, **size)
-    return train, watch(store, scaler, split.valid, **size) if len(split.valid) else None
-
 # %% ../nbs/21_pretraining.ipynb #ba471bbe
 @takes_training(*'scaler batch_size accumulate mask_ratios weight_decay bf16 seed num_workers device progress'.split())
 def pretrain_learner(
@@ -327,9 +314,11 @@ def pretrain_learner(
     split = Split.of(store, split)
     if scaler is None: scaler = RobustScaler().fit(store, split)
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
-    dls = window_dls(*sided_windows(store, scaler, split, t.seed, **size), t.batch_size, t.num_workers, t.device)
+    data = data_card(store, split)
     model = _new_model(store, config, scaler, split, t.seed)
-    model.seen, data = learned_from(store, split), data_card(store, split)
+    sides = sided_windows(store, scaler, split, t.seed, **size)
+    model.seen = learned_from(store, split)
+    dls = window_dls(*sides, t.batch_size, t.num_workers, t.device)
     if words := dt_words(data['tr_s']): tell(f'{store.name}: {words}')
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))
     run = RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict()))
