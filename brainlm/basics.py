@@ -168,12 +168,13 @@ def _right_wheel(f, sha256):
     if got==sha256: return f
     raise ValueError(f"{f}: found the SHA-256 {got}, expected {sha256}: it is another file; remove it, and call again")
 
+# %% ../nbs/00_basics.ipynb #c61f59e0
 def wheel(
     requirement:str, # `name==version` of a wheel for any Python
     sha256:str, # What it must be
     base=None, # A folder to take it from, in place of the index
 )->Path: # Of the wheel, in the mirror or the cache
-    "A wheel by its pinned hash; FileNotFoundError says how to bring it where there is no index, ValueError a wrong hash"
+    "A wheel by its pinned hash; FileNotFoundError where there is no index, ValueError for another hash"
     place = _wheel_place(requirement)
     roots = [o for o in (mirror_dir(), cache_dir()) if o]
     if here := [o/place for o in roots if (o/place).is_file()]: return _right_wheel(here[0], sha256)
