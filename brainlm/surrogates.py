@@ -49,8 +49,8 @@ def ar_memory(
     a = solve_toeplitz(r[:order], r[1:])
     return a, max(r[0]-a@r[1:], 1e-9)
 
-# %% ../nbs/08a_surrogates.ipynb #6468787d
-def _sizes(a, new, n):
+# %% ../nbs/08b_surrogates.ipynb #6468787d
+def _wave_sizes(a, new, n):
     "Size of each wave [frequency] of an autoregression, among `n` frames"
     f = np.fft.rfftfreq(n)
     lag = np.arange(1, len(a)+1)
@@ -71,14 +71,15 @@ def _ar_noise(x, rng, cut, order):
     z = (x-mean)/np.where(sd>0, sd, 1)
     a,new = ar_memory(z, order)
     n = len(z) if cut else 4*len(z)                                         # the rest is thrown away: no ring
-    size = _sizes(a, new, n)
+    size = _wave_sizes(a, new, n)
     if cut: size = _cut_slow(size, z, order)
     r = z.T@z/len(z)+1e-3*np.eye(z.shape[1])
     e = rng.standard_normal((n, z.shape[1]))@np.linalg.cholesky(r).T
     noise = np.fft.irfft(np.fft.rfft(e, axis=0)*size[:,None], n, axis=0)
     return noise[:len(z)]*sd+mean
 
-@register(surrogates, 'AR noise', keeps='a memory of 20 frames that is the same for all parcels, and their correlations')
+# %% ../nbs/08b_surrogates.ipynb #75991b84
+@register(surrogates, 'AR noise', keeps='a memory of 20 frames, the same for all parcels, and their correlations')
 def ar_noise(
     x, rng, # as in `same_phases`
     order:int=20, # frames; at most a tenth of the recording
