@@ -113,16 +113,8 @@ class PersonEmbedding(TransformerMixin, BaseEstimator):
 
     kinds = 'whitened','fc','power','partial','tangent','covariance','log_sd'
 
-    def fit(self, X, y=None):
-        "Learn what people have in common. ValueError for an unknown kind, or recordings that do not fit together."
-        one_of('kind', self.kind, self.kinds)
-        X = checked_recordings(X)
-        self.n_parcels_ = X[0].shape[1]
-        if learn := getattr(self, f'_learn_{self.kind}', None): learn(X)
-        return self
-
     def transform(self, X):
-        "float32 [recording, feature]: pairs of parcels; parcels with 'log_sd'. ValueError for other parcels than in `fit`."
+        "float32 [recording, feature]: pairs of parcels, or parcels. ValueError for other parcels than in `fit`."
         X = checked_recordings(X)
         if X[0].shape[1]!=self.n_parcels_:
             raise ValueError(f"X: found {X[0].shape[1]} parcels, expected {self.n_parcels_}, as in training")
@@ -132,6 +124,19 @@ class PersonEmbedding(TransformerMixin, BaseEstimator):
         "Numbers of the parcels, such as '0-3'"
         if self.kind=='log_sd': return np.array([str(i) for i in range(self.n_parcels_)], object)
         return np.array([f'{i}-{j}' for i,j in zip(*np.triu_indices(self.n_parcels_, 1))], object)
+
+# %% ../nbs/30a_readouts.ipynb #659d82ad
+@patch
+def fit(self:PersonEmbedding,
+    X, # recordings [time, parcel] of those to learn from
+    y=None, # not used
+):  # itself
+    "Learn what people have in common. ValueError for an unknown kind, or recordings that do not fit together."
+    one_of('kind', self.kind, self.kinds)
+    X = checked_recordings(X)
+    self.n_parcels_ = X[0].shape[1]
+    if learn := getattr(self, f'_learn_{self.kind}', None): learn(X)
+    return self
 
 # %% ../nbs/30a_readouts.ipynb #f1f15fac
 @patch
@@ -178,6 +183,7 @@ def _gained(self:PersonEmbedding, x):
     size = (z**2).mean(0)
     return z/max(np.median(size[size>0]), 1e-300)**.5 if size.any() else z
 
+# %% ../nbs/30a_readouts.ipynb #0849c661
 @patch
 def _learn_whitened(self:PersonEmbedding, X):
     "`scale_` and `whiten_`; a parcel that nobody has stays as it is"
@@ -217,6 +223,7 @@ def geometric_mean(
         if np.linalg.norm(left)<close*len(mean)**.5: break
     return mean
 
+# %% ../nbs/30a_readouts.ipynb #9c6e8a56
 @patch
 def _learn_tangent(self:PersonEmbedding, X):
     mean = geometric_mean([shrunk_covariance(centred(x)) for x in X])
@@ -460,7 +467,7 @@ def svm_on_tangent(classify=False): return support_vectors(PersonEmbedding('tang
 def line_on_tangent(classify=False): return linear(PersonEmbedding('tangent'), classify)
 
 # %% ../nbs/30a_readouts.ipynb #a123d782
-def _alone(kind):
+def _computed_alone(kind):
     "Features that depend on their recording alone, so that each is computed once"
     return Embedding(once_each(PersonEmbedding(kind).fit_transform))
 
@@ -468,13 +475,13 @@ def _alone(kind):
 def line_on_whitened(classify=False): return linear(PersonEmbedding(), classify)
 
 @register(readouts, 'ridge on FC (power .35)', classes='logistic on FC (power .35)')
-def line_on_power(classify=False): return linear(_alone('power'), classify)
+def line_on_power(classify=False): return linear(_computed_alone('power'), classify)
 
 @register(readouts, 'ridge on FC (partial)', classes='logistic on FC (partial)')
-def line_on_partial(classify=False): return linear(_alone('partial'), classify)
+def line_on_partial(classify=False): return linear(_computed_alone('partial'), classify)
 
 @register(readouts, 'ridge on covariance (power .35)', classes='logistic on covariance (power .35)')
-def line_on_covariance(classify=False): return linear(_alone('covariance'), classify)
+def line_on_covariance(classify=False): return linear(_computed_alone('covariance'), classify)
 
 @register(readouts, 'ridge on log SD', classes='logistic on log SD')
 def line_on_log_sd(classify=False): return linear(PersonEmbedding('log_sd'), classify)

@@ -39,7 +39,7 @@ def test_brain_reader_learns_what_is_there():
 # %% ../nbs/30a_readouts.ipynb #d36e4820
 @pytest.mark.parametrize('kind', PersonEmbedding.kinds)
 def test_person_embedding(kind):
-    "As the formulas say, with fewer frames than parcels and with more; each row from its recording and the training people"
+    "As the formulas say, with fewer frames than parcels and with more; each row from its recording and those who train"
     rng = np.random.default_rng(0)
     mix = rng.standard_normal((8, 8))
     X = [(rng.standard_normal((n, 8))@mix).astype('float32') for n in (6, 30, 40, 50, 60)]
@@ -49,7 +49,8 @@ def test_person_embedding(kind):
     assert np.array_equal(e.fit_transform(X[:4]), out[:4]) and len(e.get_feature_names_out())==out.shape[1]
     if kind=='fc': assert np.allclose(out[0], upper(np.corrcoef(X[0].T)), atol=1e-6)
     if kind in ('partial','tangent'):
-        measure = ConnectivityMeasure(kind={'partial': 'partial correlation'}.get(kind, kind), standardize='zscore_sample')
+        name = {'partial': 'partial correlation'}.get(kind, kind)
+        measure = ConnectivityMeasure(kind=name, standardize='zscore_sample')
         measure.fit([zscored(x) for x in X[:4]] if kind=='partial' else X[:4])
         theirs = upper(measure.transform([zscored(x) for x in X] if kind=='partial' else X))
         assert np.abs(out-theirs).max()<1e-3
