@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['letters', 'look', 'okabe_ito', 'grey', 'brown', 'model_colours', 'figure', 'smallest_text', 'named', 'data_words',
            'legend', 'png', 'colour_of', 'styles_of', 'network_palette', 'plot_glass_brain', 'plot_networks',
-           'network_ticks', 'plot_matrix', 'plot_by_network', 'plot_series', 'plot_intervals', 'plot_points',
-           'plot_curves', 'plot_calibration']
+           'network_ticks', 'plot_matrix', 'plot_by_network', 'plot_series', 'plot_intervals', 'plot_claims',
+           'plot_points', 'plot_curves', 'plot_calibration']
 
 # %% ../nbs/09_plots.ipynb #73bbd92c
 import re
@@ -356,6 +356,27 @@ def plot_intervals(
     if line is not None: ax.axvline(line, color='.6', lw=.8, zorder=0)
     ax.set_yticks(range(n), frame.index, fontsize=letters)
     ax.set_ylim(n-.5, -.5)
+    return named(ax, title, label)
+
+# %% ../nbs/09_plots.ipynb #f317bd14
+_role_looks = dict(model=(okabe_ito['blue'], 'o', 'BrainLM'), rival=(okabe_ito['orange'], 's', 'best rival'),
+                   control=(grey, 'D', 'best control, which should find nothing'))
+
+def plot_claims(
+    leads, # DataFrame of `kept_leads`: task, role, value, low, high
+    title:str='', label:str='', # Of the whole; of the x axis
+    ax=None, # Matplotlib axes
+):  # Matplotlib axes
+    "A forest of what was measured: our model, the best rival and the best control of each task"
+    tasks = leads['task'].unique()
+    ax = ax or figure(size=(10, 1.2+.42*len(tasks)))[1]
+    for k,(role,(colour,mark,name)) in enumerate(_role_looks.items()):
+        rows = leads[leads['role']==role].set_index('task').reindex(tasks)
+        rows['low'],rows['high'] = rows['low'].fillna(rows['value']),rows['high'].fillna(rows['value'])
+        how = dict(filled=[role!='control']*len(tasks), shift=.25*(k-1), name=name, marker=mark, ms=5)
+        plot_intervals(rows, colour=colour, line=0, ax=ax, **how)
+    ax.set_ylim(len(tasks)-.5, -.5)
+    legend(ax, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     return named(ax, title, label)
 
 # %% ../nbs/09_plots.ipynb #7bf6178c

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlm.evidence import keep_results, kept_columns, kept_sentence, read_kept, result_rows
+from brainlm.evidence import claims_table, keep_results, kept_columns, kept_sentence, read_kept, result_rows
 
 
 # %% ../nbs/08a_evidence.ipynb #958800d4
@@ -25,6 +25,18 @@ def test_no_verdict_is_said_to_be_none(tmp_path):
     rows = result_rows(values, ours=['mine'], task='forecasts', data='x', metric='R²')
     pair = rows[:1].assign(rival='theirs', difference=.1, difference_low=.05, difference_high=.15)
     both = read_kept(keep_results(tmp_path/'a.tsv', pd.concat([rows, pair])))
-    assert list(both)==kept_columns and 'no verdict, for there was no one rule' in kept_sentence(both)
+    assert list(both)==kept_columns and 'without a verdict, for it was measured before' in kept_sentence(both)
     few = both.assign(says=['', '', 'too few'], p_family=.25)
     assert '3 people are too few to tell (' in kept_sentence(few)
+
+
+def test_controls_that_find_something_are_counted():
+    values = pd.DataFrame(dict(value=[.3, .2, .2, .8], low=np.nan, high=np.nan, n=20), ['trained', 'fresh 0', 'fresh 1', 'none'])
+    rows = result_rows(values, (), ['trained'], ['fresh 0', 'fresh 1'], 'simulated', task='maps', data='x', metric='share', claim='c')
+    null = rows[:3].assign(rival='turned maps', p_family=[.042, .014, .3])
+    said = kept_sentence(pd.concat([rows, null]))
+    assert 'reaches share 0.3, p = 0.042 beside turned maps. The best rival, none, reaches 0.8.' in said
+    assert 'and 1 of 2 do find something: fresh 0: 0.2, p = 0.014 beside turned maps' in said
+    table = claims_table(rows, dict(c=('the paper says', 'there')))
+    assert '| the paper says | In real people this was not measured.<br>**The best rival reaches more.** Maps (simulated data, x, 20 people): trained' in table
+    with pytest.raises(ValueError, match="found no row with role 'model'"): kept_sentence(rows[1:])

@@ -102,6 +102,20 @@ def test_tables_say_where_they_come_from():
 
 def test_readme_is_in_step(): command(sys.executable, root/'tools'/'readme.py', '--check')
 
+def test_results_are_what_outputs_show():
+    "Rows that were read from saved outputs are still there; every table of results can be read"
+    command(sys.executable, root/'tools'/'results.py', '--check')
+    from brainlm.evidence import kept_results
+    kept = kept_results(root/'nbs'/'results')
+    assert kept['date'].str.fullmatch(r'\d{4}-\d\d-\d\d').all() and kept['command'].ne('').all()
+
+def test_claims_say_what_results_hold():
+    "The sentences of README are those of the tables: a table that changed needs a run of index.ipynb, then `make readme`"
+    from brainlm.evidence import kept_results, kept_sentence, kept_tasks
+    readme = (root/'README.md').read_text(encoding='utf-8')
+    lost = [said for g in kept_tasks(kept_results(root/'nbs'/'results')) if (said := kept_sentence(g)) not in readme]
+    assert not lost, f'README does not say what nbs/results holds; run nbs/index.ipynb anew and `make readme`: {lost[0]}'
+
 def test_readme_links_lead_somewhere():
     links = re.findall(r'\]\(([^)#\s]+)', (root/'README.md').read_text(encoding='utf-8'))
     assert not (bad := [o for o in links if not re.match('https?:|mailto:', o) and not (root/o).exists()]), f'dead links in README.md: {bad}'

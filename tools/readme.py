@@ -12,6 +12,10 @@ root = Path(__file__).resolve().parents[1]
 
 def join(o): return ''.join(o) if isinstance(o, list) else o
 
+def linked(text):
+    "Links to notebooks, as they stand from here"
+    return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text)
+
 def outputs(cell, opts, files):
     "Markdown for the saved outputs of `cell`; its pictures go to `files`"
     for o in cell['outputs']:
@@ -20,7 +24,7 @@ def outputs(cell, opts, files):
             if not {'label','fig-alt'} <= opts.keys(): raise ValueError(f"index.ipynb, cell {cell['id']}: a cell that draws needs `#| label: name` and `#| fig-alt: text`")
             files[f"figures/{opts['label']}.png"] = base64.b64decode(data['image/png'])
             yield f"![{opts['fig-alt']}](figures/{opts['label']}.png)"
-        elif 'text/markdown' in data: yield data['text/markdown'].strip()
+        elif 'text/markdown' in data: yield linked(data['text/markdown'].strip())
         elif txt := join(o['text']) if o['output_type']=='stream' and o['name']=='stdout' else data.get('text/plain'): yield f'```\n{txt.rstrip()}\n```'
 
 def build(nb):
