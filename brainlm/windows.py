@@ -86,6 +86,24 @@ def _scaled(self:Windows, row, start, n):
     if row not in self._means: self._means[row] = parcel_mean(self.store.read(row))
     return self.scaler.transform(self.store.read(row, start, n), self._means[row])
 
+# %% ../nbs/06_windows.ipynb #e7f2a68c
+@patch
+def others(self:Windows,
+    i:int, # number of the window
+)->tuple[torch.Tensor,torch.Tensor]: # signal [parcel, time], scaled, 0 where missing; away [time], in frames, from 1
+    "The other frames of the same recording"
+    item, start = int(self.item[i]), int(self.start[i])
+    length = int(self.lengths[item])
+    end = length if self.past else min(start+self.n_time, length)
+    at = np.r_[0:start, end:length]
+    if not len(at): return torch.zeros(self.store.n_parcels, 0), torch.zeros(0)
+    if self.past:
+        x = self.store.read(int(self.rows[item]), 0, start+self.past)
+        z = self.scaler.transform(x[:start], parcel_mean(x))
+    else: z = self._scaled(int(self.rows[item]), 0, length)[at]
+    away = np.where(at<start, start-at, at-end+1)
+    return torch.from_numpy(np.nan_to_num(z).T.astype('float32')), torch.from_numpy(away).float()
+
 # %% ../nbs/06_windows.ipynb #8b68988b
 class TiledWindows(Windows):
     "Windows side by side over every recording, in order"

@@ -15,9 +15,10 @@ from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.masking import random_mask
+from brainlm.masking import patchify, random_mask
 from brainlm.metrics import _sums
-from brainlm.model import BrainLM, BrainLMConfig, GaussianPrior, patchify
+from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.prior import GaussianPrior
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows

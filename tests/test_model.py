@@ -161,36 +161,6 @@ def test_joint_attention_is_the_standard_one():
     assert torch.allclose(block(x, Joint()), ref(x), atol=1e-5)
 
 
-# %% ../nbs/11_model.ipynb #ca260d8d
-def test_prior_with_missing_parcels_and_few_frames():
-    "Parcels missing in some recordings, or in all of them, leave a usable covariance"
-    def recordings():
-        r = np.random.default_rng(1)
-        for s in range(4):
-            z = r.standard_normal((40, 15)).astype('float32'); z[:,3] = np.nan
-            if s%2: z[:,s] = np.nan
-            yield f's{s}', z
-    prior = GaussianPrior(15); prior.fit(recordings)
-    x = torch.randn(2, 15, 3, 20)
-    assert prior(x, torch.rand(2,15,3)<.5).isfinite().all() and torch.linalg.eigvalsh(prior.cov).min() > 0
-    with pytest.raises(ValueError, match='expected at least 2'): GaussianPrior(15).fit(lambda: list(recordings())[:1])
-
-
-# %% ../nbs/11_model.ipynb #d9ececed
-def test_prior_beats_the_mean_where_parcels_covary_and_not_where_they_do_not():
-    "Planted truth: a shared signal is found; independent parcels give the Gaussian nothing"
-    def cohort(mix):
-        rng = np.random.default_rng(2)
-        for s in range(6): yield f's{s}', (rng.standard_normal((200,2))@mix + rng.standard_normal((200,20))).astype('float32')
-    mix = np.random.default_rng(3).standard_normal((2,20))
-    for m, low, high in ((mix, 0.3, 1.), (0*mix, -0.05, 0.05)):
-        prior = GaussianPrior(20); prior.fit(lambda: (o for o in cohort(m) if o[0]!='s5'))
-        z = dict(cohort(m))['s5']; x = patchify(torch.from_numpy(z.T)[None])
-        mask = random_mask(torch.ones(1,20,10,dtype=torch.bool), 0.5, torch.Generator().manual_seed(0))
-        r2 = 1 - (prior(x, ~mask)-x)[mask].square().mean()/x[mask].var()
-        assert low < r2 < high
-
-
 # %% ../nbs/11_model.ipynb #24bc94df
 @pytest.mark.parametrize('attention', ['joint','axial'])
 def test_bf16_autocast_is_close(attention):

@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from brainlm.atlas import load_parcellation
 from brainlm.datasets import fetch_hcp_rest
 from brainlm.metrics import GaussianImputer, evaluate, model_predictor, scaled_recordings, score, score_table
-from brainlm.model import BrainLM, GaussianPrior, preset
+from brainlm.model import BrainLM, preset
 from brainlm.pretraining import Training, pretrain_learner
+from brainlm.prior import GaussianPrior
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
