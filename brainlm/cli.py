@@ -90,10 +90,10 @@ def _demo_parser(sub):
 # %% ../nbs/51_cli.ipynb #cac0b1e4
 def _atlas(a):
     "The parcellation, with the published label images if an input needs them and none were given"
-    from brainlm.atlas import load_parcellation
+    from brainlm.atlas import label_images, load_parcellation
     from brainlm.datasets import fetch_atlas
     from brainlm.readers import Atlas, look
-    own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360')
+    own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360',*label_images)
     if not own and any('.nii' in (n := Path(f.source.path).name) and '.ptseries.' not in n
                        for f in look(a.input, a.space) if not f.outcome):
         return fetch_atlas(a.parcellation)

@@ -25,8 +25,8 @@ import pooch
 from fastcore.basics import AttrDict
 from scipy.io import loadmat
 
-from .atlas import Parcellation, load_parcellation
-from .basics import cache_dir, mirror_dir, optional, pip_wheel
+from .atlas import Parcellation, label_images, load_parcellation
+from .basics import cache_dir, mirror_dir, optional, pip_wheel, some
 from .preprocessing import read_recording
 from .readers import Atlas
 from .recordings import Recording
@@ -339,7 +339,6 @@ def _mist(z):
         p = Parcellation.from_image(f.name, list(t['labels']), 'mist122')
     table = p.table.assign(mist=t['modules'].to_numpy())
     name = table['name']
-    table['hemisphere'] = np.select([name.str.startswith('L_'), name.str.startswith('R_')], ['L','R'], 'M')
     table['structure'] = np.select([name.str.contains('CER'), name.str.contains('CAUD|PUT|THAL|PALL|NACC|HIPP|AMY')],
                                    ['cerebellum','subcortex'], 'cortex')
     return Parcellation('mist122', table)
@@ -420,13 +419,14 @@ def fetch_ukb_normalization(
 
 # %% ../nbs/04_datasets.ipynb #ec28c265
 def fetch_atlas(
-    name:str='a424' # 'a424' or 'glasser360'
-)->Atlas: # with label volume (2 mm, MNI152) and CIFTI labels (91,282 grayordinates)
+    name:str='a424' # 'a424', 'glasser360' or one of `brainlm.atlas.label_images`
+)->Atlas: # with label volume (MNI152); of the first two with CIFTI labels too (91,282 grayordinates)
     """A parcellation with its label images; raises ValueError for another name or a wrong hash, FileNotFoundError
     without a network"""
+    if name in label_images: return Atlas(load_parcellation(name), label_images[name]())
     if name not in ('a424', 'glasser360'):
-        raise ValueError(f"name: found {name!r}, but label images are known of a424 and glasser360 only; make an "
-                         f"Atlas of your own files")
+        raise ValueError(f"name: found {name!r}, but label images are known of a424, glasser360, "
+                         f"{some(label_images, 20)} only; make an Atlas of your own files")
     f = fetch_a424()
     return Atlas(load_parcellation(name), f.volume, f.dlabel)
 

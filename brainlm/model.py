@@ -241,7 +241,7 @@ class BrainLM(nn.Module):
         if p is not None and len(p)!=n:
             raise ValueError(f"parcellation: found {len(p)} parcels ({p.name}), expected n_parcels = {n}")
         self.config, self.parcellation, self.scaler, self.card, self.seen = config, p, scaler, {}, None
-        self.register_buffer('xyz_mm', torch.zeros(n, 3) if p is None else torch.tensor(p.xyz_mm))
+        self.register_buffer('xyz_mm', torch.zeros(n, 3) if p is None else torch.tensor(p.places_mm()))
         self._add_encoder()
         self._add_decoder()
 

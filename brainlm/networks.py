@@ -256,7 +256,7 @@ def parcel_pairs(parcellation:Parcellation)->np.ndarray: # [parcel] int, the sam
         if len(o)==2 and set(side[o])=={'L','R'}:
             g[o[1]] = o[0]
             named[o] = True
-    for a,b in zip(*mirror_pairs(parcellation)):
+    for a,b in zip(*mirror_pairs(parcellation)) if parcellation.has_places else ():
         if not (named[a] or named[b]): g[max(a, b)] = g[min(a, b)]
     return g
 
@@ -542,6 +542,7 @@ def networks_report(
     title = data_words(store, rows)
     maps = attention_matrix(model, store, rows)
     given = {'attention': attention_profiles(maps), 'token embeddings': token_profiles(model, store, rows),
-             'functional connectivity': fc_profiles(store, rows), 'place of the parcel': place_profiles(p)}
+             'functional connectivity': fc_profiles(store, rows)}
+    if p.has_places: given['place of the parcel'] = place_profiles(p)
     res = {k: classify_parcels(v, p, atlas, n_permutations=n_permutations, seed=seed) for k,v in given.items()}
     return _written(out, res, maps, given['attention'], p, atlas, title, seed)

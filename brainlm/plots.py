@@ -183,6 +183,15 @@ def _drawable(values, parcellation):
         raise ValueError("values: expected finite numbers, or NaN where missing, but not all NaN")
     return v
 
+# %% ../nbs/09_plots.ipynb #42b22879
+def _empty_brain(parcellation, title, figure, display_mode):
+    "A glass brain that says why nothing is on it"
+    from nilearn import plotting
+    d = plotting.plot_glass_brain(None, colorbar=False, **_views(figure, display_mode))
+    said = f'{parcellation.name} has no coordinates: nothing can be drawn'
+    d.frame_axes.figure.suptitle('\n'.join(filter(None, (title, said))), fontsize=11)
+    return d
+
 # %% ../nbs/09_plots.ipynb #2ed1a074
 def plot_glass_brain(
     values, # [parcel], NaN = missing
@@ -194,9 +203,11 @@ def plot_glass_brain(
     size:float=18, # Marker area, points^2
     display_mode:str='lyrz', figure=None, # nilearn's letters for the views; a matplotlib figure to draw into
 ):  # nilearn's display
-    "Parcels as markers on a glass brain, hollow rings where NaN; ValueError on wrong length, infinite or no values"
+    """Parcels as markers on a glass brain, hollow rings where NaN, none where an atlas has no coordinates; ValueError
+    on wrong length, infinite or no values"""
     from nilearn import plotting
     v = _drawable(values, parcellation)
+    if not parcellation.has_places: return _empty_brain(parcellation, title, figure, display_mode)
     ok,xyz = np.isfinite(v),parcellation.xyz_mm
     scale = _scale(v[ok], cmap, vmin, vmax)
     d = plotting.plot_markers(v[ok], xyz[ok], size, *scale, alpha=.9, node_kwargs=_edge, **_views(figure, display_mode))
@@ -221,6 +232,7 @@ def plot_networks(
 ):  # nilearn's display
     "Parcels on a glass brain, coloured by network; parcels without one are hollow grey rings"
     from nilearn import plotting
+    if not parcellation.has_places: return _empty_brain(parcellation, title, figure, display_mode)
     net,names = parcellation.networks(atlas),parcellation.network_names(atlas)
     colour = network_palette(atlas, names)
     d = plotting.plot_glass_brain(None, colorbar=False, **_views(figure, display_mode))

