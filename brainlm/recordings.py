@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'RecordingStore', 'StoreLocked', 'StoreWriter',
-           'subject_split', 'same_signal', 'Split', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned',
-           'seen_by', 'seen_rows', 'seen_before', 'refuse_seen', 'Leak', 'leak_report']
+           'subject_split', 'same_signal', 'Split', 'hide_people', 'show_people', 'split_of', 'learned_from',
+           'save_learned_from', 'what_it_learned', 'seen_by', 'seen_rows', 'seen_before', 'unseen_rows', 'refuse_seen',
+           'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -15,7 +16,6 @@ import re
 import secrets
 import socket
 import struct
-import warnings
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import wraps
@@ -36,7 +36,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
 from .atlas import Parcellation
-from .basics import one_of, printable, some, write_whole
+from .basics import one_of, printable, some, tell, write_whole
 
 # %% ../nbs/01_recordings.ipynb #8fd8fb81
 @dataclass(eq=False, repr=False)
@@ -655,8 +655,8 @@ def _tell_same(self:StoreWriter, rows):
     self.same += pairs
     if not pairs: return
     words = some([f"{a} is {b}" for a,b in pairs], 3)
-    warnings.warn(f"{self.store.url}: the same signal under two names: {words}. One of them is not what it is called; "
-                  "splits keep such people on one side", stacklevel=4)
+    tell(f"{self.store.url}: the same signal under two names: {words}. One of them is not what it is called; "
+         "splits keep such people on one side", 5)
 
 # %% ../nbs/01_recordings.ipynb #9c4333cb
 @patch
@@ -904,7 +904,7 @@ def _by_rule(store, rule, known=None):
         side.update({s:side[leader] for s in group if s not in known})
     if groups:
         words = some([f"{some(g)} share a signal and are kept on one side, {side[g[0]]!r}" for g in groups], 3)
-        warnings.warn(f"split: {words}", stacklevel=3)
+        tell(f"split: {words}", 4)
     return np.array([side[s] for s in subjects], dtype='<U5')
 
 # %% ../nbs/01_recordings.ipynb #115a964e
@@ -923,6 +923,47 @@ def of(cls:Split,
         if not len(split.rows(s)): raise ValueError(f"split: found no {s!r} recordings, expected at least one")
     return split
 
+# %% ../nbs/01_recordings.ipynb #9295f3c1
+_seen,_keyfile = 'seen.json','people.key'
+
+@patch
+def people_key(self:RecordingStore,
+    make:bool=False, # One where there is none
+)->bytes: # None: there is none, or the store cannot be written
+    "The secret with which people of this store are hashed; it stays in the store"
+    try:
+        if make and not self.fs.exists(self._at(_keyfile)): self.put_file(_keyfile, secrets.token_bytes(32))
+        return self.get_file(_keyfile)
+    except OSError: return None
+
+def _hashed(subjects, key): # [subject], '' without a key; not to be read back without it
+    return [blake2b(s.encode(), digest_size=16, key=key).hexdigest() if key else '' for s in subjects]
+
+# %% ../nbs/01_recordings.ipynb #af3d4c51
+def hide_people(
+    d:dict, # With `subjects` by side, and maybe `left_out`, as `Split.to_dict` gives them
+    store, # `RecordingStore` whose key hides them
+)->dict: # The same with hashes in place of names; nobody at all where the store cannot keep a key
+    "What may be given away of a split, or of an account of the data; the key stays in the store"
+    key = store.people_key(make=True)
+    def masked(names): return sorted(_hashed(names, key)) if key else []
+    left = {w:masked(map(json.dumps, keys)) for w,keys in d.get('left_out', {}).items()}
+    hidden = dict(people='hashed', subjects={k:masked(names) for k,names in d['subjects'].items()})
+    return d | hidden | (dict(left_out=left) if 'left_out' in d else {})
+
+def show_people(
+    d:dict, # From `hide_people`, or one that names them
+    store, # `RecordingStore` that holds the key
+)->dict: # The same with the names that this store knows
+    "Names in place of hashes; who is not in the store, or was hashed with another key, is left out"
+    if d.get('people') != 'hashed': return d
+    key,keys = store.people_key(),[list(o.values()) for o in store._pa.select(_key_cols).to_pylist()]
+    people = dict.fromkeys(k[0] for k in keys)
+    name = dict(zip(_hashed(people, key), people)) | dict(zip(_hashed(map(json.dumps, keys), key), keys))
+    def shown(hashes): return [name[h] for h in hashes if h in name]
+    left = {w:shown(o) for w,o in d.get('left_out', {}).items()}
+    return d | dict(people='named', subjects={k:sorted(shown(o)) for k,o in d['subjects'].items()}, left_out=left)
+
 # %% ../nbs/01_recordings.ipynb #db95cd97
 @patch
 def to_dict(self:Split)->dict: # For JSON
@@ -934,12 +975,13 @@ def to_dict(self:Split)->dict: # For JSON
 # %% ../nbs/01_recordings.ipynb #fe7cb07a
 @patch(cls_method=True)
 def from_dict(cls:Split,
-    d:dict, # From `to_dict`
+    d:dict, # From `to_dict`, or from `hide_people` of it
     store, # `RecordingStore` to split
 )->Split:
     "The split for the store as it is now; ValueError where words do not fit its recordings any more"
     lacks = [k for k in ('rule', 'subjects') if not isinstance(d, dict) or k not in d]
     if lacks: raise ValueError(f"split: found no {some(lacks)}, expected what Split.to_dict gives")
+    d = show_people(d, store)
     side = {s:k for k,names in d['subjects'].items() for s in names}
     if sum(map(len, d['subjects'].values())) != len(side): raise ValueError("split: found a subject on two sides")
     rule = d['rule']
@@ -977,8 +1019,11 @@ def split_of(
     "The sides that the model was trained by: a rule holds for every store, words only for the one they were given for"
     card = getattr(model, 'card', None) or {}
     d = card.get('split') or _split_of_010(card.get('data') or {})
-    if d is None or d['rule']['kind'] != 'hash' and d['store'] != store.name: return None
-    return Split.from_dict(d, store)
+    return Split.from_dict(d, store) if d and (d['rule']['kind'] == 'hash' or _of_this_store(d, store)) else None
+
+def _of_this_store(d, store): # By its people where they are hashed, whatever its name; by its name where they are not
+    if d.get('people') != 'hashed': return d['store'] == store.name
+    return any(show_people(d, store)['subjects'].values())
 
 def _split_of_010(data): # Cards of 0.1.0 name the subjects of each side
     if not data.get('subjects'): return None
@@ -1002,22 +1047,6 @@ def rows(self:RecordingStore,
     if x.dtype != bool: return np.array([self._row(i) for i in x])
     if len(x) == n: return np.flatnonzero(x)
     raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
-
-# %% ../nbs/01_recordings.ipynb #9295f3c1
-_seen,_keyfile = 'seen.json','people.key'
-
-@patch
-def people_key(self:RecordingStore,
-    make:bool=False, # One where there is none
-)->bytes: # None: there is none, or the store cannot be written
-    "The secret with which people of this store are hashed; it stays in the store"
-    try:
-        if make and not self.fs.exists(self._at(_keyfile)): self.put_file(_keyfile, secrets.token_bytes(32))
-        return self.get_file(_keyfile)
-    except OSError: return None
-
-def _hashed(subjects, key): # [subject], '' without a key; not to be read back without it
-    return [blake2b(s.encode(), digest_size=16, key=key).hexdigest() if key else '' for s in subjects]
 
 # %% ../nbs/01_recordings.ipynb #98a7ab83
 def learned_from(
@@ -1056,9 +1085,11 @@ def _card(model):
     f = Path(model)/'card.json'
     return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
 
-def _named(model, store, sides): # Subjects that the card of a model names, of a store of this name
+def _named(model, store, sides): # Subjects that the card of a model names; in clear only of a store of this name
     d = _card(model).get('split') or _card(model).get('data') or {}
-    return {s for side in sides for s in d.get('subjects', {}).get(side, [])} if d.get('store')==store.name else set()
+    if d.get('people') != 'hashed' and d.get('store') != store.name: return set()
+    shown = show_people(d, store)
+    return {s for side in sides for s in shown.get('subjects', {}).get(side, [])}
 
 # %% ../nbs/01_recordings.ipynb #5de7cae4
 def seen_by(
@@ -1069,7 +1100,7 @@ def seen_by(
 ): # [chosen] array of str, or None where the model does not say
     """`signal`: learned from this very signal; `person`: from another one of this person; `''`: from neither.
 
-    A model of 0.1.0 is asked for the names on its card, which hold for a store of the same name."""
+    A model without `seen.json` is asked for its card: its hashes, or names, which hold for a store of the same name."""
     seen,rows = what_it_learned(model),store.rows(rows)
     people = store._pa.column('subject').take(pa.array(rows)).to_pylist()
     if seen is None:
@@ -1093,28 +1124,38 @@ def seen_rows(
 
 # %% ../nbs/01_recordings.ipynb #de42872b
 def seen_before(
-    model, # with what it keeps of those that it learned from
-    store:RecordingStore, # recordings
-    judged, # subjects
-)->list: # of a sentence, or of none
+    model, # With what it keeps of those that it learned from
+    store:RecordingStore, # Recordings
+    judged, # Subjects
+)->list: # Of a sentence, or of none
     "Whether the model learned from people that it is judged on, under whatever name (`seen_rows`)"
     who = store.table['subject']
     seen = {*who.iloc[seen_rows(model, store, who.isin([*judged]).to_numpy())]}
     if not seen: return []
     return [f"{len(seen)} of the {len({*judged})} people judged were in this model's own training or validation."]
 
+def unseen_rows(
+    model, store, rows=None, # As in `seen_rows`
+)->np.ndarray: # Those of `rows` whose people the model has not learnt from; all of them where it does not say
+    "Recordings that the model may be judged on"
+    rows = store.rows(rows)
+    return rows[~np.isin(rows, seen_rows(model, store, rows))]
+
 # %% ../nbs/01_recordings.ipynb #82c23d52
 def refuse_seen(
-    model, # as in `seen_before`
-    store:RecordingStore, # recordings
-    rounds, # `Split`s whose test people are judged
-    seen_ok:bool, # go on all the same
-):
+    model, # As in `seen_before`
+    store:RecordingStore, # Recordings
+    judged, # Subjects, or `Split`s whose test people are judged
+    seen_ok:bool=False, # Go on all the same
+)->list: # The sentence of `seen_before` for the page, or none
     "ValueError where the model is to be judged on people that it has learnt from, and nobody said that this is meant"
-    said = seen_before(model, store, {s for r in rounds for s in r.subjects['test']})
-    if seen_ok or not said: return
-    raise ValueError(f"model: {said[0]} Judge it on others, as its own split does where it keeps two or "
-        "more out, or go on with seen_ok=True (--seen-ok); the page will say so")
+    people = {s for o in judged for s in (o.subjects['test'] if isinstance(o, Split) else [o])}
+    said = seen_before(model, store, people)
+    if seen_ok or not said: return said
+    raise ValueError(f"model: {said[0]} {_way_out}")
+
+_way_out = ("Judge it on others, as its own split does where it keeps two or more out (--unseen-only leaves out "
+            "those that it has seen), or go on with seen_ok=True (--seen-ok); the page will say so")
 
 # %% ../nbs/01_recordings.ipynb #30ac3dde
 @dataclass

@@ -522,6 +522,31 @@ def test_split_of_models(tmp_path):
     assert split_of(model(split=Split(s, ['train']*3).to_dict()), _base(tmp_path/'t')) is None
     assert split_of(model(split=s.split(.2, .2, 5).to_dict()), _base(tmp_path/'u')).seed == 5
 
+def test_a_card_names_nobody(tmp_path):
+    "Hashes whose key stays with the store; found again under any name of the store, never without the key"
+    s = _base(tmp_path/'s')
+    s.append(_rec(1, run='2'))
+    split = Split(s, ['train', 'left out', 'valid', 'train'])
+    card = dict(split=hide_people(split.to_dict(), s), data=hide_people(dict(store='s', subjects=split.subjects), s))
+    text = json.dumps(card)
+    assert not any(f'"{k}' in text for k in ('s0', 's1', 's2')) and card['split']['rule'] == dict(kind='words')
+    m = type('M', (), dict(card=card))
+    assert split_of(m, s).sides.tolist() == split.sides.tolist() and seen_rows(m, s).tolist() == [0, 1, 2, 3]
+    renamed = RecordingStore(shutil.copytree(tmp_path/'s', tmp_path/'another'))
+    assert split_of(m, renamed).sides.tolist() == split.sides.tolist() and seen_rows(m, renamed).tolist() == [0, 1, 2, 3]
+    assert Split.from_dict(hide_people(s.split(.3, .3, 4).to_dict(), s), renamed).sides.tolist() == s.split(.3, .3, 4).sides.tolist()
+    stranger = _base(tmp_path/'sub'/'s')
+    assert split_of(m, stranger) is None and not len(seen_rows(m, stranger))
+    rule = type('M', (), dict(card=dict(split=hide_people(s.split(.3, .3, 4).to_dict(), s))))
+    assert split_of(rule, stranger).sides.tolist() == stranger.split(.3, .3, 4).sides.tolist()
+
+def test_a_store_that_keeps_no_key_names_nobody(tmp_path, monkeypatch):
+    s = _base(tmp_path/'s')
+    monkeypatch.setattr(RecordingStore, 'people_key', lambda self, make=False: None)
+    d = hide_people(s.split().to_dict(), s)
+    assert d['subjects'] == dict(train=[], valid=[], test=[])
+    assert Split.from_dict(d, s).sides.tolist() == s.split().sides.tolist()
+
 
 # %% ../nbs/01_recordings.ipynb #6b862709
 def _as(k, subject, **kw): return replace(_rec(k, 20), subject=subject, **kw)
