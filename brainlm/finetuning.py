@@ -36,6 +36,8 @@ from .pretraining import (
     data_card,
     make_learner,
     model_loss,
+    run_card,
+    sided_windows,
     takes_training,
 )
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
@@ -238,7 +240,7 @@ def _run_folder(folder, task, store, model, split, used, t):
     "The folder of a run that starts from `model`: the split, and the part of it that is `used`"
     data = _data_account(store, model, used, t.patience)
     recipe = task | dict(data=data, patience=t.patience or None)
-    return RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict(), base=model.card))
+    return RunFolder(folder, recipe | t.recipe(), run_card(data, split, store) | dict(base=model.card))
 
 # %% ../nbs/22_finetuning.ipynb #c2f04196
 class _Pool(nn.Module):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Training', 'takes_training', 'MaskTokens', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly',
-           'RunFolder', 'make_learner', 'data_card', 'model_loss', 'pretrain_learner']
+           'RunFolder', 'make_learner', 'data_card', 'run_card', 'model_loss', 'sided_windows', 'pretrain_learner']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect
@@ -33,7 +33,7 @@ from .basics import tell, write_whole
 from .masking import centred, random_mask
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig
-from .recordings import RecordingStore, Split, learned_from, side_names
+from .recordings import RecordingStore, Split, hide_people, learned_from, side_names
 from .scaling import RobustScaler
 from .windows import dt_words, sided_windows, window_dls
 
@@ -293,6 +293,14 @@ def data_card(
     n = {s: len(split.rows(s)) for s in side_names}
     return dict(store=store.name, **facts, recordings=n, subjects=split.subjects)
 
+def run_card(
+    data:dict, # from `data_card`
+    split:Split, # that the run was given
+    store:RecordingStore, # whose key hides the people
+)->dict: # JSON types
+    "What the saved models of a run carry: the account of the data and the split, with nobody's name"
+    return dict(data=hide_people(data, store), split=hide_people(split.to_dict(), store))
+
 def model_loss(out, signal):
     "The loss that the model has worked out by itself"
     return out.loss
@@ -321,7 +329,7 @@ def pretrain_learner(
     dls = window_dls(*sides, t.batch_size, t.num_workers, t.device)
     if words := dt_words(data['tr_s']): tell(f'{store.name}: {words}')
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))
-    run = RunFolder(folder, recipe | t.recipe(), dict(data=data, split=split.to_dict()))
+    run = RunFolder(folder, recipe | t.recipe(), run_card(data, split, store))
     return make_learner(dls, model, model_loss, run, t, [MaskTokens(t.mask_ratios, t.seed)])
 
 # %% ../nbs/21_pretraining.ipynb #9f2f0ab1

@@ -28,7 +28,7 @@ import brainlm.model
 import brainlm.preprocessing
 import brainlm.recordings
 from brainlm.atlas import load_parcellation
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.recordings import Recording, RecordingStore, split_of
 
 
 # %% ../nbs/51_cli.ipynb #71053e9d
@@ -95,7 +95,9 @@ def test_a_model_is_judged_on_people_it_has_not_seen(tmp_path, monkeypatch):
     store.extend(replace(r, covariates=dict(score=float(i))) for i,r in enumerate(waves(n_time=60, n_subjects=50)))
     assert main('pretrain s --out run --epochs 1 --batch-size 16 --split-seed 2'.split())==0
     shutil.copytree('s', 'renamed')
-    trained = {*BrainLM.from_pretrained('run/last').card['data']['subjects']['train']}
+    model = BrainLM.from_pretrained('run/last')
+    trained = {*split_of(model, store).subjects['train']}
+    assert trained and not any(f'"{k}"' in Path('run/last/card.json').read_text(encoding='utf-8') for k in trained)
     few = '--model run/last --target score --epochs 1'.split()
     for name in ('s','renamed'):
         assert main(['finetune', name, '--out', f'{name}_out', *few])==0

@@ -24,7 +24,7 @@ from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.people import join_covariates
 from brainlm.pretraining import Training, pretrain_learner
-from brainlm.recordings import Recording, RecordingStore, seen_rows
+from brainlm.recordings import Recording, RecordingStore, seen_rows, split_of
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
 
@@ -82,7 +82,7 @@ def test_saved_and_loaded_exactly(tmp_path, attention, pooling, head, unfreeze):
         learn = learner(store, model, tmp_path/target, target, task=task, pooling=pooling, head=head, unfreeze=unfreeze); log = learn.finetune(2)
         assert np.isfinite(log[['train_loss','valid_loss']].to_numpy(float)).all()
         loaded = load_finetuned(tmp_path/target/'best')
-        assert not loaded.training and loaded.card==learn.model.card and loaded.card['recipe']['unfreeze']==unfreeze and loaded.card['data']['subjects']['valid']==['s5','s6']
+        assert not loaded.training and loaded.card==learn.model.card and loaded.card['recipe']['unfreeze']==unfreeze and split_of(loaded, store).subjects['valid']==['s5','s6']
         pd.testing.assert_frame_equal(loaded.predict(store), learn.model.predict(store), check_exact=True)
         moved = load_finetuned(loaded.save_pretrained(tmp_path/'again'))
         assert all(torch.equal(a, b) for a,b in zip(moved.state_dict().values(), loaded.state_dict().values()))
@@ -185,7 +185,7 @@ def test_a_model_that_is_trained_on_takes_its_own_split(tmp_path):
     for make in (learner, lambda store, model, folder, **kw: forecast_learner(store, model, folder, training=quiet, context=100, **kw)):
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            data = make(store, model, tmp_path/'r', split=None).run_folder.card['data']
+            data = make(store, model, tmp_path/'r', split=None).run_folder.recipe['data']
         assert data['subjects']==own.subjects
         with pytest.warns(UserWarning, match='were in this model.s pretraining'), pytest.raises(ValueError, match='has not learnt from'):
             make(store, model, tmp_path/'r', split=other)
@@ -215,7 +215,7 @@ def test_early_stopping_never_looks_at_people_of_the_pretraining(tmp_path):
     model = BrainLM.from_pretrained(folder)
     with pytest.warns(UserWarning, match='2 validation recordings are left out, their people and 2 test subjects'):
         learn = learner(store, model, tmp_path/'r', split=words)
-    assert not {'s0','s1'} & set(learn.run_folder.card['data']['subjects']['valid']) and 's19' in learn.run_folder.card['data']['subjects']['valid']
+    assert not {'s0','s1'} & set(learn.run_folder.recipe['data']['subjects']['valid']) and 's19' in learn.run_folder.recipe['data']['subjects']['valid']
     learn.finetune(1)
     assert seen_rows(load_finetuned(tmp_path/'r/best'), store).tolist()==[i for i in range(20) if words[i]!='test' or i in (2,12)]
 
@@ -243,7 +243,7 @@ def test_missing_targets_are_left_out_and_said(tmp_path):
     age = [30.,None,50.,60.,70.,40.,None,20.,None]; store = small_store(tmp_path/'s', age=age); model = small_model(store)
     with pytest.warns(UserWarning, match="target 'age': 2 training and validation recordings have no value and are left out, one of subject 's1' among them"):
         learn = learner(store, model, tmp_path/'r', 'age')
-    assert learn.run_folder.card['data']['subjects']==dict(train=['s0','s2','s3','s4'], valid=['s5'], test=['s7'])
+    assert learn.run_folder.recipe['data']['subjects']==dict(train=['s0','s2','s3','s4'], valid=['s5'], test=['s7'])
     assert learn.model.predict(store).prediction.tolist()==pytest.approx([52.5]*9)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="found no 'valid' recordings"): learner(store, model, tmp_path/'x', 'age', np.array(['train']*5 + ['test','valid','test','test']))
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="found no 'train' recordings"): learner(store, model, tmp_path/'x', pd.Series([np.nan]*9), task='classification')
