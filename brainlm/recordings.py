@@ -951,6 +951,7 @@ def hide_people(
     hidden = dict(people='hashed', subjects={k:masked(names) for k,names in d['subjects'].items()})
     return d | hidden | (dict(left_out=left) if 'left_out' in d else {})
 
+# %% ../nbs/01_recordings.ipynb #045ee03b
 def show_people(
     d:dict, # From `hide_people`, or one that names them
     store, # `RecordingStore` that holds the key
