@@ -348,6 +348,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.datasets.fetch_hcp_sample': ('datasets.html#fetch_hcp_sample', 'brainlm/datasets.py'),
                                   'brainlm.datasets.fetch_hcp_surfaces': ('datasets.html#fetch_hcp_surfaces', 'brainlm/datasets.py'),
                                   'brainlm.datasets.fetch_hcp_task_betas': ('datasets.html#fetch_hcp_task_betas', 'brainlm/datasets.py'),
+                                  'brainlm.datasets.fetch_npi': ('datasets.html#fetch_npi', 'brainlm/datasets.py'),
                                   'brainlm.datasets.fetch_pain_task': ('datasets.html#fetch_pain_task', 'brainlm/datasets.py'),
                                   'brainlm.datasets.fetch_psychosis': ('datasets.html#fetch_psychosis', 'brainlm/datasets.py'),
                                   'brainlm.datasets.fetch_ukb_normalization': ( 'datasets.html#fetch_ukb_normalization',
