@@ -171,7 +171,7 @@ real_EC_020nodes_8000steps_00seed 4ac60afa36034f9287325f4e39a4e4c86eefb0bbbeba04
 real_EC_020nodes_8000steps_01seed 1051a5d14f635c02117cf44ce80be05297ba87bff279dc5de33b4f950767c1eb
 real_EC_020nodes_8000steps_02seed f6bab7b39e3c234b428d018397a527c03e1153dc410d9ddc7ccc01c01a4519ac
 """
-_enter('npi', 'three recurrent networks of 20 nodes whose effective connectivity is known, 8,000 steps each (simulated)',
+_enter('npi', 'three simulated networks of 20 nodes, 8,000 steps each, whose effective connectivity is known',
      'Apache-2.0',
      "Luo et al. 2025, Mapping effective connectivity by virtually perturbing a surrogate brain, Nature Methods",
      'ncclab-sustech/NPI/0ce87002f4aa0d166b9c73a72dc60a1d1cb8057b',
