@@ -92,6 +92,54 @@ def test_site_and_motion_act_on_the_signal(tmp_path):
     assert not np.allclose(null.table['mean_fd'], motion.table['mean_fd']) and null.table['age'].equals(motion.table['age'])
 
 
+# %% ../nbs/05_simulation.ipynb #eb3aec88
+def test_without_hidden_effects_nothing_changes(tmp_path):
+    a,b = cohort(tmp_path, 'a'),cohort(tmp_path, 'b', hidden={})
+    assert (tmp_path/'a/truth.json').read_bytes()==(tmp_path/'b/truth.json').read_bytes() and a.table.equals(b.table)
+    assert 'hidden' not in planted_truth(a) and 'switching' not in a.table
+
+@pytest.mark.parametrize('name', list(HIDDEN))
+def test_hidden_size_is_of_the_label_alone(tmp_path, name):
+    "The mechanism acts at size 0 as well; where age is the label, people stay and their brains follow it"
+    e = dict(effects={}); none,a,b = cohort(tmp_path, 'n', **e),cohort(tmp_path, 'a', hidden={name:0}, **e),cohort(tmp_path, 'b', hidden={name:.9}, **e)
+    by_age = HIDDEN[name].label=='age'
+    assert not any(np.array_equal(x, y) for x,y in zip(bolds(none), bolds(a))) and by_age!=all(np.array_equal(x, y) for x,y in zip(bolds(a), bolds(b)))
+    same = [c for c in none.table if c not in ('signal_hash', 'start')]
+    assert none.table[same].equals(a.table[same]) and none.table[same].equals(b.table[same]) and (name in a.table)!=by_age
+    with pytest.raises(ValueError, match='cohort with another hidden'): cohort(tmp_path, 'a', hidden={name:.9}, **e)
+    with pytest.raises(ValueError, match='cohort with another hidden'): cohort(tmp_path, 'a', **e)
+
+def test_hidden_labels_follow_their_mechanisms():
+    t = simulate_people(3000, {}, hidden={n:.8 for n in HIDDEN})
+    for n,h in HIDDEN.items(): assert abs(t['age' if h.label=='age' else n].corr(t[f'mechanism_{n}'], 'spearman')-.79)<.03
+    assert t.drop(columns=[c for c in t if c.removeprefix('mechanism_') in HIDDEN]).equals(simulate_people(3000, {}))
+
+
+# %% ../nbs/05_simulation.ipynb #dd695e5c
+def _low(x): p = np.abs(np.fft.rfft(x-x.mean(0), axis=0))**2; f = np.fft.rfftfreq(len(x), .735); return (p[f<.03].sum(0)/p.sum(0)).mean()
+def _ends(x, sets): return x[:,sets[0]].mean(1), x[:,sets[1]].mean(1)
+def _r(a, b): return np.corrcoef(a, b)[0,1]
+def _windows(x, sets): a,b = _ends(x, sets); return np.std([_r(a[i:i+60], b[i:i+60]) for i in range(0, len(a)-60, 30)])
+def _after(x, sets): a,b = _ends(x, sets); return _r(a[:-3], b[3:])-_r(a[3:], b[:-3])
+def _square(x, sets): a,b = _ends(x, sets); return _r((a-a.mean())**2, b)
+_seen = dict(switching=_windows, flow=_after, nonlinear=_square, spectrum=lambda x, sets: _low(x), haemodynamics=lambda x, sets: _low(x))
+
+@pytest.mark.parametrize('name', list(HIDDEN))
+def test_hidden_effects_show_where_they_should(name):
+    "In the neural share of one brain, 2 sd either way: the number that knows of the effect moves, and FC hardly"
+    brain = Brain(load_parcellation('aal2'), hidden=[name]); u = np.triu_indices(94, 1); sets = hidden_sets(brain.parcellation, 'flow'); up = np.sign(HIDDEN[name].gain)
+    one = lambda m: brain.neural_bold(np.random.default_rng(1), brain.couple(np.random.default_rng(0), None, {name:m}), .735, 4000)
+    more,less,off = (one(m) for m in (2*up, -2*up, 0.))
+    move = _seen[name](more, sets)-_seen[name](less, sets)
+    fc = [np.corrcoef(x.T)[u] for x in (more, less)]
+    assert move>.04 and _r(*fc)>.94 and abs(fc[0].mean()-fc[1].mean())<.03 and np.isclose(more.std(0), off.std(0), rtol=.2).all()
+
+def test_states_last_as_they_should(tmp_path):
+    s = cohort(tmp_path, 'a', 6, n_time=400, effects={}, hidden={'switching':.5}); x = [hidden_states(s, i) for i in range(6)]
+    assert all(set(o)<={1., -1.} and len(o)==400 for o in x) and 10<6*400*.735/max(1, sum((np.diff(o)!=0).sum() for o in x))<40
+    assert np.array_equal(x[0], hidden_states(cohort(tmp_path, 'b', 1, n_time=400, effects={}, hidden={'switching':.9,'flow':.1}), 0))
+
+
 # %% ../nbs/05_simulation.ipynb #c2beb81e
 def test_size_is_the_correlation():
     people,null = simulate_people(4000, {'age':.5, 'phq9':.8}),simulate_people(4000, {})
@@ -140,6 +188,7 @@ def test_any_parcellation(tmp_path):
     assert s.n_parcels==3 and np.isfinite(s.read(0)).all()
     with pytest.raises(ValueError, match="'visual_task' acts on Visual"): simulate_cohort(tmp_path/'b', 1, p, effects={'visual_task':.5})
     with pytest.raises(ValueError, match="'age' acts on"): simulate_cohort(tmp_path/'b', 1, p)
+    with pytest.raises(ValueError, match="'flow' acts on"): simulate_cohort(tmp_path/'b', 1, p, effects={}, hidden={'flow':.5})
 
 def test_own_connectome(tmp_path):
     w = np.zeros((94,94)); w[0,1:] = w[1:,0] = 1.
@@ -156,12 +205,14 @@ def test_own_connectome(tmp_path):
     (dict(connectome=-np.ones((94,94))), 'negative weights'), (dict(connectome=np.full((94,94), np.nan)), 'NaN or infinite'),
     (dict(connectome=np.triu(np.ones((94,94)))), 'not symmetric'), (dict(connectome=np.zeros((94,94))), 'no link to any other'),
     (dict(parcellation='a425'), 'no built-in parcellation'), (dict(gain_scale={'iq':2}), "'iq' is no trait"), (dict(effects={'age':.5}, gain_scale={'phq9':2}), 'is no trait that is planted'),
+    (dict(hidden={'iq':.2}), "hidden: unknown effect 'iq'"), (dict(hidden={'flow':2}), "hidden: size of 'flow' is 2"), (dict(effects={}, gain_scale={'flow':2}), "'flow' is no trait"),
     (dict(gain_scale={'phq9':0}), "factor of 'phq9' is 0"), (dict(gain_scale={'phq9':True}), "factor of 'phq9' is True"), (dict(gain_scale={'motion':2}), "'motion' is no trait")])
 def test_errors(tmp_path, kw, text):
     with pytest.raises(ValueError, match=text): cohort(tmp_path, 'a', **kw)
     assert not (tmp_path/'a').exists()
 
 def test_effects_must_be_a_dict(tmp_path):
+    with pytest.raises(TypeError, match='hidden: found list'): cohort(tmp_path, 'a', hidden=['flow'])
     with pytest.raises(TypeError, match='gain_scale: found int'): cohort(tmp_path, 'a', gain_scale=2)
     with pytest.raises(TypeError, match='found list, expected a dict'): cohort(tmp_path, 'a', effects=['age'])
 
