@@ -1843,6 +1843,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.scaling.ukb_1000': ('scaling.html#ukb_1000', 'brainlm/scaling.py')},
             'brainlm.simulation': { 'brainlm.simulation.Brain': ('simulation.html#brain', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Brain.__init__': ('simulation.html#brain.__init__', 'brainlm/simulation.py'),
+                                    'brainlm.simulation.Brain._set_hidden': ('simulation.html#brain._set_hidden', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Brain.add_hidden': ('simulation.html#brain.add_hidden', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Brain.couple': ('simulation.html#brain.couple', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Brain.neural_bold': ('simulation.html#brain.neural_bold', 'brainlm/simulation.py'),

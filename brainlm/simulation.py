@@ -358,8 +358,7 @@ class Brain:
         self.parcellation,self.dynamics = p,d
         self.links = structural_connectome(p, d) if connectome is None else _check_connectome(connectome, p)
         self.gains = {n:EFFECTS[n].gain*(gain_scale or {}).get(n, 1.) for n in _traits}
-        self.hidden = {n:HIDDEN[n].gain*(gain_scale or {}).get(n, 1.) for n in hidden}
-        self.sets = {n:hidden_sets(p, n) for n in hidden}
+        self._set_hidden(hidden, gain_scale or {})
         self.patterns = np.stack([g*link_pattern(p, n) for n,g in self.gains.items()]).astype('float32')
         self.visual,self.moves = parcel_set(p, 'Visual'),_moves(xyz)
         self.vascular = 1+.5*np.isin(_network_of_parcel(p), _sensory[:2])
@@ -367,6 +366,13 @@ class Brain:
         self.smooth = _covariance_root(np.exp(-cdist(xyz, xyz)/d.smooth_mm))
         size = np.random.default_rng(424).standard_normal((2, len(p)))
         self.amplitude,self.sd = d.amplitude_sd*size[0],d.bold_sd*np.exp(.3*size[1])
+
+# %% ../nbs/05_simulation.ipynb #36c12358
+@patch
+def _set_hidden(self:Brain, names, gain_scale):
+    "Gains of the hidden effects that act, and the parcels that they join"
+    self.hidden = {n:HIDDEN[n].gain*gain_scale.get(n, 1.) for n in names}
+    self.sets = {n:hidden_sets(self.parcellation, n) for n in names}
 
 # %% ../nbs/05_simulation.ipynb #98896464
 # One subject's network: [parcel], at most 1; [parcel, parcel]; [parcel]; seconds; hidden effect → gain · mechanism
@@ -604,6 +610,7 @@ def _planted_hidden(brain, name, size):
     leads,follows = ([n for n,t in zip(brain.parcellation.names, s, strict=True) if t] for s in brain.sets[name])
     return {**asdict(HIDDEN[name]), 'size':size, 'gain':brain.hidden[name], 'leads':leads, 'follows':follows}
 
+# %% ../nbs/05_simulation.ipynb #2e509469
 def _describe(brain, tr_s, n_time, seed, sizes, n_sites, hidden):
     "The truth about a cohort, as JSON can hold it"
     p,(onsets,length,_) = brain.parcellation,task_design(tr_s, n_time)
