@@ -360,14 +360,13 @@ class Brain:
         self.gains = {n:EFFECTS[n].gain*(gain_scale or {}).get(n, 1.) for n in _traits}
         self._set_hidden(hidden, gain_scale or {})
         self.patterns = np.stack([g*link_pattern(p, n) for n,g in self.gains.items()]).astype('float32')
-        self.visual,self.moves = parcel_set(p, 'Visual'),_moves(xyz)
-        self.vascular = 1+.5*np.isin(_network_of_parcel(p), _sensory[:2])
+        self.visual,self.vascular = parcel_set(p, 'Visual'),1+.5*np.isin(_network_of_parcel(p), _sensory[:2])
         self.breathing,self.pulse = 1+xyz[:,2]/60,np.exp(-np.abs(xyz[:,0])/20)
-        self.smooth = _covariance_root(np.exp(-cdist(xyz, xyz)/d.smooth_mm))
+        self.moves,self.smooth = _moves(xyz),_covariance_root(np.exp(-cdist(xyz, xyz)/d.smooth_mm))
         size = np.random.default_rng(424).standard_normal((2, len(p)))
         self.amplitude,self.sd = d.amplitude_sd*size[0],d.bold_sd*np.exp(.3*size[1])
 
-# %% ../nbs/05_simulation.ipynb #36c12358
+# %% ../nbs/05_simulation.ipynb #3840336a
 @patch
 def _set_hidden(self:Brain, names, gain_scale):
     "Gains of the hidden effects that act, and the parcels that they join"
@@ -610,7 +609,7 @@ def _planted_hidden(brain, name, size):
     leads,follows = ([n for n,t in zip(brain.parcellation.names, s, strict=True) if t] for s in brain.sets[name])
     return {**asdict(HIDDEN[name]), 'size':size, 'gain':brain.hidden[name], 'leads':leads, 'follows':follows}
 
-# %% ../nbs/05_simulation.ipynb #2e509469
+# %% ../nbs/05_simulation.ipynb #ed2b3e93
 def _describe(brain, tr_s, n_time, seed, sizes, n_sites, hidden):
     "The truth about a cohort, as JSON can hold it"
     p,(onsets,length,_) = brain.parcellation,task_design(tr_s, n_time)
