@@ -515,7 +515,7 @@ psychosis_subcortex = ([f'L_{n}' if n!='Brain-Stem' else n for n in _aseg_left] 
 
 def fetch_psychosis(
     _base=None
-)->AttrDict: # `recordings`: 92, [234, 419], by session and subject; `subjects`: the 37 who came twice
+)->AttrDict: # `recordings`: 92, [234, 419]; `subjects`: the 37 who came twice; `parcellation`: `schaefer419x7`
     """Real people at their first episode of psychosis, and after three months, with what changed in `covariates`;
     raises ValueError for a wrong hash, FileNotFoundError without a network"""
     ds = DATASETS['psychosis']
@@ -524,7 +524,7 @@ def fetch_psychosis(
     series = [f for path,f in got.items() if path.startswith(_psychosis_series)]
     recs = [_psychosis_recording(f, known) for f in sorted(series, key=lambda f: f.name.split('_')[::-1])]
     twice = sorted({r.subject for r in recs if r.session=='2'} & {r.subject for r in recs if r.session=='1'})
-    return AttrDict(recordings=recs, subjects=twice)
+    return AttrDict(recordings=recs, subjects=twice, parcellation=load_parcellation('schaefer419x7'))
 
 # %% ../nbs/04_datasets.ipynb #a6b796b2
 def fetch_depression(
