@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['readouts', 'checked_recordings', 'picked', 'first_frames', 'FC', 'Flat', 'Embedding', 'PersonEmbedding', 'centred',
            'shrunk_covariance', 'of_modes', 'geometric_mean', 'checked_labels', 'TunedReader', 'once_each', 'Readouts',
-           'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw', 'svm_on_fc', 'line_on_fc',
+           'PerRoot', 'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw', 'svm_on_fc', 'line_on_fc',
            'svm_on_tangent', 'line_on_tangent', 'line_on_whitened', 'line_on_power', 'line_on_partial',
            'line_on_covariance', 'line_on_log_sd', 'mlp_on_fc', 'on_embeddings', 'LSTMReader', 'GCNReader',
            'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'clinical_rivals']
@@ -23,12 +23,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 from nilearn.connectome import ConnectivityMeasure
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GroupKFold, ParameterGrid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -286,7 +287,7 @@ def _check_classes(y, groups):
 class TunedReader(BaseEstimator):
     "A pipeline whose settings are chosen by cross-validation over subjects; numbers are z-scored while it learns"
     def __init__(self,
-        pipeline, # scikit-learn estimator of recordings
+        pipeline, # scikit-learn pipeline of recordings, whose first step makes features
         grid:dict, # setting → candidates; {}: nothing to choose
         classify:bool=False, # classes instead of numbers
         n_folds:int=4, # of subjects
@@ -294,7 +295,7 @@ class TunedReader(BaseEstimator):
     @property
     def budget(self):
         if not self.grid: return 'nothing to tune'
-        chosen = '; '.join(f'{k}: {len(v)} candidates' for k,v in self.grid.items())
+        chosen = '; '.join(f"{k.split('__')[-1]}: {len(v)} candidates" for k,v in self.grid.items())
         return f"{chosen}; {self.n_folds}-fold cross-validation over subjects"
 
 # %% ../nbs/30a_readouts.ipynb #46f2b73b
@@ -308,12 +309,8 @@ def fit(self:TunedReader,
     X, y, groups = checked_labels(X, y, groups, self.classify)
     self.offset_, self.scale_ = (0, 1) if self.classify else (y.mean(0), y.std(0))
     z = y if self.classify else (y-self.offset_)/self.scale_
-    if not self.grid:
-        self.best_ = copy.deepcopy(self.pipeline).fit(X, z)
-        return self
-    scoring = 'balanced_accuracy' if self.classify else 'neg_mean_squared_error'
-    search = GridSearchCV(self.pipeline, self.grid, cv=self._folds(y, groups), scoring=scoring, error_score='raise')
-    self.best_ = search.fit(X, z).best_estimator_
+    best = self._chosen(X, z, self._folds(y, groups)) if self.grid else {}
+    self.best_ = clone(self.pipeline).set_params(**best).fit(X, z)
     return self
 
 # %% ../nbs/30a_readouts.ipynb #87ff43c8
@@ -331,6 +328,30 @@ def _folds(self:TunedReader, y, groups):
                              "expected every class in what each learns from; it has too few subjects: "
                              "leave it out, or make n_folds larger")
     return folds
+
+# %% ../nbs/30a_readouts.ipynb #08c7655a
+@patch
+def _made(self:TunedReader, X, z, rows, settings):
+    "Features of both sides of a fold, made from the first"
+    front = clone(self.pipeline[0]).set_params(**settings).fit(picked(X, rows[0]), z[rows[0]])
+    return [front.transform(picked(X, o)) for o in rows]
+
+@patch
+def _scores(self:TunedReader, X, z, rows):
+    "How well each candidate does on one fold [candidate]"
+    name, made, out = f'{self.pipeline.steps[0][0]}__', {}, []
+    score = get_scorer('balanced_accuracy' if self.classify else 'neg_mean_squared_error')
+    for c in ParameterGrid(self.grid):
+        front = {k.removeprefix(name): v for k,v in c.items() if k.startswith(name)}
+        if (key := str(front)) not in made: made[key] = self._made(X, z, rows, front)
+        rest = clone(self.pipeline[1:]).set_params(**{k: v for k,v in c.items() if not k.startswith(name)})
+        out.append(score(rest.fit(made[key][0], z[rows[0]]), made[key][1], z[rows[1]]))
+    return out
+
+@patch
+def _chosen(self:TunedReader, X, z, folds):
+    "The settings that do best on average over the folds"
+    return ParameterGrid(self.grid)[int(np.mean([self._scores(X, z, o) for o in folds], 0).argmax())]
 
 # %% ../nbs/30a_readouts.ipynb #a3c6e1ca
 @patch
@@ -392,7 +413,7 @@ readouts = Readouts('readout')
 def __call__(self:Readouts,
     classify:bool=False, # classes instead of numbers
     embeddings:dict=None, # name → function of recordings → [recording, feature], e.g. `cls_embedding(model)`
-    n_components:int=20, # of the PCA of raw series
+    n_components:int=20, # of the PCA of raw series, at most; a half and a quarter of it are candidates
     epochs:int=30, # of the networks
     seed:int=0,
     device=None, # of the networks
@@ -418,17 +439,24 @@ def quick(self:Readouts,
     return tuple(k for name,o in self.items() if getattr(o, 'fast', False) for k in self.make(name, classify))
 
 # %% ../nbs/30a_readouts.ipynb #6dcd64e7
-def _tuned(features, model, grid, classify):
-    "Features, z-scored, and what reads them"
-    steps = [('features', features), ('scale', StandardScaler()), ('model', model)]
-    return TunedReader(Pipeline(steps), {f'model__{k}': list(v) for k,v in grid.items()}, classify)
+class PerRoot(TransformerMixin, BaseEstimator):
+    "Features divided by the root of how many there are"
+    def fit(self, X, y=None): return self
+    def transform(self, X): return X/X.shape[1]**.5
+
+def _tuned(features, model, grid, classify, **steps):
+    "Features, z-scored, and what reads them; settings of `grid` are the model's unless they name a step"
+    pipe = Pipeline([('features', features), ('scale', StandardScaler()), *steps.items(), ('model', model)])
+    return TunedReader(pipe, {k if '__' in k else f'model__{k}': list(v) for k,v in grid.items()}, classify)
 
 def support_vectors(
     features, # transformer of recordings
     classify:bool=False, # classes instead of numbers
+    **grid, # setting of the features → candidates
 )->TunedReader:
     "A support vector machine on features"
-    return _tuned(features, SVC() if classify else SVR(), dict(C=[.1, 1., 10.]), classify)
+    grid |= dict(kernel=['rbf','linear'], C=[.1, 1., 10.])
+    return _tuned(features, SVC() if classify else SVR(), grid, classify, even=PerRoot())
 
 def linear(
     features, # transformer of recordings
@@ -450,7 +478,7 @@ def certain(classify=False):
 @register(readouts, 'SVR on raw PCA', classes='SVC on raw PCA')
 def svm_on_raw(classify=False, n_components=20, seed=0):
     raw = Pipeline([('flat', Flat()), ('pca', PCA(n_components, random_state=seed))])
-    return support_vectors(raw, classify)
+    return support_vectors(raw, classify, features__pca__n_components=sorted({-(-n_components//k) for k in (4, 2, 1)}))
 
 _correlations = FC()
 
