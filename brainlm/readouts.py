@@ -309,7 +309,7 @@ def fit(self:TunedReader,
     X, y, groups = checked_labels(X, y, groups, self.classify)
     self.offset_, self.scale_ = (0, 1) if self.classify else (y.mean(0), y.std(0))
     z = y if self.classify else (y-self.offset_)/self.scale_
-    best = self._chosen(X, z, self._folds(y, groups)) if self.grid else {}
+    best = self._settled(X, z, self._folds(y, groups)) if self.grid else {}
     self.best_ = clone(self.pipeline).set_params(**best).fit(X, z)
     return self
 
@@ -337,7 +337,7 @@ def _made(self:TunedReader, X, z, rows, settings):
     return [front.transform(picked(X, o)) for o in rows]
 
 @patch
-def _scores(self:TunedReader, X, z, rows):
+def _candidate_scores(self:TunedReader, X, z, rows):
     "How well each candidate does on one fold [candidate]"
     name, made, out = f'{self.pipeline.steps[0][0]}__', {}, []
     score = get_scorer('balanced_accuracy' if self.classify else 'neg_mean_squared_error')
@@ -349,9 +349,9 @@ def _scores(self:TunedReader, X, z, rows):
     return out
 
 @patch
-def _chosen(self:TunedReader, X, z, folds):
+def _settled(self:TunedReader, X, z, folds):
     "The settings that do best on average over the folds"
-    return ParameterGrid(self.grid)[int(np.mean([self._scores(X, z, o) for o in folds], 0).argmax())]
+    return ParameterGrid(self.grid)[int(np.mean([self._candidate_scores(X, z, o) for o in folds], 0).argmax())]
 
 # %% ../nbs/30a_readouts.ipynb #a3c6e1ca
 @patch
@@ -449,6 +449,7 @@ def _tuned(features, model, grid, classify, **steps):
     pipe = Pipeline([('features', features), ('scale', StandardScaler()), *steps.items(), ('model', model)])
     return TunedReader(pipe, {k if '__' in k else f'model__{k}': list(v) for k,v in grid.items()}, classify)
 
+# %% ../nbs/30a_readouts.ipynb #09180f43
 def support_vectors(
     features, # transformer of recordings
     classify:bool=False, # classes instead of numbers
