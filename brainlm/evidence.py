@@ -29,7 +29,7 @@ kept_columns = _row_facts+_of_model+_of_pair+_source
 _text_columns = ['claim', 'task', 'data', 'kind', 'metric', 'model', 'role', 'unit', 'rival', 'test', 'says', *_source]
 
 # %% ../nbs/08a_evidence.ipynb #87ef0db8
-def _filled(t):
+def _without_gaps(t):
     "With '' where words are missing"
     words = [c for c in _text_columns if c in t]
     return t.assign(**{c: t[c].astype(object).where(t[c].notna(), '') for c in words})
@@ -54,7 +54,7 @@ def result_rows(
     alone = [dict(model=m, role=role[m], **r) for m,r in v.iterrows()]
     pairs = [next(o for o in alone if o['model']==f.mine) | _beside(f) for f in found]
     t = pd.DataFrame(alone+pairs).assign(**dict(claim='', kind=kind, unit=unit) | facts)
-    return _filled(t.reindex(columns=kept_columns[:-len(_source)]))
+    return _without_gaps(t.reindex(columns=kept_columns[:-len(_source)]))
 
 # %% ../nbs/08a_evidence.ipynb #d845ad8c
 def commit_of(
@@ -91,7 +91,7 @@ def keep_results(
 )->Path: # the file
     "Write results, in place of older ones of the same model, rival and task"
     source = dict(date=date or day.today().isoformat(), version=__version__, commit=commit_of(), command=command) | more
-    t = _filled(rows.assign(**source)[kept_columns])
+    t = _without_gaps(rows.assign(**source)[kept_columns])
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists(): t = pd.concat([read_kept(file), t])
