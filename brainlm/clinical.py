@@ -18,7 +18,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from .datasets import fetch_atlas, fetch_development_fmri
 from .finetuning import transforms
 from .metrics import check_predictions, prediction_scores
-from .readouts import picked, readouts
+from .readouts import once_each, picked, readouts
 from .recordings import RecordingStore
 from .scaling import RobustScaler
 from .stats import checked_confounds, design
@@ -287,15 +287,20 @@ def _development_store(folder, n_subjects, fetch):
 def development_ages(
     folder, # of the store of recordings; made where it is not there, gone on with where it is
     n_subjects:int=155, # children and adults in the proportion of all
-    rivals=('mean','ridge on FC (correlation)','SVR on FC (correlation)'), # names of `readouts`
+    rivals=('mean','ridge on FC (correlation)','ridge on FC (whitened)','ridge on FC (power .35)',
+            'SVR on FC (correlation)'), # names of `readouts`
+    embeddings:dict=None, # name → function of scaled recordings, such as `cls_embedding(model)`: rivals, too
+    scaler:RobustScaler=None, # that of the model; None: of all, for correlation does not see it
     seed:int=0, # of the folds
     **fetch, # atlas, strategy and data_dir of `fetch_development_fmri`
 )->pd.DataFrame: # as from `nested_cv`: 'age' in years, with motion as a rival, and 'age beyond motion', in z-scores
     "Ages of real people of 3 to 39 years. Errors of `fetch_development_fmri` and `nested_cv`."
     store = _development_store(folder, n_subjects, fetch)
-    X, t = all_frames(store, RobustScaler().fit(store, rows='all')), store.table           # FC does not see the scale
+    X, t = all_frames(store, scaler or RobustScaler().fit(store, rows='all')), store.table
     y, who, motion = t['age'].to_numpy(float), t['subject'], t[['mean_fd_mm']]
-    models = lambda: {k: m for k,m in readouts(seed=seed).items() if k in rivals}
+    own = {k: once_each(f) for k,f in (embeddings or {}).items()}
+    asked = lambda name: name in rivals or name.endswith(tuple(f' on {k}' for k in own))
+    models = lambda: {k: m for k,m in readouts(embeddings=own, seed=seed).items() if asked(k)}
     plain = nested_cv(X, y, who, models, 'age', 'zscore', seed=seed)
     alone = confounds_alone(motion, y, who, 'age', 'zscore', seed=seed)
     beyond = nested_cv(X, y, who, models, 'age beyond motion', 'zscore', motion, seed=seed)

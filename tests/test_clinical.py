@@ -168,11 +168,17 @@ def test_the_development_benchmark_runs_whole_on_a_fake_cohort(tmp_path, monkeyp
         for i,rec in enumerate(fetch(*args, **kw)):
             if i==7: raise OSError('the disk is full')
             yield rec
-    run = lambda: development_ages(tmp_path/'store', 20, ('mean','ridge on FC (correlation)'), atlas=atlas, data_dir=tmp_path/'got')
+    rivals, seen = ('mean','ridge on FC (correlation)','ridge on FC (whitened)'), []
+    def spread(X):
+        seen.append(len(X))
+        return np.stack([np.nanstd(x, 0) for x in X])
+    run = lambda: development_ages(tmp_path/'store', 20, rivals, {'spread': spread}, atlas=atlas, data_dir=tmp_path/'got')
     monkeypatch.setattr(bc, 'fetch_development_fmri', half)
     with pytest.raises(OSError, match='full'): run()
     monkeypatch.setattr(bc, 'fetch_development_fmri', fetch); p = run(); assert len(RecordingStore(tmp_path/'store'))==20
     monkeypatch.setattr(bc, 'fetch_development_fmri', None); pd.testing.assert_frame_equal(run(), p)
-    assert p.groupby('target').model.unique().map(list).to_dict()=={'age': ['mean','ridge on FC (correlation)','confounds'], 'age beyond motion': ['mean','ridge on FC (correlation)']}
+    read = [*rivals, 'SVR on spread','ridge on spread']
+    assert {t: sorted(m) for t,m in p.groupby('target').model.unique().items()}=={'age': sorted([*read, 'confounds']), 'age beyond motion': sorted(read)}
+    assert sum(seen)==40                                                    # each person once in each of the two runs
     assert p.groupby(['target','model']).subject.nunique().eq(20).all() and p[p.target=='age'].y.between(3, 39).all()
     r = prediction_scores(p[p.target=='age'], n_boot=20).query("metric=='r'").set_index('model').value; assert r['ridge on FC (correlation)']>.5 and clinical_table(p, n_boot=20).shape[1]==4
