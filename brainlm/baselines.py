@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['forecasters', 'checked_windows', 'checked_pairs', 'subject_folds', 'Forecaster', 'Forecasters', 'Mean', 'Persistence',
            'mean_frame', 'LinearForecaster', 'ARRidge', 'VARRidge', 'ar_ridge', 'var1_ridge', 'var3_ridge',
-           'drift_ridge', 'NeuralForecaster', 'LSTMNet', 'NeuralODENet', 'LatentODENet', 'FutureNet', 'future_net',
-           'mask_ensemble', 'cross_forecasts', 'Residual', 'lstm_on_drift']
+           'drift_ridge', 'LowRank', 'PersonVAR', 'low_rank_ridge', 'person_ridge', 'NeuralForecaster', 'LSTMNet',
+           'NeuralODENet', 'LatentODENet', 'TCNNet', 'FutureNet', 'future_net', 'mask_ensemble', 'cross_forecasts',
+           'Residual', 'lstm_on_drift', 'zero_head', 'on_best', 'residual_lstm', 'residual_tcn', 'residual_ode']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy
@@ -229,7 +230,7 @@ class ARRidge(LinearForecaster):
     def __init__(self,
         order:int=20, # frames
         stride:int=None, # frames by which windows advance; None: windows do not overlap
-    ): self.past, self.stride, self.sees = order, stride, f'own last {order} frames'
+    ): self.order, self.past, self.stride, self.sees = order, order, stride, f'own last {order} frames'
     def _inputs(self, x): return x[:,-self.past:].swapaxes(1, 2).reshape(-1, self.past)
     def _targets(self, y): return y.swapaxes(1, 2).reshape(-1, self.horizon)
     def _futures(self, p, n): return p.reshape(n, -1, self.horizon).swapaxes(1, 2)
@@ -267,6 +268,90 @@ def var3_ridge(stride=None): return VARRidge(3, stride=stride)
 def drift_ridge(stride=None, context=180):
     return VARRidge(1, tuple(n for n in (10,40,160) if n<=context), stride)
 
+# %% ../nbs/30_baselines.ipynb #755386aa
+class LowRank(Forecaster):
+    "The strongest components of all parcels by one forecaster, what they leave of each parcel by another"
+    def __init__(self,
+        rank:int, # components; at most half of the parcels
+        common:Forecaster, # of the components
+        own:Forecaster, # of what they leave
+    ): self.rank, self.common, self.own = rank, common, own
+    @property
+    def sees(self): return f'{self.rank} components: {self.common.sees}; beside them: {self.own.sees}'
+    @property
+    def budget(self): return self.common.budget
+    def _fit(self, X, Y, groups):
+        z = np.concatenate([X, Y], 1)
+        self.mean = mean_frame(z)
+        z = np.nan_to_num(z-self.mean).reshape(-1, self.n_parcels)
+        strongest = np.linalg.eigh(z.T@z)[1][:,::-1]
+        self.components = strongest[:,:min(self.rank, max(1, self.n_parcels//2))]
+        for f,x,y in zip((self.common, self.own), self._parts(X), self._parts(Y)): f.fit(x, y, groups)
+
+@patch
+def _parts(self:LowRank, x):
+    "Scores of the components, and what they leave of each parcel"
+    x = np.nan_to_num(x-self.mean)
+    s = x@self.components
+    return s, x-s@self.components.T
+
+@patch
+def _predict(self:LowRank, X):
+    s, rest = self._parts(X)
+    return self.common.predict(s)@self.components.T + self.own.predict(rest) + self.mean
+
+# %% ../nbs/30_baselines.ipynb #5daf8fb5
+class PersonVAR(Forecaster):
+    "The group's VAR plus what a ridge regression on the context says that it misses in this person"
+    budget = f"{LinearForecaster.budget}; weight of the person at each step: 8 candidates, on a quarter of the subjects"
+    shrinkage = 10.**np.arange(-.5, 3.1, .5)                                # in mean squares of an input
+    def __init__(self,
+        order:int=1, means:tuple=(10, 40), stride:int=None, # as of `VARRidge`
+    ): self.group = VARRidge(order, means, stride)
+    @property
+    def sees(self): return f'{self.group.sees}; the context as this person'
+    def _predict(self, X):
+        own = [self._own(self.group, x)[self.weight, np.arange(self.horizon)] for x in X]
+        return self.group.predict(X) + np.stack(own)
+
+@patch
+def _own(self:PersonVAR, group, x):
+    "What the group's VAR misses now, as the past [context, parcel] lets expect: [shrinkage, horizon, parcel]"
+    x, h = np.nan_to_num(x-group.mean), self.horizon
+    at = range(group.past, len(x)-h+1)
+    if not len(at): return np.zeros((len(self.shrinkage)+1, h, x.shape[1]), np.float32)
+    *past, now = (group._inputs(x[None,:t])[0] for t in (*at, len(x)))
+    past = np.stack(past)
+    missed = np.stack([x[t:t+h].ravel() for t in at]) - past@group.coef
+    lam, U = np.linalg.eigh(past@past.T)
+    like, missed = now@past.T@U, U.T@missed
+    said = [like/(lam.clip(0)+a*lam.mean()+1e-9)@missed for a in self.shrinkage]
+    return np.stack([*said, 0*said[0]]).reshape(-1, h, x.shape[1])          # the last: nothing of the person's own
+
+# %% ../nbs/30_baselines.ipynb #b2b887ae
+@patch
+def _fit(self:PersonVAR, X, Y, groups):
+    held = subject_folds(groups, 4)==0
+    others = copy.deepcopy(self.group).fit(X[~held], Y[~held], groups[~held])
+    error = 0
+    for x,y,p in zip(X[held], Y[held], others.predict(X[held])):
+        error = error + np.nansum((p+self._own(others, x)-y)**2, 2)         # [shrinkage, step]
+    self.weight = error.argmin(0)
+    self.group.fit(X, Y, groups)
+
+# %% ../nbs/30_baselines.ipynb #f843f541
+def _fits(context, *lengths): return tuple(n for n in lengths if n<=context)
+
+@register(forecasters, 'low-rank VAR(20) ridge', fast=True)
+def low_rank_ridge(stride=None, context=180):
+    order = min(20, context)
+    return LowRank(20, VARRidge(order, _fits(context, 10, 40, 80, 160), stride), ARRidge(order, stride))
+
+@register(forecasters, 'low-rank VAR, the person')
+def person_ridge(stride=None, context=180):
+    order = min(20, context)
+    return LowRank(20, PersonVAR(min(10, context//3), _fits(context//3, 40), stride), ARRidge(order, stride))
+
 # %% ../nbs/30_baselines.ipynb #ed820540
 class NeuralForecaster(Forecaster):
     "Trains `make(context, horizon, n_parcels, width)`, a network [batch, context, parcel] → [batch, horizon, parcel]"
@@ -274,6 +359,7 @@ class NeuralForecaster(Forecaster):
         make, # function that makes the network
         widths=(64,), # candidates, compared on the held-out subjects
         epochs:int=20, # passes over the training windows; 0: the network as it is
+        minutes:float=None, # CPU minutes for all widths together, in place of epochs: as many passes as they allow
         lr:float=2e-3, # highest learning rate
         batch_size:int=16, # windows
         valid:float=0.2, # share of subjects held out for the choice of epoch and width
@@ -281,7 +367,8 @@ class NeuralForecaster(Forecaster):
         seed:int=0, # of weights, batches and held-out subjects
         device=None, # None: CUDA where there is one
     ):
-        self.make, self.widths, self.epochs, self.lr, self.batch_size = make, widths, epochs, lr, batch_size
+        self.make, self.widths, self.lr, self.batch_size = make, widths, lr, batch_size
+        self.epochs, self.minutes = epochs, minutes
         self.valid, self.weight_decay, self.seed = valid, weight_decay, seed
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.sees = getattr(make, 'sees', 'whole context')
@@ -290,7 +377,8 @@ class NeuralForecaster(Forecaster):
 @patch(as_prop=True)
 def budget(self:NeuralForecaster):
     chosen = f"epoch and width chosen on {self.valid:.0%} of the training subjects"
-    return f"{self.epochs} epochs for each of {len(self.widths)} width(s); {chosen}"
+    spent = f'{self.epochs} epochs' if self.minutes is None else f'{self.minutes/len(self.widths):g} CPU minutes'
+    return f"{spent} for each of {len(self.widths)} width(s); {chosen}"
 
 def _loss(net, x, y):
     "Mean squared error where `y` is there; a network may bring a loss of its own"
@@ -333,8 +421,9 @@ def _train(self:NeuralForecaster, net, X, Y, held, width):
     self.log.append(dict(width=width, epoch=0, valid_mse=best[0]))
     opt = torch.optim.AdamW(net.parameters(), weight_decay=self.weight_decay, betas=(.9, .95))
     steps = -(-len(rows)//self.batch_size)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(opt, self.lr, self.epochs*steps, pct_start=.15)
-    for epoch in range(1, self.epochs+1):
+    epochs = self.epochs if self.minutes is None else self._passes(net, X, Y, rows, steps)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(opt, self.lr, epochs*steps, pct_start=.15)
+    for epoch in range(1, epochs+1):
         net.train()
         batches = np.array_split(rng.permutation(rows), steps)
         losses = [self._step(net, opt, cycle, X[i], Y[i]) for i in batches]
@@ -342,6 +431,20 @@ def _train(self:NeuralForecaster, net, X, Y, held, width):
         self.log.append(dict(width=width, epoch=epoch, train_loss=float(np.mean(losses)), valid_mse=error))
         if error<best[0]: best = error, copy.deepcopy(net.state_dict())
     return best
+
+# %% ../nbs/30_baselines.ipynb #108074d2
+@patch
+def _passes(self:NeuralForecaster, net, X, Y, rows, steps):
+    "Epochs that the minutes allow, from the time that three batches of a copy take"
+    net = copy.deepcopy(net)
+    opt = torch.optim.AdamW(net.parameters(), lr=0.)
+    still = torch.optim.lr_scheduler.ConstantLR(opt, 1.)
+    some = rows[:self.batch_size]
+    self._step(net, opt, still, X[some], Y[some])                           # the first one takes longer
+    start = time.process_time()
+    for _ in range(3): self._step(net, opt, still, X[some], Y[some])
+    batch = (time.process_time()-start)/3
+    return max(1, int(self.minutes*60/len(self.widths)/(batch*steps*1.1)))  # a tenth for the error on held-out windows
 
 # %% ../nbs/30_baselines.ipynb #ef2dd770
 @patch
@@ -416,6 +519,19 @@ class LatentODENet(nn.Module):
         drawn = mean + torch.randn_like(mean)*(log_var/2).exp()
         error = (self._decode(drawn)-y)[~y.isnan()].square().mean()
         return error + 1e-3*(mean.square()+log_var.exp()-1-log_var).mean()/2
+
+# %% ../nbs/30_baselines.ipynb #52573577
+class TCNNet(nn.Module):
+    "Six causal convolutions that look back 126 frames in all, and a linear map from the last state to the future"
+    def __init__(self, context, horizon, n_parcels, width):
+        super().__init__()
+        self.horizon, self.enter = horizon, nn.Conv1d(n_parcels, width, 1)
+        self.layers = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=2**k) for k in range(6))
+        self.out = nn.Linear(width, horizon*n_parcels)
+    def forward(self, x):
+        z = self.enter(x.mT)
+        for layer in self.layers: z = z + layer(nn.functional.pad(z, (2*layer.dilation[0], 0))).relu()
+        return self.out(z[...,-1]).unflatten(1, (self.horizon, -1))
 
 # %% ../nbs/30_baselines.ipynb #32e16df3
 class FutureNet(nn.Module):
@@ -494,6 +610,36 @@ class Residual(Forecaster):
 @register(forecasters, 'LSTM on VAR + means')
 def lstm_on_drift(**settings):
     return Residual(*(forecasters.make(name, **settings) for name in ('VAR + means ridge','LSTM')))
+
+# %% ../nbs/30_baselines.ipynb #c3b4e640
+def zero_head(
+    make, # function that makes a network whose last layer is called `out`, for `NeuralForecaster`
+):  # the same, for networks that begin by saying nothing
+    "A maker of networks whose last layer holds zeros"
+    def made(*args):
+        net = make(*args)
+        for p in net.out.parameters(): nn.init.zeros_(p)
+        return net
+    made.sees = getattr(make, 'sees', 'whole context')
+    return made
+
+def on_best(
+    make, # network with a layer `out`
+    stride=None, context:int=180, # of the best simple forecaster
+    **settings, # of `NeuralForecaster`
+)->Residual: # not fitted
+    "A network on what the low-rank VAR leaves over; it begins as that"
+    return Residual(low_rank_ridge(stride, context), NeuralForecaster(zero_head(make), **settings))
+
+# %% ../nbs/30_baselines.ipynb #0e71bb9c
+@register(forecasters, 'residual LSTM')
+def residual_lstm(**settings): return on_best(LSTMNet, **settings)
+
+@register(forecasters, 'residual TCN')
+def residual_tcn(**settings): return on_best(TCNNet, **settings)
+
+@register(forecasters, 'residual neural ODE', extra='ode')
+def residual_ode(**settings): return on_best(NeuralODENet, **settings)
 
 # %% ../nbs/30_baselines.ipynb #80e37580
 __getattr__ = moved(__name__, readouts='FC Flat Embedding TunedReader LSTMReader GCNReader NeuralReader cls_embedding '

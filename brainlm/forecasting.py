@@ -18,6 +18,7 @@ from .metrics import bootstrap, paired_difference, score
 from .plots import figure, named, plot_curves, plot_series
 from .recordings import RecordingStore, Split
 from .scaling import RobustScaler
+from .surrogates import surrogate_of
 
 # %% ../nbs/31_forecasting.ipynb #6a10e352
 ForecastWindows = namedtuple('ForecastWindows', 'X Y subjects rows starts')
@@ -32,13 +33,17 @@ def forecast_windows(
     context:int=180, # frames that are given
     horizon:int=20, # frames to forecast
     stride:int=20, # frames from one window to the next
+    surrogate:str=None, # a kind of `surrogates`: windows of surrogates of the recordings, in their place
+    seed:int=0, # of the surrogates
 )->ForecastWindows:
     """Windows of past and future, scaled, and centred by the mean of what came before the future. ValueError as
     `_check_room` has it."""
     _check_room(store, scaler, rows, context, horizon, stride)
     z, starts, at = [], [], []
     for i in long_enough(store, rows, context+horizon):
-        windows, start = _cut(store, scaler, i, context, horizon, stride)
+        x = store.read(i)
+        if surrogate: x = surrogate_of(x, surrogate, [seed, i])
+        windows, start = _cut(x, scaler, context, horizon, stride)
         z.append(windows), starts.append(start), at.append(np.full(len(start), i))
     z, at = np.concatenate(z), np.concatenate(at)
     who = store.table['subject'].to_numpy()[at]
@@ -73,10 +78,10 @@ def long_enough(
     return rows[~short]
 
 # %% ../nbs/31_forecasting.ipynb #68d840fa
-def _cut(store, scaler, row, context, horizon, stride):
+def _cut(x, scaler, context, horizon, stride):
     """Windows [window, time, parcel] of one recording and where they start, each centred by the recording up to the end
     of its context; a parcel that has gaps is missing in all"""
-    x, n = store.read(row), context+horizon
+    n = context+horizon
     starts = np.arange(0, len(x)-n+1, stride)
     known = starts+context
     means = np.cumsum(x, 0, dtype=np.float64)[known-1]/known[:,None]

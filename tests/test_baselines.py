@@ -139,6 +139,51 @@ def test_residual_learns_from_honest_leftovers():
         assert np.allclose(seen[0][out], Y[out]-first.predict(X[out]), atol=1e-5)
 
 
+# %% ../nbs/30_baselines.ipynb #fa390010
+def test_a_residual_network_begins_as_the_best_simple_forecast():
+    X, Y, g = ar_data(n_time=190)
+    base = forecasters.make('low-rank VAR(20) ridge').fit(X, Y, g).predict(X)
+    begun = on_best(TCNNet, epochs=0, widths=(8,), device='cpu').fit(X, Y, g)
+    assert np.array_equal(begun.predict(X), base)
+    f = NeuralForecaster(zero_head(TCNNet), widths=(8,), minutes=1e-4, device='cpu').fit(X, Y, g)
+    assert f.log[0]['valid_mse']>=min(o['valid_mse'] for o in f.log) and len(f.log)>1 and '0.0001 CPU minutes' in f.budget
+
+
+# %% ../nbs/30_baselines.ipynb #16ad759f
+def turning(angles, n_windows=6, n_time=70, horizon=5, seed=0):
+    "Windows of people in whom two parcels turn, each at a speed of their own (simulated)"
+    g = np.random.default_rng(seed)
+    z = g.standard_normal((len(angles)*n_windows, n_time, 2))
+    for k,a in enumerate(np.repeat(angles, n_windows)):
+        A = .97*np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+        for t in range(1, n_time): z[k,t] += A@z[k,t-1]
+    z = z.astype('float32')
+    return z[:,:-horizon], z[:,-horizon:], np.repeat(np.arange(len(angles)), n_windows)
+
+@pytest.mark.parametrize('alike', [True, False])
+def test_the_person_counts_where_people_differ(alike):
+    "Half of the people turn the other way: the group knows nothing, their own past does. Where all are alike no harm is done"
+    angles = np.full(16, .4)
+    if not alike: angles[::2] *= -1
+    X, Y, g = turning(angles)
+    train, test = g<12, g>=12
+    def missed(f): return ((f.fit(X[train], Y[train], g[train]).predict(X[test])-Y[test])**2).mean()/Y[test].var()
+    group, person = missed(VARRidge(1)), missed(PersonVAR(1, ()))
+    assert person<group+.02 if alike else person<.8*group
+
+
+# %% ../nbs/30_baselines.ipynb #46f061c9
+def test_low_rank_finds_a_long_memory_that_all_share():
+    "A wave in all parcels that comes back after 12 frames (simulated)"
+    g = np.random.default_rng(0)
+    z = g.standard_normal((40, 120, 1))
+    for t in range(12, 120): z[:,t] += .9*z[:,t-12]
+    z = (z*g.uniform(.5, 1, 20)+.5*g.standard_normal((40, 120, 20))).astype('float32')
+    X, Y, groups = z[:,:100], z[:,100:106], np.repeat(np.arange(8), 5)
+    def r2(f): return 1-((f.fit(X, Y, groups).predict(X)-Y)**2).sum()/((Y-Y.mean())**2).sum()
+    assert r2(LowRank(2, VARRidge(20), ARRidge(5)))>.3 and r2(VARRidge(1))<.1
+
+
 # %% ../nbs/30_baselines.ipynb #ade60b52
 def test_untrained_network_is_a_candidate_and_seeds_decide():
     X, Y, g = ar_data()

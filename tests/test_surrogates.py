@@ -23,18 +23,18 @@ def coupled(n=401, p=5, seed=0):
 def test_phases_keep_the_cross_spectrum_and_no_more(n):
     "Every second moment at every lag is kept; the tails are gone"
     x = coupled(n)
-    s = surrogate(x, seed=1)
+    s = surrogate_of(x, seed=1)
     F,G = (np.fft.rfft(o, axis=0) for o in (x, s))
     def cross(f): return f[:,:,None]*f[:,None].conj()
     np.testing.assert_allclose(cross(G), cross(F), atol=1e-6*np.abs(cross(F)).max())
     np.testing.assert_allclose(s.mean(0), x.mean(0), atol=1e-9)
     def kurtosis(o): return (((o-o.mean(0))/o.std(0))**4).mean()
     assert kurtosis(x)>6 and abs(kurtosis(s)-3)<1
-    assert not np.allclose(s, surrogate(x, seed=2))
+    assert not np.allclose(s, surrogate_of(x, seed=2))
 
 def test_own_phases_keep_each_spectrum_alone():
     x = coupled(4000)
-    s = surrogate(x, 'phases, each parcel')
+    s = surrogate_of(x, 'phases, each parcel')
     np.testing.assert_allclose(np.abs(np.fft.rfft(s, axis=0)), np.abs(np.fft.rfft(x, axis=0)), atol=1e-6*len(x))
     def follows(o): return np.corrcoef(o[:-1,0], o[1:,1])[0,1]
     assert follows(x)>.4 and abs(follows(s))<.1
@@ -43,15 +43,15 @@ def test_own_phases_keep_each_spectrum_alone():
 def test_every_kind_keeps_shape_size_and_gaps(kind):
     x = coupled(200).astype('float32')
     x[:,1],x[:,2] = np.nan, 5
-    s = surrogate(x, kind)
+    s = surrogate_of(x, kind)
     assert s.shape==x.shape and s.dtype==x.dtype and np.isnan(s[:,1]).all() and np.isfinite(np.delete(s, 1, 1)).all()
     assert np.allclose(s[:,2], 5, atol=1e-3)
     ok = [0, 3, 4]
     assert np.all((s[:,ok].std(0)>.5*x[:,ok].std(0)) & (s[:,ok].std(0)<2*x[:,ok].std(0)))
-    with pytest.raises(ValueError, match='found 3 frames'): surrogate(x[:3], kind)
+    with pytest.raises(ValueError, match='found 3 frames'): surrogate_of(x[:3], kind)
 
 def test_filtered_noise_ends_where_it_should():
     "Demeaned over the scan: so is the noise; AR noise is not"
     x = coupled(200)
     x -= x.mean(0)
-    assert np.abs(surrogate(x, 'filtered AR noise').mean(0)).max()<1e-9 < np.abs(surrogate(x, 'AR noise').mean(0)).max()
+    assert np.abs(surrogate_of(x, 'filtered AR noise').mean(0)).max()<1e-9 < np.abs(surrogate_of(x, 'AR noise').mean(0)).max()
