@@ -286,10 +286,11 @@ class LowRank(Forecaster):
         z = np.nan_to_num(z-self.mean).reshape(-1, self.n_parcels)
         strongest = np.linalg.eigh(z.T@z)[1][:,::-1]
         self.components = strongest[:,:min(self.rank, max(1, self.n_parcels//2))]
-        for f,x,y in zip((self.common, self.own), self._parts(X), self._parts(Y)): f.fit(x, y, groups)
+        for f,x,y in zip((self.common, self.own), self._to_components(X), self._to_components(Y)): f.fit(x, y, groups)
 
+# %% ../nbs/30_baselines.ipynb #e01b61fe
 @patch
-def _parts(self:LowRank, x):
+def _to_components(self:LowRank, x):
     "Scores of the components, and what they leave of each parcel"
     x = np.nan_to_num(x-self.mean)
     s = x@self.components
@@ -297,7 +298,7 @@ def _parts(self:LowRank, x):
 
 @patch
 def _predict(self:LowRank, X):
-    s, rest = self._parts(X)
+    s, rest = self._to_components(X)
     return self.common.predict(s)@self.components.T + self.own.predict(rest) + self.mean
 
 # %% ../nbs/30_baselines.ipynb #5daf8fb5
@@ -311,11 +312,12 @@ class PersonVAR(Forecaster):
     @property
     def sees(self): return f'{self.group.sees}; the context as this person'
     def _predict(self, X):
-        own = [self._own(self.group, x)[self.weight, np.arange(self.horizon)] for x in X]
+        own = [self._own_part(self.group, x)[self.weight, np.arange(self.horizon)] for x in X]
         return self.group.predict(X) + np.stack(own)
 
+# %% ../nbs/30_baselines.ipynb #00779b4f
 @patch
-def _own(self:PersonVAR, group, x):
+def _own_part(self:PersonVAR, group, x):
     "What the group's VAR misses now, as the past [context, parcel] lets expect: [shrinkage, horizon, parcel]"
     x, h = np.nan_to_num(x-group.mean), self.horizon
     at = range(group.past, len(x)-h+1)
@@ -335,7 +337,7 @@ def _fit(self:PersonVAR, X, Y, groups):
     others = copy.deepcopy(self.group).fit(X[~held], Y[~held], groups[~held])
     error = 0
     for x,y,p in zip(X[held], Y[held], others.predict(X[held])):
-        error = error + np.nansum((p+self._own(others, x)-y)**2, 2)         # [shrinkage, step]
+        error = error + np.nansum((p+self._own_part(others, x)-y)**2, 2)         # [shrinkage, step]
     self.weight = error.argmin(0)
     self.group.fit(X, Y, groups)
 

@@ -39,13 +39,10 @@ def forecast_windows(
     """Windows of past and future, scaled, and centred by the mean of what came before the future. ValueError as
     `_check_room` has it."""
     _check_room(store, scaler, rows, context, horizon, stride)
-    z, starts, at = [], [], []
-    for i in long_enough(store, rows, context+horizon):
-        x = store.read(i)
-        if surrogate: x = surrogate_of(x, surrogate, [seed, i])
-        windows, start = _cut(x, scaler, context, horizon, stride)
-        z.append(windows), starts.append(start), at.append(np.full(len(start), i))
-    z, at = np.concatenate(z), np.concatenate(at)
+    at = long_enough(store, rows, context+horizon)
+    def read(i): return surrogate_of(store.read(i), surrogate, [seed, i]) if surrogate else store.read(i)
+    z, starts = zip(*(_cut(read(i), scaler, context, horizon, stride) for i in at))
+    z, at = np.concatenate(z), np.repeat(at, [len(o) for o in starts])
     who = store.table['subject'].to_numpy()[at]
     return ForecastWindows(z[:,:context], z[:,context:], who, at, np.concatenate(starts))
 
