@@ -42,7 +42,7 @@ def test_hcp_folds_go_on(tmp_path):
     from brainlm.evidence import read_kept
     where = ('--data', 'simulated', '--runs', tmp_path/'runs', '--tables', tmp_path/'tables', '--out', tmp_path/'out.tsv')
     small = {k: 8 for k in ('width', 'mlp', 'decoder_width', 'decoder_mlp')} | dict(heads=2, decoder_heads=2, layers=1, decoder_layers=1)
-    piece = (*where, '--fold', 1, '--seed', 0, '--epochs', 2, '--size', json.dumps(small))
+    piece = (*where, '--fold', 1, '--seed', 0, '--epochs', 2, '--plain', '--size', json.dumps(small))
     assert run('hcp_folds.py', *piece, '--budget', 0).strip()==''                       # no time, nothing is begun
     run('hcp_folds.py', *piece)
     assert run('hcp_folds.py', '--plan', '--fold', 1, '--seed', 0, *where)=='all is there\n'

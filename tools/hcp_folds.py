@@ -4,9 +4,10 @@
     python tools/hcp_folds.py --fold 0 --seed 0 --budget 15    # 15 CPU minutes; call it again to go on
     python tools/hcp_folds.py --table                          # from what is there: nbs/results/hcp_folds.tsv
 
-A piece is one fold with one seed: pretraining, then hidden stretches beside all `imputers`, forecasts beside the quick
-`forecasters`, networks beside functional connectivity. What it keeps in tools/hcp_tables is small (sums by person); models
-stay in runs/. Rivals are taken from the registries: one that is added there is judged here, in pieces that are done anew."""
+A piece is one fold with one seed: pretraining, then hidden stretches beside all `imputers`, forecasts beside the
+quick `forecasters`, networks beside functional connectivity. What it keeps in tools/hcp_tables is small (sums by
+person); models stay in runs/. Rivals come from the registries: one that is added there is judged in every piece that is
+done after that."""
 import argparse
 import json
 import os
@@ -28,7 +29,7 @@ from brainlm.datasets import fetch_hcp_rest
 from brainlm.evidence import keep_results, result_rows
 from brainlm.forecasting import forecast_stats, forecast_windows
 from brainlm.metrics import bootstrap, evaluate, masked_rivals, model_predictor, score_verdicts, sum_columns
-from brainlm.model import BrainLM, GaussianPrior, preset
+from brainlm.model import BrainLM, preset
 from brainlm.networks import (
     attention_matrix,
     attention_profiles,
@@ -38,6 +39,7 @@ from brainlm.networks import (
     place_profiles,
 )
 from brainlm.pretraining import Training, pretrain_learner, scaled_recordings
+from brainlm.prior import SpaceTimePrior, first_choices
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.stats import group_interval, verdicts
 from brainlm.windows import TiledWindows
@@ -56,14 +58,15 @@ def made_up(n, rng):
         x = rng.standard_normal((400, 8)).cumsum(0)@mix*.1+rng.standard_normal((400, 94))
         yield Recording(x.astype('float32'), .72, f's{i:02}', task='rest', provenance='simulated')
 
+def atlas_of(a): return 'glasser360' if a.data=='hcp' else 'aal2'
+
 def the_store(a):
     "The recordings, ingested once"
     folder = Path(a.runs)/'store'
     if folder.exists(): return RecordingStore(folder)
     if (mirror := root.parent/'shared'/'mirror').is_dir(): os.environ.setdefault('BRAINLM_MIRROR', str(mirror))
-    real = a.data=='hcp'
-    store = RecordingStore.create(folder, load_parcellation('glasser360' if real else 'aal2'))
-    store.extend(fetch_hcp_rest() if real else made_up(10, np.random.default_rng(0)))
+    store = RecordingStore.create(folder, load_parcellation(atlas_of(a)))
+    store.extend(fetch_hcp_rest() if a.data=='hcp' else made_up(10, np.random.default_rng(0)))
     return store
 
 def sides(store, fold):
@@ -100,10 +103,12 @@ def summed(stats, by):
 def reconstruction(a, store, fold, model, fresh):
     "Hidden stretches, beside every rival of the registry"
     words = sides(store, fold)
-    prior = GaussianPrior(store.n_parcels)
-    prior.fit(scaled_recordings(store, model.scaler, words))
+    prior = SpaceTimePrior(store.n_parcels)
+    dt_s, choices = float(store.table['tr_s'].iloc[0]), None if a.plain else first_choices
+    prior.fit(scaled_recordings(store, model.scaler, words), dt_s, choices=choices)
     those = masked_rivals(prior) | {ours: model_predictor(model), control: model_predictor(fresh)}
-    return summed(evaluate(those, TiledWindows(store, model.scaler, words=='test'), ratios=ratios), ['model', 'mask_ratio'])
+    stats = evaluate(those, TiledWindows(store, model.scaler, words=='test'), ratios=ratios)
+    return summed(stats, ['model', 'mask_ratio'])
 
 def forecasting(a, store, fold, model, fresh):
     "The 20 frames to come, beside the quick rivals of the registry"
@@ -131,7 +136,8 @@ def file_of(a, part, fold, seed): return Path(a.tables)/f'{part}-fold{fold}-seed
 
 def missing(a):
     "Pieces and their parts that are not there yet"
-    every = [(f, s) for s in (range(seeds) if a.seed is None else [a.seed]) for f in (range(folds) if a.fold is None else [a.fold])]
+    some = range(folds) if a.fold is None else [a.fold]
+    every = [(f, s) for s in (range(seeds) if a.seed is None else [a.seed]) for f in some]
     return {o: lost for o in every if (lost := [p for p in parts if not file_of(a, p, *o).exists()])}
 
 def run(a):
@@ -140,7 +146,7 @@ def run(a):
     until = time.process_time()+60*a.budget
     store = the_store(a)
     Path(a.tables).mkdir(parents=True, exist_ok=True)
-    write_whole(Path(a.tables)/'how.json', {k: getattr(a, k) for k in ('data', 'preset', 'prior', 'epochs')})
+    write_whole(Path(a.tables)/'how.json', {k: getattr(a, k) for k in ('data', 'preset', 'prior', 'epochs', 'plain')})
     for (fold, seed), lost in missing(a).items():
         if time.process_time()>until or (both := trained(a, store, fold, seed, until)) is None: return
         for part in lost:
@@ -154,33 +160,41 @@ def run(a):
 
 def there(a, part):
     "All pieces of one part, and the words for them"
-    got = {o: pd.read_csv(f) for s in range(seeds) for o in ((k, s) for k in range(folds)) if (f := file_of(a, part, *o)).exists()}
+    every = [(k, s) for s in range(seeds) for k in range(folds)]
+    got = {o: pd.read_csv(f) for o in every if (f := file_of(a, part, *o)).exists()}
     n, of = len({f for f,_ in got}), len({s for _,s in got})
     words = f"{n} of {folds} folds, {of} of {seeds} seeds"
     return got, words
+
+def named_data(a, words):
+    "Which data, and of what kind"
+    return (f'HCP rest, {words}', 'real') if a.data=='hcp' else (f'made up, {words}', 'simulated')
 
 def scored(stats, claim, a, task, words):
     "Rows of one task, all people and seeds pooled"
     stats = stats.groupby(['model', 'subject'], sort=False)[sum_columns+['n_windows']].sum().reset_index()
     b = bootstrap(stats, by='model').rename(columns={'r2': 'value'})
-    data = f"{'HCP rest' if a.data=='hcp' else 'made up'}, {words}"
-    kind = 'real' if a.data=='hcp' else 'simulated'
-    return result_rows(b, score_verdicts(stats, ours), [ours], [control], kind, task=task, data=data, metric='R²', claim=claim)
+    data, kind = named_data(a, words)
+    facts = dict(task=task, data=data, metric='R²', claim=claim)
+    return result_rows(b, score_verdicts(stats, ours), [ours], [control], kind, **facts)
 
 def of_networks(got, a, words):
     "Rows of the networks, over pairs of mirror parcels"
     right = pd.concat(got.values()).groupby(level=0).mean()
-    pairs, ok = parcel_pairs(load_parcellation('glasser360' if a.data=='hcp' else 'aal2')), right[ours].notna().to_numpy()
+    pairs, ok = parcel_pairs(load_parcellation(atlas_of(a))), right[ours].notna().to_numpy()
     at = np.unique(pairs[ok], return_inverse=True)[1]
     models = [c for c in right if c!='people']
-    values = pd.DataFrame({k: [right[k][ok].mean(), *group_interval(right[k][ok].to_numpy(), pairs[ok])] for k in models}, ['value', 'low', 'high']).T
-    less = {k: (right[ours]-right[k])[ok].to_numpy() for k in models if k!=ours}
+    shares = {k: right[k][ok].to_numpy() for k in models}
+    values = {k: [v.mean(), *group_interval(v, at)] for k,v in shares.items()}
+    values = pd.DataFrame(values, ['value', 'low', 'high']).T.assign(n=at.max()+1)
+    less = {k: shares[ours]-shares[k] for k in models if k!=ours}
     d = {k: np.bincount(at, v)*(at.max()+1)/len(at) for k,v in less.items()}
-    found = verdicts(d, ours, 'accuracy', intervals={k: group_interval(v, at) for k,v in less.items()}, unit='pairs of parcels')
+    intervals = {k: group_interval(v, at) for k,v in less.items()}
+    found = verdicts(d, ours, 'accuracy', intervals=intervals, unit='pairs of parcels')
     people = sum(t['people'].iloc[0] for t in {f: t for (f, _), t in got.items()}.values())
-    data = f"{'HCP rest' if a.data=='hcp' else 'made up'}, {people} people, {words}"
-    return result_rows(values.assign(n=at.max()+1), found, [ours], [control], 'real' if a.data=='hcp' else 'simulated', 'pairs of parcels',
-                       task='seven networks from attention', data=data, metric='accuracy', claim='networks')
+    data, kind = named_data(a, f'{people} people, {words}')
+    facts = dict(task='seven networks from attention', data=data, metric='accuracy', claim='networks')
+    return result_rows(values, found, [ours], [control], kind, 'pairs of parcels', **facts)
 
 def table(a):
     "The rows of all that is there, in a file that is made anew"
@@ -188,19 +202,25 @@ def table(a):
     got, words = there(a, 'reconstruction')
     if got:
         all_of = pd.concat(got.values())
-        rows += [scored(t, 'reconstruction', a, f'hidden stretches filled in, mask {r:g}', words) for r,t in all_of.groupby('mask_ratio')]
+        claims = {ratios[0]: 'reconstruction'}
+        rows += [scored(t, claims.get(r, ''), a, f'hidden stretches filled in, mask {r:g}', words)
+                 for r,t in all_of.groupby('mask_ratio')]
     got, words = there(a, 'forecasting')
     if got:
         all_of = pd.concat(got.values())
-        rows += [scored(all_of[all_of['band']==k], 'forecasting' if k==[*bands][0] else '', a, f'forecasts as it is, {k}', words) for k in bands]
+        said = 'forecasts of a model that was only pretrained'
+        rows += [scored(t, 'forecasting' if k==[*bands][0] else '', a, f'{said}, {k}', words)
+                 for k,t in all_of.groupby('band', sort=False)]
     got, words = there(a, 'networks')
     if got: rows.append(of_networks(got, a, words))
     if not rows: return print('nothing is there yet')
     out = Path(a.out)
     out.unlink(missing_ok=True)
-    how = json.loads((Path(a.tables)/'how.json').read_text())
-    keep_results(out, pd.concat(rows), f"python tools/hcp_folds.py --preset {how['preset']} --prior {how['prior'] or 'none'} --epochs {how['epochs']}")
-    print(pd.concat(rows).drop_duplicates(['task', 'model', 'rival']).filter(['task', 'model', 'value', 'low', 'high', 'rival', 'difference', 'says']).to_string(index=False))
+    how, t = json.loads((Path(a.tables)/'how.json').read_text()), pd.concat(rows)
+    options = f"--preset {how['preset']} --prior {how['prior'] or 'none'} --epochs {how['epochs']}"
+    keep_results(out, t, f"python tools/hcp_folds.py {options}{' --plain'*how.get('plain', False)}")
+    shown = ['task', 'model', 'value', 'low', 'high', 'rival', 'difference', 'says']
+    print(t[shown].to_string(index=False))
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,6 +232,7 @@ def main(argv=None):
     p.add_argument('--epochs', type=int, default=29, help='of pretraining')
     p.add_argument('--preset', default='tiny', help='size of the model')
     p.add_argument('--prior', default='gaussian', help="what it starts from: gaussian, or none")
+    p.add_argument('--plain', action='store_true', help='closed-form rivals with their first weights, not chosen anew')
     p.add_argument('--size', type=json.loads, default={}, help=argparse.SUPPRESS)
     p.add_argument('--data', choices=['hcp', 'simulated'], default='hcp', help=argparse.SUPPRESS)
     p.add_argument('--runs', default=root/'runs'/'hcp_folds', help='folder of the models')
@@ -219,7 +240,9 @@ def main(argv=None):
     p.add_argument('--out', default=root/'nbs'/'results'/'hcp_folds.tsv', help='the table of results')
     a = p.parse_args(argv)
     a.prior = None if a.prior=='none' else a.prior
-    if a.plan: return print('\n'.join(f"fold {f}, seed {s}: {', '.join(lost)}" for (f, s), lost in missing(a).items()) or 'all is there')
+    if a.plan:
+        lines = [f"fold {f}, seed {s}: {', '.join(lost)}" for (f, s), lost in missing(a).items()]
+        return print('\n'.join(lines) or 'all is there')
     if not a.table: run(a)
     if a.table or not missing(a): table(a)
 

@@ -1,11 +1,12 @@
-"""What the saved outputs of slow cells hold, as rows of results: nbs/results/saved.tsv. Nothing is typed here but where a table stands.
+"""What the saved outputs of slow cells hold, as rows of results: nbs/results/saved.tsv.
 
     python tools/results.py            # write it anew
     python tools/results.py --check    # say what the outputs no longer show
 
-Each entry names a notebook, a cell, its table, a column and the roles of the rows. Numbers, intervals and how many people there were are read
-from the output; the date stands in the text before the cell or is that of the commit that brought the output. Long runs that write tables of their own
-(`brainlm.evidence.keep_results`) need no entry here."""
+Each entry names a notebook, a cell, its table, a column and the roles of the rows. No number is typed here: numbers,
+intervals and how many people there were are read from the output. The date stands in the text before the cell, or is
+that of the commit that brought the output. Runs that write tables of their own (`brainlm.evidence.keep_results`) need
+no entry."""
 import argparse
 import html
 import json
@@ -131,7 +132,8 @@ def values(e):
     "A row for each model, and one for each pair"
     found, words = tables_of(e.shown[0])
     t = picked(found[e.table], e)
-    n = int(t['n'].iloc[0]) if 'n' in t else people(tables_of(cell_of(e.notebook, e.people)[0])[1] if e.people else words)
+    if e.people: words = tables_of(cell_of(e.notebook, e.people)[0])[1]
+    n = int(t['n'].iloc[0]) if 'n' in t else people(words)
     roles = dict.fromkeys(e.ours, 'model') | dict.fromkeys(e.rivals, 'rival') | dict.fromkeys(e.controls, 'control')
     alone = {}
     for m,role in roles.items():
@@ -159,9 +161,10 @@ def paired(e, alone):
     cell, one, other, name = e.pairs
     t = tables_of(cell_of(e.notebook, cell)[0])[0][-1]
     for _,r in t.iterrows():
-        mine, its = (re.sub('^less ', '', r.iloc[list(t).index(c)] if isinstance(c, str) else r.iloc[c]) for c in (one, other))
+        mine, its = (re.sub('^less ', '', r[c] if isinstance(c, str) else r.iloc[c]) for c in (one, other))
         d, low, high = numbers(r[name])
-        if mine in e.ours and its in alone: yield alone[mine] | dict(rival=its, difference=d, difference_low=low, difference_high=high)
+        pair = dict(rival=its, difference=d, difference_low=low, difference_high=high)
+        if mine in e.ours and its in alone: yield alone[mine] | pair
 
 def dated(e):
     "Date and commit of an output"
@@ -184,64 +187,93 @@ three = [f'untrained, seed {i}' for i in range(3)]
 
 def hidden(mask):
     "Hidden stretches"
-    return Saved('21_pretraining', '2d48e2af', 'reconstruction' if mask=='0.2' else '', f'hidden stretches filled in, mask {mask}', **hcp,
+    return Saved('21_pretraining', '2d48e2af', 'reconstruction' if mask=='0.2' else '',
+                 f'hidden stretches filled in, mask {mask}', **hcp,
                  metric='R²', column=f'R² | {mask}', ours=['axial + Gaussian start', 'axial', 'joint (paper-style)'],
                  rivals=['mean', 'interpolation', 'gaussian'], against=f'paired | {mask}', rival='gaussian',
-                 names={'axial + Gaussian start': 'BrainLM (axial attention, Gaussian start)', 'axial': 'BrainLM (axial attention)',
+                 names={'axial + Gaussian start': 'BrainLM (axial attention, Gaussian start)',
+                        'axial': 'BrainLM (axial attention)',
                         'joint (paper-style)': 'BrainLM (joint attention, as in the paper)'})
 
 def futures():
     "The frames to come"
     deep, linear = ['LSTM', 'neural ODE', 'latent ODE'], ['VAR + means ridge', 'VAR(1) ridge', 'AR ridge']
     how = dict(notebook='31_forecasting', claim='forecasting', metric='R²', column='R², steps 1-20')
-    yield Saved(**how, **hcp, cell='cdd9dd1c', task='the next 20 frames, by BrainLM alone', ours=['BrainLM fine-tuned', 'BrainLM zero-shot'],
-                rivals=[*linear, *deep, 'persistence'], controls=['BrainLM without pretraining'], pairs=('5a2c8cde', 'better', 'than', 'difference'))
-    yield Saved(**how, **hcp, cell='2fb84b8e', task='the next 20 frames, what a vector autoregression (VAR) leaves over', ours=['VAR + BrainLM', 'VAR + BrainLM, 4 masks'],
-                rivals=['VAR + means ridge', 'VAR + LSTM', 'AR ridge', 'blend: VAR, AR'], controls=['VAR + BrainLM, not pretrained'],
+    yield Saved(**how, **hcp, cell='cdd9dd1c', task='the next 20 frames, by BrainLM alone',
+                ours=['BrainLM fine-tuned', 'BrainLM zero-shot'],
+                rivals=[*linear, *deep, 'persistence'], controls=['BrainLM without pretraining'],
+                pairs=('5a2c8cde', 'better', 'than', 'difference'))
+    yield Saved(**how, **hcp, cell='2fb84b8e',
+                task='the next 20 frames, what a vector autoregression (VAR) leaves over',
+                ours=['VAR + BrainLM', 'VAR + BrainLM, 4 masks'],
+                rivals=['VAR + means ridge', 'VAR + LSTM', 'AR ridge', 'blend: VAR, AR'],
+                controls=['VAR + BrainLM, not pretrained'],
                 pairs=('3fe7cb87', 'better', 'than', 'R²'))
-    yield Saved(**how, cell='1c74db60', data='HCP sample', kind='real', task='the next 20 frames, of people of another sample',
-                ours=['VAR + means, BrainLM on the residual', 'BrainLM fine-tuned'], rivals=[*linear, *deep], pairs=('7937cf12', 'better', 'than', 'R²'),
+    yield Saved(**how, cell='1c74db60', data='HCP sample', kind='real',
+                task='the next 20 frames, of people of another sample',
+                ours=['VAR + means, BrainLM on the residual', 'BrainLM fine-tuned'], rivals=[*linear, *deep],
+                pairs=('7937cf12', 'better', 'than', 'R²'),
                 names={'VAR + means, BrainLM on the residual': 'VAR + BrainLM'})
 
 def variables():
     "Variables of the person"
-    words = dict(age='age', neuroticism='neuroticism', pcl5='symptoms of trauma (PCL-5)', gad7='anxiety (GAD-7)', phq9='depression (PHQ-9)', sex='sex')
+    words = dict(age='age', neuroticism='neuroticism', pcl5='symptoms of trauma (PCL-5)', gad7='anxiety (GAD-7)',
+                 phq9='depression (PHQ-9)', sex='sex')
     for target in [*words, 'phq9 > 4']:
         metric, rival = ('AUC', 'logistic') if target in ('sex', 'phq9 > 4') else ('r', 'ridge')
         task = words.get(target, 'depression or not (PHQ-9 above 4)')
-        yield Saved('32_clinical', 'e4c09b72', 'clinical' if target in ('age', 'phq9 > 4') else '', task, **sim, metric=metric, column=metric,
-                    where=dict(target=target), ours=['BrainLM fine-tuned', 'BrainLM fine-tuned, 30 epochs', f'{rival} on frozen CLS of BrainLM'],
+        yield Saved('32_clinical', 'e4c09b72', 'clinical' if target in ('age', 'phq9 > 4') else '', task, **sim,
+                    metric=metric, column=metric,
+                    where=dict(target=target), ours=['BrainLM fine-tuned', 'BrainLM fine-tuned, 30 epochs',
+                                                     f'{rival} on frozen CLS of BrainLM'],
                     rivals=[f'{rival} on FC (correlation)'], controls=['BrainLM without pretraining'])
 
 def maps():
     "Networks, and what attention looks at"
     for atlas, words in (('yeo7', 'seven networks'), ('yeo17', 'seventeen networks')):
-        yield Saved('40_networks', '3ba06304', 'networks' if atlas=='yeo7' else '', f'{words} from self-attention', data='HCP rest, 360 parcels',
-                    kind='real', metric='accuracy', column=atlas, ours=['trained, Gaussian start', 'trained'], rivals=['FC', 'FC of the 22 training people'],
+        yield Saved('40_networks', '3ba06304', 'networks' if atlas=='yeo7' else '', f'{words} from self-attention',
+                    data='HCP rest, 360 parcels',
+                    kind='real', metric='accuracy', column=atlas, ours=['trained, Gaussian start', 'trained'],
+                    rivals=['FC', 'FC of the 22 training people'],
                     controls=three, pairs=('3ba06304', 0, 1, atlas),
                     names={'trained, Gaussian start': 'BrainLM (Gaussian start)', 'trained': 'BrainLM (from scratch)'})
     how = dict(notebook='41_attention', claim='attention in a task')
     cls = [f'CLS attention{o}' for o in ('', ', seed 1', ', seed 2')]
-    yield Saved(**how, **heat, cell='f5fa78c0', task='heat less rating, the insula', metric='AUC', column='AUC', ours=['CLS attention'],
-                rivals=['variance', 'mean level (no model)'], controls=['untrained'], names={'variance': 'variance without any model'})
-    yield Saved(**how, **sim, cell='ce63761c', task='visual task less rest, the visual parcels', metric='share found', column='sensitivity',
-                ours=cls, rivals=['variance', 'FC strength'], controls=three, names={'variance': 'variance without any model'})
-    how = dict(notebook='41_attention', claim='attention in depression', cell='e30d7322', metric='AUC', column='AUC', **sim)
-    parcels = {f'… {o}': f'{o}' for o in ('first layer, seed 1', 'first layer, seed 2', 'second layer', 'first layer, untrained')}
-    yield Saved(**how, task='severe less mild depression, where CLS looks', ours=['CLS attention', 'rollout'], rivals=['variance', 'FC strength'],
+    yield Saved(**how, **heat, cell='f5fa78c0', task='heat less rating, the insula', metric='AUC', column='AUC',
+                ours=['CLS attention'],
+                rivals=['variance', 'mean level (no model)'], controls=['untrained'],
+                names={'variance': 'variance without any model'})
+    yield Saved(**how, **sim, cell='ce63761c', task='visual task less rest, the visual parcels', metric='share found',
+                column='sensitivity',
+                ours=cls, rivals=['variance', 'FC strength'], controls=three,
+                names={'variance': 'variance without any model'})
+    how = dict(notebook='41_attention', claim='attention in depression', cell='e30d7322', metric='AUC', column='AUC',
+               **sim)
+    parcels = {f'… {o}': f'{o}' for o in ('first layer, seed 1', 'first layer, seed 2', 'second layer',
+                                          'first layer, untrained')}
+    yield Saved(**how, task='severe less mild depression, where CLS looks', ours=['CLS attention', 'rollout'],
+                rivals=['variance', 'FC strength'],
                 controls=['CLS attention, untrained'], names={'variance': 'variance without any model'})
-    yield Saved(**how, task='severe less mild depression, where parcels look', ours=['attention to networks, first layer', *list(parcels)[:3]],
-                rivals=['FC to networks'], controls=[*parcels][3:], names={'attention to networks, first layer': 'attention of parcels, first layer'} | parcels)
+    yield Saved(**how, task='severe less mild depression, where parcels look',
+                ours=['attention to networks, first layer', *list(parcels)[:3]],
+                rivals=['FC to networks'], controls=[*parcels][3:],
+                names={'attention to networks, first layer': 'attention of parcels, first layer'} | parcels)
 
 def energies():
     "Where a perturbation puts its energy"
     how = dict(notebook='42_perturbation', claim='perturbation', null='turned maps')
-    yield Saved(**how, **heat, cell='964bf4cb', task='from rating to heat', metric='share of the energy in the insula', column='insula', p=('p', 'p'),
-                ours=['trained, tokens', 'trained, cls'], controls=['untrained, tokens', 'untrained, cls'], rivals=['squared mean change of the signal'],
-                names={'trained, tokens': 'BrainLM (tokens)', 'trained, cls': 'BrainLM (CLS)', 'squared mean change of the signal': 'change of the signal without any model'})
-    yield Saved(**how, **sim, cell='52d63aea', task='from rest to a visual task', metric='share of the energy in the visual network', column='in Visual',
-                ours=[f'trained, seed {i}' for i in range(3)], controls=three, rivals=['change of variance'], p=('p', 'q'), people='22ec1120',
-                names={'trained, seed 0': 'BrainLM (tokens)', 'trained, seed 1': 'seed 1', 'trained, seed 2': 'seed 2', 'change of variance': 'change of variance without any model'})
+    yield Saved(**how, **heat, cell='964bf4cb', task='from rating to heat',
+                metric='share of the energy in the insula', column='insula', p=('p', 'p'),
+                ours=['trained, tokens', 'trained, cls'], controls=['untrained, tokens', 'untrained, cls'],
+                rivals=['squared mean change of the signal'],
+                names={'trained, tokens': 'BrainLM (tokens)', 'trained, cls': 'BrainLM (CLS)',
+                       'squared mean change of the signal': 'change of the signal without any model'})
+    yield Saved(**how, **sim, cell='52d63aea', task='from rest to a visual task',
+                metric='share of the energy in the visual network', column='in Visual',
+                ours=[f'trained, seed {i}' for i in range(3)], controls=three, rivals=['change of variance'],
+                p=('p', 'q'), people='22ec1120',
+                names={'trained, seed 0': 'BrainLM (tokens)', 'trained, seed 1': 'seed 1',
+                       'trained, seed 2': 'seed 2', 'change of variance': 'change of variance without any model'})
 
 def entries():
     "All of them, in the order of the claims"
@@ -250,23 +282,28 @@ def entries():
 
 # All of them
 
-facts = ['claim', 'task', 'data', 'kind', 'metric', 'model', 'role', 'rival', 'value', 'low', 'high', 'n', 'difference', 'p', 'p_family']
+facts = ['claim', 'task', 'data', 'kind', 'metric', 'model', 'role', 'rival', 'value', 'low', 'high', 'n']
+facts += ['difference', 'p', 'p_family']
 
 def check(file=out):
     "What the saved outputs show otherwise, in words"
     new = pd.concat([rows_of(e) for e in entries()])
     old = read_kept(file)
-    text = lambda t: {'\t'.join('' if pd.isna(v) else f'{v:g}' if isinstance(v, float) else str(v) for v in r) for r in t[facts].itertuples(index=False)}
+    def word(v): return '' if pd.isna(v) else f'{v:g}' if isinstance(v, float) else str(v)
+    def text(t): return {'\t'.join(map(word, r)) for r in t[facts].itertuples(index=False)}
     return sorted(text(old)-text(new))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--check', action='store_true', help='write nothing; fail if the outputs do not show a row')
-    if p.parse_args().check: sys.exit('\n'.join(["not what saved outputs show; run python tools/results.py", *lost]) if (lost := check()) else 0)
+    if p.parse_args().check:
+        lost = check()
+        sys.exit('\n'.join(['not what saved outputs show; run python tools/results.py', *lost]) if lost else 0)
     out.unlink(missing_ok=True)
     for e in entries():
         date, commit = dated(e)
-        keep_results(out, rows_of(e), f'saved output of nbs/{e.notebook}.ipynb, cell {e.cell}', date, commit=commit, version=e.version)
+        source = f'saved output of nbs/{e.notebook}.ipynb, cell {e.cell}'
+        keep_results(out, rows_of(e), source, date, commit=commit, version=e.version)
     t = read_kept(out)
     print(f'{out.relative_to(root)}: {len(t)} rows of {t.task.nunique()} tasks')
 
