@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['reserved', 'People', 'read_people', 'match_ids', 'Matched', 'match_people', 'people_frame', 'JoinReport',
-           'join_covariates', 'annotate_networks']
+           'join_covariates', 'annotated', 'not_annotated', 'annotate_networks']
 
 # %% ../nbs/02a_people.ipynb #4c7ae7f6
 import csv
 import io
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -185,8 +186,12 @@ def _plain_id(v):
 def _plain_session(v): return re.sub(r'^(ses-|session-?)', '', str(v).strip(), flags=re.I)
 
 # %% ../nbs/02a_people.ipynb #228d3154
-def _column_of_people(head, sep, path):
-    "The column that is called so; ValueError with the header as it was read"
+def _column_of_people(head, sep, path, on=None):
+    "The column that was asked for, else the one that is called so; ValueError with the header as it was read"
+    if on in head: return on
+    if on is not None:
+        raise ValueError(f"{path}: found no column {on!r} (--on) among {some(head, 10)}, expected one of these; "
+                         f"{_as_read(head, sep)}")
     if res := _find(head, _id_names): return res
     said = f"no column of people among {some(head, 10)}, expected one called participant_id or subject (--on)"
     raise ValueError(f"{path}: found {said}; {_as_read(head, sep)}")
@@ -194,11 +199,11 @@ def _column_of_people(head, sep, path):
 # %% ../nbs/02a_people.ipynb #111b1bd3
 def read_people(
     path, # of a table: tabs, commas or semicolons, with a header
-    on:str=None # column of the subject; None: the one that is called so
+    on:str=None # column of the subject, which must be there; None: the one that is called so
 )->People:
     "A table of people with typed columns; ValueError names file, row and column"
     head,rows,sep = _rows_of(path)
-    subject = on if on in head else _column_of_people(head, sep, path)
+    subject = _column_of_people(head, sep, path, on)
     session = _find([c for c in head if c!=subject], _session_names)
     words = {c:[r[i] for r in rows] for i,c in enumerate(head) if c}
     ids,visits = [_plain_id(v) for v in words[subject]],[_plain_session(v) for v in words.get(session, ['']*len(rows))]
@@ -323,7 +328,7 @@ def people_frame(
     recordings:pd.DataFrame # with the columns `on`
 )->pd.DataFrame: # the columns `on`, subjects as the recordings spell them, and typed covariates
     "A table of people for a join; warns of what was made of it; ValueError names file, row and column"
-    p = read_people(path, on[0])
+    p = read_people(path, on[0] if on[0] in _rows_of(path)[0] or _bare(on[0]) not in _id_names else None)
     names = {v:k for k,v in match_ids(p.subject, list(recordings[on[0]])).items()} if on[0] in recordings else {}
     t = pd.DataFrame({c: pd.Series(list(p.table[c])) for c in p.table})
     own = [c for c in on[1:] if c not in t]
@@ -431,6 +436,26 @@ def _spare_name(store, table='recordings'):
     have = {o.rstrip('/').split('/')[-1] for o in store.fs.ls(store.path, detail=False)}
     return next(n for i in range(1, 10**6) if (n := f'{table}.before-{i}.parquet') not in have)
 
+# %% ../nbs/02a_people.ipynb #c01ce043
+def annotated(
+    store:RecordingStore
+)->dict: # {column: table that `annotate` took it from}
+    "What a store has been told of its people"
+    try: return json.loads(store.get_file('annotated.json'))
+    except FileNotFoundError: return {}
+
+def not_annotated(
+    store:RecordingStore,
+    rows # numbers of recordings
+)->str: # a sentence; '' where they lack nothing
+    "Which recordings have nothing of the tables that others were annotated with, and how they get it"
+    tables = annotated(store)
+    t = store.table.iloc[list(rows)][[c for c in tables if c in store.table]]
+    n = int(t.isna().all(axis=1).sum()) if t.shape[1] else 0
+    if not n: return ''
+    again = ' and '.join(f'brainlm annotate {store.url} --table {f}' for f in dict.fromkeys(tables.values()))
+    return f"{n} recordings that came after the table of people have none of its columns ({some(t, 5)}): call {again}"
+
 # %% ../nbs/02a_people.ipynb #d9e2b500
 @patch
 def annotate(self:RecordingStore,
@@ -447,6 +472,8 @@ def annotate(self:RecordingStore,
         buffer = io.BytesIO()
         pq.write_table(_with_columns(pq.read_table(io.BytesIO(old)), got.table), buffer, compression='zstd')
         self.put_file('recordings.parquet', buffer.getvalue())
+        told = {**annotated(self), **dict.fromkeys(got.table, got.where)}
+        self.put_file('annotated.json', json.dumps(told, indent=1).encode())
         self.refresh()
     for note in got.notes: tell(f'{got.where}: {note}')
     return got

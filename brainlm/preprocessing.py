@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording', 'content_hash', 'intake_table', 'Intake',
            'plan', 'preprocess', 'qc_table', 'Atlas', 'BadInput', 'Source', 'clean', 'companions', 'detect', 'dvars',
-           'entities', 'find_sources', 'formats', 'nuisance', 'repetition_time', 'resample_time', 'steps', 'strategies',
-           'tsnr']
+           'entities', 'formats', 'nuisance', 'repetition_time', 'resample_time', 'steps', 'strategies', 'tsnr']
 
 # %% ../nbs/03b_preprocessing.ipynb #90be5d5e
 import hashlib
 import json
+import warnings
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ import pandas as pd
 from fastcore.basics import AttrDict, patch
 from tqdm import tqdm
 
-from .basics import one_of, optional, printable, some
+from .basics import moved, one_of, optional, printable, some, tell
 from .cleaning import (
     clean,
     dvars,
@@ -35,6 +35,7 @@ from .cleaning import (
     tsnr,
     which_strategy,
 )
+from .people import not_annotated
 from .readers import (
     Atlas,
     BadInput,
@@ -49,7 +50,6 @@ from .readers import (
     dt_range_s,
     entities,
     file_hash,
-    find_sources,
     first_lines,
     formats,
     look,
@@ -66,8 +66,17 @@ from .readers import (
 from .recordings import Recording, RecordingStore, provenances
 
 # %% ../nbs/03b_preprocessing.ipynb #2166c45a
-_all_ = ['Atlas', 'BadInput', 'Source', 'clean', 'companions', 'detect', 'dvars', 'entities', 'find_sources', 'formats',
-         'nuisance', 'repetition_time', 'resample_time', 'steps', 'strategies', 'tsnr'] # lived here until 0.2
+# lived here until 0.2, and are still used here
+_all_ = ['Atlas', 'BadInput', 'Source', 'clean', 'companions', 'detect', 'dvars', 'entities', 'formats', 'nuisance',
+         'repetition_time', 'resample_time', 'steps', 'strategies', 'tsnr']
+
+_elsewhere = moved(__name__, readers='find_sources')
+
+def __getattr__(name):
+    if name!='kinds': return _elsewhere(name)
+    tell_old = "brainlm.preprocessing.kinds is brainlm.readers.formats now; the old name goes with 0.3"
+    warnings.warn(tell_old, DeprecationWarning, stacklevel=2)
+    return {k: f.words for k,f in formats.items()}
 
 # %% ../nbs/03b_preprocessing.ipynb #6b9e4406
 @dataclass(frozen=True)
@@ -429,8 +438,11 @@ def _take_all(store, found, atlas, st, jobs, scheduler, progress):
         known,intake = _known(store),Intake(w, found)
         there = lambda f: known.get(f.source.key, (None, None))
         items = ((f, atlas, st, there(f)[1], known.get(f.source.alone, (0, None))[1]) for f in todo)
+        before = len(store)
         for (f,*_),res in tqdm(_in_order(_work, items, jobs, scheduler), **bar): intake.take(f, res, there(f)[0])
         intake.flush()
+    store.refresh()
+    if words := not_annotated(store, range(before, len(store))): tell(words, 4)
     return intake
 
 def _store(url, atlas):

@@ -326,6 +326,7 @@ def _described(folder):
         except (BadInput, OSError): return {}
     return {}
 
+# %% ../nbs/03_readers.ipynb #dd4a77a0
 def made_by(
     folder:Path # of a file
 )->str: # name of a program, or ''

@@ -121,3 +121,25 @@ def test_networks_for_a_store_and_a_model(tmp_path, store):
     t[3:].to_csv(tmp_path/'n.csv', index=False)
     with pytest.raises(ValueError, match='no row for 3 of the 94'): annotate_networks(store, tmp_path/'n.csv')
     with pytest.raises(FileNotFoundError, match='store or the folder of a model'): annotate_networks(tmp_path/'nowhere', tmp_path/'n.csv')
+
+
+# %% ../nbs/02a_people.ipynb #e9bae041
+def test_a_column_that_is_not_there_is_refused(tmp_path, store):
+    "--on names a column; what was found is said, and no other is taken instead"
+    f,g = tmp_path/'p.csv',tmp_path/'q.csv'
+    f.write_text('subject,age\n01,30\n')
+    g.write_text('participant_id,age\n01,30\n')
+    with pytest.raises(ValueError, match=r"no column 'eid' \(--on\) among subject, age"): store.annotate(f, 'eid')
+    with pytest.raises(ValueError, match=r"no column 'participant_id' \(--on\)"): read_people(f, 'participant_id')
+    assert people_frame(g, ['subject'], store.table)['subject'].tolist()==['01']
+
+def test_who_comes_later_is_named(tmp_path, store):
+    "A recording that came after the table lacks its columns, and the command that gives them is said"
+    f = tmp_path/'p.csv'
+    f.write_text('subject,age\n01,30\n02,40\n03,50\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        store.annotate(f)
+    n = len(store); assert annotated(store)=={'age': str(f)} and not_annotated(store, range(n))==''
+    store.append(Recording(np.random.default_rng(1).normal(size=(20,94)).astype('float32'), 2., '03'))
+    assert f'1 recordings that came after the table of people have none of its columns (age): call brainlm annotate {store.url} --table {f}' in not_annotated(store, [n])

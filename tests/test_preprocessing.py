@@ -24,7 +24,7 @@ import pytest
 from nilearn.maskers import NiftiLabelsMasker
 
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.readers import Atlas, read_dense, read_volume
+from brainlm.readers import Atlas, find_sources, read_dense, read_volume
 from brainlm.recordings import RecordingStore
 
 
@@ -558,3 +558,26 @@ def test_a_data_set_says_what_its_data_are(atlas, tmp_path):
         importlib.import_module('brainlm.readers')._described.cache_clear()
         assert read()==expected
     assert read(provenance='semi-synthetic')=='semi-synthetic'
+
+
+# %% ../nbs/03b_preprocessing.ipynb #88dc1aca
+def test_old_names_work_until_0_3():
+    "All that could be imported from here at 0.1.0"
+    here = importlib.import_module('brainlm.preprocessing')
+    old = 'strategies qc_columns BadInput Atlas detect entities Source companions repetition_time Settings nuisance clean steps resample_time tsnr dvars read_recording content_hash preprocess qc_table'
+    assert all(hasattr(here, n) for n in old.split())
+    with pytest.warns(DeprecationWarning, match='brainlm.readers.find_sources now'): assert here.find_sources is find_sources
+    with pytest.warns(DeprecationWarning, match='brainlm.readers.formats now'): assert here.kinds['nifti']=='4-D NIfTI'
+    with pytest.raises(AttributeError, match='nothing'): here.nothing
+
+def test_a_store_of_0_1_0_is_compared_by_signal(tmp_path):
+    "Its hashes meant something else: the same signal is there already, another one is a failure, and both say so"
+    shutil.copytree(Path(__file__).parent/'fixtures/v0.1.0/store', tmp_path/'store')
+    old = RecordingStore(tmp_path/'store'); own = Atlas(old.parcellation); d = tmp_path/'in'; d.mkdir()
+    assert not old.table.get('content_hash', pd.Series([''])).fillna('').str.startswith('v2-').any()
+    for i in (0, 1):
+        r = old[i]; x = r.bold+np.float32(i) # the second one was measured again
+        name = '_'.join(f'{k}-{v}' for k,v in zip(('sub','ses','task','run'), (r.subject, r.session, r.task, r.run)) if v)
+        np.save(d/f'{name}_bold.npy', x)
+    n = len(old); got = preprocess(d, tmp_path/'store', own, tr_s=float(old[0].tr_s), progress=False)
+    assert (got.added,got.skipped,len(got.failures),len(got.store))==(0,1,1,n) and 'another content' in got.failures.reason[0]
