@@ -74,8 +74,8 @@ _elsewhere = moved(__name__, readers='find_sources')
 
 def __getattr__(name):
     if name!='kinds': return _elsewhere(name)
-    tell_old = "brainlm.preprocessing.kinds is brainlm.readers.formats now; the old name goes with 0.3"
-    warnings.warn(tell_old, DeprecationWarning, stacklevel=2)
+    words = "brainlm.preprocessing.kinds is brainlm.readers.formats now; the old name goes with 0.3"
+    warnings.warn(words, DeprecationWarning, stacklevel=2)
     return {k: f.words for k,f in formats.items()}
 
 # %% ../nbs/03b_preprocessing.ipynb #6b9e4406
@@ -445,6 +445,7 @@ def _take_all(store, found, atlas, st, jobs, scheduler, progress):
     if words := not_annotated(store, range(before, len(store))): tell(words, 4)
     return intake
 
+# %% ../nbs/03b_preprocessing.ipynb #7b48f794
 def _store(url, atlas):
     "The store, made if missing; one that holds nothing is bound to nothing, and made anew for another atlas"
     try: return RecordingStore.create(url, atlas.parcellation, exist_ok=True)
