@@ -8,7 +8,8 @@ __all__ = ['readouts', 'checked_recordings', 'picked', 'first_frames', 'FC', 'Fl
            'PerRoot', 'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw', 'svm_on_fc', 'line_on_fc',
            'svm_on_tangent', 'line_on_tangent', 'line_on_whitened', 'line_on_power', 'line_on_partial',
            'line_on_covariance', 'line_on_log_sd', 'mlp_on_fc', 'on_embeddings', 'LSTMReader', 'GCNReader',
-           'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'clinical_rivals']
+           'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'SiteEffects', 'Sites', 'Harmonised',
+           'harmonised', 'clinical_rivals']
 
 # %% ../nbs/30a_readouts.ipynb #688ccb80
 import copy
@@ -36,7 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from .baselines import NeuralForecaster, checked_windows
-from .basics import Registry, one_of, register
+from .basics import Registry, one_of, register, some, tell
 from .model import BrainLM
 from .stats import nan_mean, spectral_power, upper, zscored
 
@@ -696,6 +697,124 @@ def brain_reader(
 ):  # function for `NeuralReader`
     "What makes `BrainLMReader`s of this model"
     return lambda context, n_out, n_parcels, width: BrainLMReader(model, context, n_out)
+
+# %% ../nbs/30a_readouts.ipynb #5588fc23
+def _drawn_together(
+    z, # [recording, feature] of one site, in units of the spread within sites
+):  # place and variance [feature]
+    "What ComBat believes of a site: its estimates, drawn towards those of all its features (empirical Bayes)"
+    n, place, var = len(z), z.mean(0), z.var(0, ddof=1) if len(z)>1 else 1
+    if n<2: return 0*place, 1+0*place                                       # one recording tells nothing of its site
+    if not var.var(): return place, np.where(var>0, var, 1)                 # nor one feature of others
+    among, m, s = max(place.var(ddof=1), 1e-12), var.mean(), var.var(ddof=1)
+    a, b = 2+m**2/s, m+m**3/s
+    g, d = place, var
+    for _ in range(100):
+        was = g, d
+        g = (among*n*place+d*place.mean())/(among*n+d)
+        d = (((z-g)**2).sum(0)/2+b)/(n/2+a-1)
+        if max(np.abs(g-was[0]).max(), np.abs(d-was[1]).max())<1e-5: break
+    return g, d
+
+# %% ../nbs/30a_readouts.ipynb #f458e558
+class SiteEffects(BaseEstimator):
+    "What differs between sites in place and spread of each feature, as in ComBat; a site that training lacks stays"
+    def fit(self,
+        F, # [recording, feature]
+        site, # [recording]
+        y=None, # [recording, ...], what may differ between sites for good reasons; classes or numbers
+    ):  # itself
+        "Learn `place_` and `variance_` of each site"
+        sites, at = np.unique(site, return_inverse=True)
+        D, C = np.eye(len(sites))[at], np.zeros((len(F), 0)) if y is None else _contrasts(y)
+        B = np.linalg.lstsq(np.c_[D, C], F, rcond=None)[0]
+        self.mean_, other = D.mean(0)@B[:len(sites)], C@B[len(sites):]
+        sd = (F-np.c_[D, C]@B).std(0)
+        self.sd_ = np.where(sd>1e-9*np.abs(F).max(), sd, 1)
+        z = (F-self.mean_-other)/self.sd_
+        self.known_ = {s: _drawn_together(z[at==i]) for i,s in enumerate(sites)}
+        return self
+
+# %% ../nbs/30a_readouts.ipynb #363d68f7
+@patch
+def transform(self:SiteEffects,
+    F, # [recording, feature]
+    site, # [recording]
+)->np.ndarray: # [recording, feature]
+    "The features as they would be at an average site"
+    out, site = np.array(F, float), np.asarray(site)
+    for s in self.known_:
+        place, variance = self.known_[s]
+        z = (out[site==s]-self.mean_)/self.sd_
+        out[site==s] = (z-place)/variance**.5*self.sd_+self.mean_
+    return out
+
+def _contrasts(y):
+    "Numbers as they are, classes as columns of 0 and 1, about their means [recording, column]"
+    y = np.asarray(y)
+    C = y.reshape(len(y), -1).astype(float) if y.dtype.kind in 'fiub' else (y[:,None]==np.unique(y)[1:]).astype(float)
+    return np.nan_to_num(C-nan_mean(C))
+
+# %% ../nbs/30a_readouts.ipynb #d8950b1c
+class Sites:
+    "The site of each recording, wherever folds take it"
+    def __init__(self,
+        X, # recordings
+        site, # [recording]: names of sites, scanners or whatever is to count as one
+    ):
+        "ValueError for recordings without a site, or one signal at two sites"
+        X, self.known = checked_recordings(X), {}
+        if len(site)!=len(X): raise ValueError(f"site: found {len(site)}, expected one for each of {len(X)} recordings")
+        if n := int(pd.isna(np.asarray(site, object)).sum()):
+            raise ValueError(f"site: found {n} recordings without a site, expected one for each; leave these out")
+        for i,(x,s) in enumerate(zip(X, np.asarray(site).astype(str))):
+            if self.known.setdefault(_key(x), s)!=s:
+                raise ValueError(f"X[{i}]: found the same signal at {self.known[_key(x)]!r} and {s!r}")
+
+# %% ../nbs/30a_readouts.ipynb #dd40d53f
+@patch
+def __call__(self:Sites,
+    X, # recordings
+)->np.ndarray: # [recording]
+    "Names of the sites ; ValueError for recordings that were not there"
+    keys = [_key(x) for x in checked_recordings(X)]
+    if lost := sum(k not in self.known for k in keys):
+        raise ValueError(f"X: found {lost} recordings whose site is not known, expected those given to `Sites`")
+    return np.array([self.known[k] for k in keys])
+
+# %% ../nbs/30a_readouts.ipynb #02ab8124
+class Harmonised(TransformerMixin, BaseEstimator):
+    "Features of recordings without what differs between sites, learnt from the recordings that `fit` is given"
+    def __init__(self,
+        features, # transformer of recordings
+        sites:Sites, # of all recordings that will come
+    ): self.features, self.sites = features, sites
+    def fit(self, X, y=None):
+        self.features_ = clone(self.features)
+        F = self.features_.fit(X, y).transform(X)
+        self.effects_ = SiteEffects().fit(F, self.sites(X), y)
+        return self
+    def transform(self, X):
+        site = self.sites(X)
+        new = pd.Series(site[~np.isin(site, [*self.effects_.known_])]).value_counts()
+        if len(new): tell(f"harmonised: {some(new.index)} was not among those to learn from; {new.sum()} recordings "
+                          "stay as they are", 2)
+        return self.effects_.transform(self.features_.transform(X), site)
+
+# %% ../nbs/30a_readouts.ipynb #c47b4c7b
+def harmonised(
+    readers:dict, # name → reader, e.g. `readouts()`
+    sites:Sites, # of all recordings
+)->dict: # name, with 'harmonised' behind it → reader, not fitted
+    "Readers of features once more, without what differs between sites"
+    out = {}
+    for name,m in readers.items():
+        if not isinstance(getattr(m, 'pipeline', None), Pipeline): continue
+        (step, features), *rest = m.pipeline.steps
+        grid = {k.replace(f'{step}__', f'{step}__features__', 1): v for k,v in m.grid.items()}
+        pipe = Pipeline([(step, Harmonised(features, sites)), *rest])
+        out[f'{name}, harmonised'] = TunedReader(pipe, grid, m.classify, m.n_folds)
+    return out
 
 # %% ../nbs/30a_readouts.ipynb #c3d71dfc
 def clinical_rivals(

@@ -8,6 +8,7 @@ from brainlm.readouts import *
 
 # %% ../nbs/30a_readouts.ipynb #bbb11ecc
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nilearn.connectome import ConnectivityMeasure
@@ -98,6 +99,45 @@ def test_every_readout(classify, shared):
         if name not in ('LSTM','GCN on FC'): clone(m)
         with pytest.raises(ValueError, match='nothing to predict'): m.fit(X, y[:1].repeat(24))
         with pytest.raises(ValueError, match='expected one of each'): m.fit(X, y[:5])
+
+
+# %% ../nbs/30a_readouts.ipynb #2d7e199b
+def test_site_effects_go_and_what_is_predicted_stays():
+    "Place and spread of 40 features at three sites; the trait differs between sites; a fourth site, and one with one person, stay"
+    rng = np.random.default_rng(0)
+    site, y, own = np.repeat(['a','b','c'], 60), rng.normal(size=180), rng.normal(size=40)
+    y += np.repeat([0., 1, 0], 60)
+    clean = y[:,None]*own+rng.normal(size=(180, 40))
+    F = clean*np.repeat([1., 2, .5], 60)[:,None]+np.repeat(rng.normal(size=(3, 40))*3, 60, 0)
+    out = SiteEffects().fit(F, site, y).transform(F, site)
+    gap = lambda v: np.abs(v[60:120].mean(0)-v[:60].mean(0)-own).mean()
+    assert gap(out)<.35*gap(F) and gap(out)<gap(SiteEffects().fit(F, site).transform(F, site))
+    spread = np.log([out[site==s].std(0).mean()/clean[site==s].std(0).mean() for s in 'abc'])
+    assert np.ptp(spread)<.6 < np.ptp(np.log([F[site==s].std(0).mean() for s in 'abc']))
+    e = SiteEffects().fit(F, np.where(np.arange(180)==0, 'alone', site))
+    assert np.allclose(e.transform(F[:2], ['alone','new']), F[:2])
+    one = SiteEffects().fit(F[:,:1], site).transform(F[:,:1], site)
+    assert np.allclose([one[site==s].mean() for s in 'abc'], F[:,0].mean())
+
+def test_site_effects_are_those_of_neurocombat():
+    combat = pytest.importorskip('neuroCombat').neuroCombat
+    rng = np.random.default_rng(0)
+    F, site = rng.normal(size=(30, 8))*rng.uniform(.5, 2, 8)+rng.normal(size=8), np.repeat([0, 1, 2], 10)
+    F[site==1] = 1.5*F[site==1]+1
+    theirs = combat(F.T, pd.DataFrame(dict(site=site)), 'site')['data'].T
+    assert np.allclose(SiteEffects().fit(F, site).transform(F, site), theirs, atol=1e-3)
+
+def test_harmonised_readers_learn_from_those_who_train():
+    "In inner folds, with settings of features too; test people change nothing; a site that training lacks is said"
+    rng = np.random.default_rng(0)
+    X, y, site = rng.standard_normal((24, 30, 5)).astype('float32'), rng.normal(size=24), np.repeat(['a','b'], 12)
+    sites = Sites(X, site)
+    made = harmonised(readouts(n_components=4, device='cpu'), sites)
+    assert 'SVR on raw PCA, harmonised' in made and not any(k.startswith(('mean','LSTM')) for k in made)
+    m = made['SVR on raw PCA, harmonised'].fit(X[2:22], y[2:22])
+    assert np.allclose(m.predict(X[:5]), np.r_[m.predict(X[:1]), m.predict(X[1:5])])
+    with pytest.warns(UserWarning, match='b was not among those to learn from; 2 recordings stay'):
+        made['ridge on FC (whitened), harmonised'].fit(X[:10], y[:10]).predict(X[[1,20,21]])
 
 
 # %% ../nbs/30a_readouts.ipynb #7f40b2d8
