@@ -211,17 +211,19 @@ class Hidden:
     leads:tuple=() # Yeo-7 networks that lead
     follows:tuple=() # ... and that follow
     share:float=0. # Share of their neural variance that is the common signal
+    tau_s:float=0. # Its time constant
 
 # %% ../nbs/05_simulation.ipynb #2e299f6d
-_lead_and_follow = dict(leads=('Visual','Somatomotor'), follows=('Default','Frontoparietal'), share=.3)
+_sensory_first = dict(leads=('Visual','Somatomotor'), follows=('Default','Frontoparietal'))
+_attention_first = dict(leads=('Dorsal Attention','Ventral Attention'), follows=('Limbic',))
 
 HIDDEN = {
     'switching': Hidden('two hidden states: followers go with the leaders in one, against them in the other',
-                        'correlations in short windows, not on average', **_lead_and_follow),
+                        'correlations in short windows, not on average', share=.45, tau_s=2., **_sensory_first),
     'flow': Hidden('followers go 2 s after the leaders, or the leaders after the followers',
-                   'correlations at a lag, and there in their direction', **_lead_and_follow),
+                   'correlations at a lag, and there in their direction', share=.3, tau_s=4., **_attention_first),
     'nonlinear': Hidden('followers follow the square of the leaders', 'moments of third and fourth order',
-                        **_lead_and_follow),
+                        share=.3, tau_s=4., **_sensory_first),
     'spectrum': Hidden('older people: flatter spectrum of neural activity', 'spectrum', 'age', gain=-.5,
                        unit='exponent of the spectrum'),
     'haemodynamics': Hidden('older people: later and longer haemodynamic response', 'spectrum', 'age', gain=.8,
@@ -461,9 +463,9 @@ def _retimed(y, x, net, tr_s):
     return z*(y.std(0)/z.std(0))
 
 # %% ../nbs/05_simulation.ipynb #5cf4bff4
-_hidden_s,_dwell_s,_lag_s = 4.,20.,2. # Time constant of a common signal, mean length of a state, time on the way
+_dwell_s,_lag_s = 40.,2. # Mean length of a state, time on the way
 
-def _two_sources(rng, n, tr_s): return _ar1(rng, n, _hidden_s, tr_s, 2).T
+def _two_sources(rng, n, name, tr_s): return _ar1(rng, n, HIDDEN[name].tau_s, tr_s, 2).T
 
 def _state_path(rng, n, tr_s):
     "1 or -1 at each time point: a chain of two states that last `_dwell_s` on average"
@@ -475,16 +477,16 @@ def _blend(p, g, own): return np.sqrt(p)*g+np.sqrt(1-p)*own
 # %% ../nbs/05_simulation.ipynb #f60d7a60
 def _switching(rng, p, n, tr_s):
     "What leaders and followers have in common, [time] each"
-    s,(g,own) = _state_path(rng, n, tr_s),_two_sources(rng, n, tr_s)
+    s,(g,own) = _state_path(rng, n, tr_s),_two_sources(rng, n, 'switching', tr_s)
     return g, s*_blend(p, g, own)
 
 def _directed(rng, p, n, tr_s):
     k = max(1, round(_lag_s/tr_s))
-    there,back = _two_sources(rng, n+k, tr_s)
+    there,back = _two_sources(rng, n+k, 'flow', tr_s)
     return _blend(p, there[k:], back[:-k]), _blend(p, there[:-k], back[k:])
 
 def _nonlinear(rng, p, n, tr_s):
-    g,own = _two_sources(rng, n, tr_s)
+    g,own = _two_sources(rng, n, 'nonlinear', tr_s)
     return g, (_blend(p, g, own)**2-1)/np.sqrt(2)
 
 _common = dict(switching=_switching, flow=_directed, nonlinear=_nonlinear)
