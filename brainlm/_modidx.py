@@ -250,7 +250,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'brainlm.basics.tell': ('basics.html#tell', 'brainlm/basics.py'),
                                 'brainlm.basics.wheel': ('basics.html#wheel', 'brainlm/basics.py'),
                                 'brainlm.basics.write_whole': ('basics.html#write_whole', 'brainlm/basics.py')},
-            'brainlm.beyond': { 'brainlm.beyond._rows_of': ('beyond.html#_rows_of', 'brainlm/beyond.py'),
+            'brainlm.beyond': { 'brainlm.beyond._seen_by': ('beyond.html#_seen_by', 'brainlm/beyond.py'),
                                 'brainlm.beyond.band_power': ('beyond.html#band_power', 'brainlm/beyond.py'),
                                 'brainlm.beyond.cokurtosis': ('beyond.html#cokurtosis', 'brainlm/beyond.py'),
                                 'brainlm.beyond.correlation_readers': ('beyond.html#correlation_readers', 'brainlm/beyond.py'),

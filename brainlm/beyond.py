@@ -50,7 +50,7 @@ def window_spread(
     x, # [time, parcel]
     frames:int=75, # of a window; windows overlap by two thirds
 )->np.ndarray: # [pair of parcels]
-    "How much correlations (Fisher z) differ between the windows of one recording. ValueError for less than two windows."
+    "How much correlations (Fisher z) differ between windows of a recording. ValueError for less than two windows."
     starts = range(0, len(x)-frames+1, max(1, frames//3))
     if len(starts)<2: raise ValueError(f"x: found {len(x)} frames, expected more than two windows of {frames}")
     return np.std([upper(correlation(x[i:i+frames], z=True)) for i in starts], 0)
@@ -80,7 +80,7 @@ def network_means(
     return np.stack([zscored(x)[:,net==n].mean(1) for n in names], 1)
 
 # %% ../nbs/33a_beyond.ipynb #2310b39f
-def _rows_of(function): return lambda X: np.stack([np.nan_to_num(function(x)) for x in X])
+def _seen_by(function): return lambda X: np.stack([np.nan_to_num(function(x)) for x in X])
 
 def time_readers(
     parcellation:Parcellation, # with Yeo-7 networks
@@ -93,7 +93,7 @@ def time_readers(
             'spread over windows': window_spread, 'spread over windows, networks': by_network(window_spread),
             'co-skewness': coskewness, 'co-kurtosis, networks': by_network(cokurtosis)}
     network_means(np.zeros((2, len(parcellation))), parcellation)
-    return {name: linear(Embedding(once_each(_rows_of(f)))) for name,f in ways.items()}
+    return {name: linear(Embedding(once_each(_seen_by(f)))) for name,f in ways.items()}
 
 # %% ../nbs/33a_beyond.ipynb #39cccebf
 def correlation_readers(
