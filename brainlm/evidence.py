@@ -153,8 +153,8 @@ def _of_controls(rows):
     "What the controls found, and how many of them find something"
     if not len(rows): return ''
     there = rows.groupby('model')['p_family'].min()<.05
-    some = f', and {there.sum()} of {len(there)} do find something' if there.any() else ''
-    return f'Controls that should find nothing{some}: {_listed(rows)}.'
+    some = f'; {there.sum()} of {len(there)} find something too' if there.any() else ''
+    return f'Controls{some}: {_listed(rows)}.'
 
 # %% ../nbs/08a_evidence.ipynb #fc107f0c
 def by_role(

@@ -36,7 +36,7 @@ def test_controls_that_find_something_are_counted():
     null = rows[:3].assign(rival='turned maps', p_family=[.042, .014, .3])
     said = kept_sentence(pd.concat([rows, null]))
     assert 'reaches share 0.3, p = 0.042 beside turned maps. The best rival, none, reaches 0.8.' in said
-    assert 'and 1 of 2 do find something: fresh 0: 0.2, p = 0.014 beside turned maps' in said
+    assert 'Controls; 1 of 2 find something too: fresh 0: 0.2, p = 0.014 beside turned maps' in said
     table = claims_table(rows, dict(c=('the paper says', 'there')))
     assert '| the paper says | In real people this was not measured.<br>**The best rival reaches more.** Maps (simulated data, x, 20 people): trained' in table
     with pytest.raises(ValueError, match="found no row with role 'model'"): kept_sentence(rows[1:])
