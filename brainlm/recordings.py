@@ -851,7 +851,7 @@ def _one_side(self:Split, store):
         if len(where) < 2: continue
         found = ', '.join(f"{s!r} on {w!r}" for w,s in where.items())
         raise ValueError(f"split: the same signal is on two sides: {found}. They are one person, or a file was copied: "
-                         "put them on one side, or leave all but one out with a word of your own")
+                         "put them on one side, or leave all but one out with a word of your own, or with --without")
 
 # %% ../nbs/01_recordings.ipynb #44e63d0e
 @patch

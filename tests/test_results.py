@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.basics import Notice
 from brainlm.finetuning import load_finetuned
 from brainlm.model import BrainLM, preset
 from brainlm.pretraining import Training
@@ -134,6 +135,43 @@ def test_folds_that_cannot_be(study):
                      'missing in': dict(leave_out='gaps'), '99 folds for 24 subjects': dict(folds=99)}.items():
         people = store.table[['subject','score']].drop_duplicates().assign(one='x', gaps=[None]+['y']*23)
         with pytest.raises(ValueError, match=words): finetune_report(store, model, 'score', top/'x', table=people, **kw)
+
+
+# %% ../nbs/33_results.ipynb #44fab30c
+def test_a_copied_person_is_judged_with_the_first(study, tmp_path):
+    "In folds; by name one leaves a person out; a column that parts them says how"
+    store, model, _, _ = study
+    twice = RecordingStore.create(tmp_path/'twice', store.parcellation)
+    twice.extend(store[i] for i in range(12))
+    first = twice.table.subject[0]
+    with pytest.warns(Notice, match='same signal'):
+        twice.append(Recording(twice.read(0), twice[0].dt_s, 'copy', provenance='simulated'))
+    t = twice.table[['subject']].drop_duplicates().assign(score=np.arange(len(twice.table.subject.unique()))*1.)
+    t['half'] = np.where(np.arange(len(t))%2, 'a', 'b')
+    t.loc[t.subject=='copy','half'] = {'a': 'b', 'b': 'a'}[t.half.iloc[0]]
+    s = Study(twice, 'score', t)
+    with pytest.warns(Notice, match='share a signal and are judged together'): rounds = s.rounds(model, folds=3)
+    for r in rounds: assert len({*r.sides[twice.table.subject.isin([first,'copy'])]})==1
+    with pytest.warns(Notice), pytest.raises(ValueError, match='--without'): s.rounds(model, leave_out='half')
+    with pytest.warns(Notice): alone = s.rounds(model, leave_out='half', without=['copy'])
+    assert all({*r.sides[twice.table.subject=='copy']}=={'none'} for r in alone)
+    with pytest.raises(ValueError, match="without: found 'nobody'"): s.rounds(model, folds=3, without=['nobody'])
+
+def test_harmonised_rivals_stand_beside_the_others(study):
+    store, model, split, _ = study
+    s, line = Study(store, 'score', harmonise='site'), 'ridge on FC (correlation)'
+    p = s.simple(model.scaler, s.numbers(None), split, ['mean', line])
+    assert [*p.model.unique()]==['mean', line, f'{line}, harmonised'] and p.groupby('model').size().nunique()==1
+    with pytest.raises(ValueError, match="found 'clinic', expected columns"): Study(store, 'score', harmonise='clinic')
+
+def test_the_scaler_of_a_model_without_training_knows_who_trains(study):
+    store, model, split, _ = study
+    fresh = BrainLM(model.config, model.parcellation, RobustScaler().fit(store, rows='all'))
+    assert scaled_by(fresh, store, split) is fresh
+    fresh.card = dict(untrained=True)
+    own = scaled_by(fresh, store, split)
+    assert np.allclose(own.scaler.iqr, RobustScaler().fit(store, split).iqr) and own.scaler is not fresh.scaler
+    assert not np.allclose(own.scaler.iqr, fresh.scaler.iqr)
 
 
 # %% ../nbs/33_results.ipynb #414173e8
