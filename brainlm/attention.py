@@ -35,7 +35,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .recordings import RecordingStore
+from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import checked_contrast, contrast, correlation, detectable, nan_mean
 
@@ -420,19 +420,19 @@ def _parcel_figures(c, p, net, head, title, n):
             table_html(_smallest(c, net), f'{words} ({title}, {n}). All: parcels.csv.', ''))
 
 # %% ../nbs/41_attention.ipynb #76d3f8eb
-def _attention_page(out, parcels, nets, links, p, net, title):
-    "Writes the page and the surface to turn; without networks it is about parcels alone"
+def _attention_page(out, parcels, nets, links, p, net, title, seen):
+    "Writes the surface to turn; the page; without networks it is about parcels alone"
     c = parcels['CLS attention']
     kind,n = ' − '.join(c.attrs['groups'][::-1]), people_words(c)
     head = f'CLS attention, {kind} ({title})'
     view_surface(c.d, p, head, vmax=max(np.nanmax(np.abs(c.d)), .1)).save_as_html(str(out/'surface.html'))
-    page = Page(f'CLS attention: {kind}', title, n).verdict(_finding(parcels, nets, kind))
+    page = Page(f'CLS attention: {kind}', title, n).verdict(*seen, _finding(parcels, nets, kind))
     parts = [section('Parcels', *_parcel_figures(c, p, net, head, title, n))]
     if nets:
         bars,between = _network_sections(nets, links, title)
         parts = [bars, *parts, between]
     else: parts.append(text(f'{p.name} has no networks in this column: everything here is said parcel by parcel.'))
-    return page.put(*parts).write(out/'report.html')
+    return page.put(*parts)
 
 # %% ../nbs/41_attention.ipynb #ee901f0f
 @register(analyses, 'attention', does='what CLS looks at, and how that differs between two groups', needs='read',
@@ -454,13 +454,16 @@ def attention_report(
     covariates=(), # columns to regress out, between subjects
     rows=None, # recordings to use; None: all
     atlas:str='yeo7', # column of networks
-    n_permutations:int=2000, seed:int=0
+    n_permutations:int=2000, seed:int=0,
+    seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
 )->Path: # the page
     "CLS attention, variance, FC strength and links between networks, contrasted. ValueError before any work."
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
     whole_windows(model, store, rows)
     labelled,t = has_networks(p, atlas), store.table.iloc[rows]
     g,groups,z = asked_contrast(t, column, groups, threshold, covariates)
+    judged = np.flatnonzero(g.notna() if groups is None else g.isin(groups))
+    seen = refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True)
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
     maps,links = _asked_maps(model, store, rows, atlas if labelled else None)
     parcels = {k: both(v, p.names) for k,v in maps.items()}
@@ -469,4 +472,6 @@ def attention_report(
     out.mkdir(parents=True, exist_ok=True)
     for name,d in (('parcels',parcels), ('networks',nets), ('links',links)):
         if d: pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
-    return _attention_page(out, parcels, nets, links, p, p.networks(atlas) if labelled else '', data_words(store))
+    net,knows = p.networks(atlas) if labelled else '', leak_report(model, store, rows[judged]).words
+    page = _attention_page(out, parcels, nets, links, p, net, data_words(store), seen)
+    return page.add('Whom the model knows', knows).write(out/'report.html')

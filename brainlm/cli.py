@@ -62,6 +62,10 @@ def _reads(p):
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     for k,words in (('--model','model folder'), ('--out','folder to write')):
         p.add_argument(k, required=True, metavar='FOLDER', help=words)
+    who = p.add_mutually_exclusive_group()
+    who.add_argument('--seen-ok', action='store_true',
+                     help='judge people too whom the model has learnt from; the page says how many')
+    who.add_argument('--unseen-only', action='store_true', help='leave out people whom the model has learnt from')
     _options(p,
         ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
         ('--seed', 0, 'of what is random', _I),
@@ -248,7 +252,8 @@ def _pretrain(a):
 # %% ../nbs/51_cli.ipynb #43bc8230
 def _about_run(out, log):
     "What came of pretraining, and how to load it"
-    words, valid = f"{out}: {len(log)} epochs, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
+    n = len(log)
+    words, valid = f"{out}: {n} epoch{'s'*(n>1)}, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
     known = valid.notna().any()
     if known: words += f", best validation loss {valid.min():.4f} in epoch {valid.idxmin()}"
     return f"{words}\nload it with BrainLM.from_pretrained('{Path(out)/('best' if known else 'last')}')"
@@ -408,6 +413,16 @@ def _columns_of(file, on):
     if not Path(file).is_file(): raise FileNotFoundError(f'{file}: not found, expected a table of people (--table)')
     return [*pd.read_csv(file, sep=None, engine='python', nrows=5)]
 
+# %% ../nbs/51_cli.ipynb #14711311
+def _whom(a, store, model):
+    "Whom an analysis that reads judges, where the options say it. ValueError where nobody is left"
+    if a.seen_ok: return dict(seen_ok=True)
+    if not a.unseen_only: return {}
+    from brainlm.recordings import unseen_rows
+    rows = unseen_rows(model, store)
+    if len(rows): return dict(rows=rows)
+    raise ValueError(f'{a.store}: the model has learnt from everybody in it, expected others for --unseen-only')
+
 # %% ../nbs/51_cli.ipynb #a1c02583
 def _run(a):
     "Call an analysis; what it says"
@@ -418,7 +433,9 @@ def _run(a):
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
     if not a.needs: return _print_result(function(**options))
     store, model, split = _store_and_model(a)
-    if a.needs=='read': return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
+    if a.needs=='read':
+        options |= _whom(a, store, model)
+        return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
     from brainlm.pretraining import Training
     training = Training(batch_size=a.batch_size, seed=a.seed, device=a.device)
     options |= dict(out=a.out, split=split, lr=a.lr, resume=a.resume, training=training)
@@ -447,21 +464,30 @@ def _again(argv, a):
     "The command that goes on where this one stopped"
     return shlex.join(['brainlm', *argv] + (['--resume'] if not getattr(a, 'resume', True) else []))
 
-def _in_a_line(e):
+def _in_shell_words(words, a):
+    "An error speaks of arguments, such as `resume=True`: here of the options that set them"
+    words = words.replace('rows=unseen_rows(model, store)', '--unseen-only')
+    for k in vars(a):
+        option = '--'+k.replace('_', '-')
+        words = re.sub(rf"\b{k}='(\w+)'", rf'{option} \1', words)
+        words = re.sub(rf'\b{k}=(True\b|(?=[,;.)\s]|$))', option, words)
+    return words
+
+def _in_a_line(e, a):
     "An error as one line"
-    words = '; '.join(o.strip() for o in str(e).split('\n') if o.strip())
+    words = _in_shell_words('; '.join(o.strip() for o in str(e).split('\n') if o.strip()), a)
     known = isinstance(e, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)) and words
     return f'brainlm: {words}' if known else f'brainlm: {type(e).__name__} {words} (BRAINLM_DEBUG=1 shows where)'
 
 # %% ../nbs/51_cli.ipynb #08de7519
 @contextmanager
-def _notices():
+def _notices(a):
     "Notices as a line each on stderr; all other warnings as they are"
     with warnings.catch_warnings():
         warnings.simplefilter('always', Notice)
         show = warnings.showwarning
         def line(words, kind, *args, **kw):
-            if issubclass(kind, Notice): print(f'brainlm: {words}', file=sys.stderr)
+            if issubclass(kind, Notice): print(f'brainlm: {_in_shell_words(str(words), a)}', file=sys.stderr)
             else: show(words, kind, *args, **kw)
         warnings.showwarning = line
         yield
@@ -475,13 +501,13 @@ def main(
     a = (p := _parser()).parse_args(argv)
     if not a.command: p.error('found no COMMAND; `brainlm --help` says which there are')
     try:
-        with _notices(): return a.run(a) or 0
+        with _notices(a): return a.run(a) or 0
     except KeyboardInterrupt:
         print(f'\nbrainlm: interrupted. To go on: {_again(argv, a)}', file=sys.stderr)
         return 130
     except Exception as e:
         if os.environ.get('BRAINLM_DEBUG'): raise
-        print(_in_a_line(e), file=sys.stderr)
+        print(_in_a_line(e, a), file=sys.stderr)
         return 1
 
 # %% ../nbs/51_cli.ipynb #26c635a1

@@ -11,7 +11,6 @@ import json
 import platform
 import shutil
 import time
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -40,13 +39,13 @@ from .metrics import (
 )
 from .model import BrainLM, preset
 from .networks import (
+    atlases_table,
     attention_matrix,
-    attention_profiles,
-    classify_parcels,
-    fc_profiles,
-    place_profiles,
+    every_atlas,
+    network_rivals,
     plot_attention,
     plot_methods,
+    same_terms,
 )
 from .perturbation import first_windows, plot_response, stimulate
 from .plots import (
@@ -60,7 +59,7 @@ from .plots import (
     plot_series,
 )
 from .pretraining import Training, pretrain_learner
-from .recordings import RecordingStore
+from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Html, Page, table_html
 from .stats import correlation, least_p, nan_mean, verdicts
 from .windows import TiledWindows
@@ -320,6 +319,7 @@ def _demo_scores(d):
         _say_step('evaluation', f'{file}, reused')
         d.stats,d.seconds = pd.read_parquet(file),was['seconds']['evaluation']
         return
+    refuse_seen(d.model, d.store, d.split.subjects['test'])
     wall,cpu = time.perf_counter(),time.process_time()
     d.stats = evaluate(_rivals(d.model), d.windows)
     d.seconds = dict(wall=round(time.perf_counter()-wall, 2), cpu=round(time.process_time()-cpu, 2))
@@ -388,7 +388,8 @@ def _about_training(d, page):
            f"chosen with a look at the test subjects. {r['epochs']} epochs, one-cycle learning rate up to "
            f"{r['lr']:g}, seed {r['seed']}; {log['seconds'].sum():.0f} s ({log['cpu_seconds'].sum():.0f} CPU s).")
     below = 'Learning curve: error on hidden samples of the training subjects; the axis does not start at 0'
-    page.add('Learning', f'{what} {how}', (plot_log(log, f'learning curve, {d.title}'), f'{below} ({d.title}).'))
+    knows = leak_report(d.model, d.store, d.split.test).words
+    page.add('Learning', f'{what} {how} {knows}', (plot_log(log, f'learning curve, {d.title}'), f'{below} ({d.title}).'))
 
 # %% ../nbs/45_demo.ipynb #65103e0b
 def _about_reconstruction(d, page):
@@ -450,22 +451,19 @@ def _about_brain(d, page):
 
 # %% ../nbs/45_demo.ipynb #2f2c14d9
 def _about_networks(d, page):
-    "Networks from attention, beside FC and place"
+    "Networks from attention, beside its rivals"
     p,rows = d.store.parcellation,d.split.test
     maps = attention_matrix(d.model, d.store, rows)
-    given = {'attention':attention_profiles(maps), 'functional connectivity':fc_profiles(d.store, rows),
-             'place of the parcel':place_profiles(p)}
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # the words below say what is left out
-        res = {k:classify_parcels(v, p, n_repeats=2) for k,v in given.items()}
+    found = every_atlas(network_rivals(d.model, d.store, rows, maps), p, 'yeo7', n_repeats=2)
+    res = found['yeo7']
     each = ', '.join(f'{k} {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}]' for k,r in res.items())
     words = ('Nearest neighbours put parcels into Yeo-7 networks, mirror parcels always on one side of the '
-             f"split: {each}; the largest network has {res['attention'].majority:.0%}. Networks with fewer than "
-             'five pairs are left out.')
+             f"split: {each}; the largest network has {res['attention'].majority:.0%}. {same_terms}")
     mean = plot_attention(maps.mean((0,1)), p, title=f'attention between parcels, {d.title}').figure
     methods = plot_methods(res, f'networks from profiles, {d.title}').figure
+    table = atlases_table(found),f'Accuracy over parcels with 95 % intervals, every atlas ({d.title}).','attention'
     page.add('Networks from attention', words, (methods, f'Accuracy over parcels with 95 % intervals ({d.title}).'),
-             (mean, f'Attention between parcels, mean of layers and heads, test subjects ({d.title}).'))
+             table, (mean, f'Attention between parcels, mean of layers and heads, test subjects ({d.title}).'))
 
 # %% ../nbs/45_demo.ipynb #45c848bc
 def _about_attention(d, page):

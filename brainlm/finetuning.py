@@ -93,7 +93,7 @@ def _data_account(store, model, split, patience):
     "The account of the data; ValueError where there is nobody to stop on"
     if patience and not len(split.valid):
         raise ValueError("split: found no 'valid' recordings of people whom the model has not learnt from, "
-            "expected some to stop on; a larger share of them (valid=, --valid) or another split (--split-seed) may "
+            "expected some to stop on; a larger share of them (valid=) or another split may "
             "leave some")
     tell_dt(store, model, split)
     return data_card(store, split)

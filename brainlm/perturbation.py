@@ -35,7 +35,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .recordings import RecordingStore
+from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
 
@@ -571,17 +571,18 @@ def _checked(q, store, model):
     if q.source==q.target: raise ValueError(f"target: found {q.target!r}, the target is the source; name another")
 
 # %% ../nbs/42_perturbation.ipynb #ecb9e876
-def _conditions(q, store, model):
+def _conditions(q, store, model, chosen):
     "Rows, one a subject: source and target of the half that gives, source of the others. ValueError for fewer than 5."
     t = store.table
-    long,value = (t['n_time']>=3*model.config.patch_size).to_numpy(),t[q.column]
+    value = t[q.column].where(np.isin(np.arange(len(t)), chosen))
+    long = (t['n_time']>=3*model.config.patch_size).to_numpy()
     people = np.random.default_rng(q.seed).permutation(sorted(set(t['subject'][value.isin([q.source,q.target])])))
     gives = t['subject'].isin(people[:len(people)//2])
     def rows(keep, what):
         r = np.flatnonzero(keep & (value==what) & long)
         r = r[~t['subject'].iloc[r].duplicated().to_numpy()]
         found = f"{len(r)} subjects in half of the store"
-        words = f"expected at least 5; the column has {sorted(map(str, set(value)))}"
+        words = f"expected at least 5; the column has {sorted(map(str, set(value.dropna())))}"
         if len(r)<5: raise ValueError(f"{q.column} = {what!r}: found {found}, {words}")
         return r
     return rows(gives, q.source),rows(gives, q.target),rows(~gives, q.source)[:q.n_windows]
@@ -686,7 +687,7 @@ def _response_section(q, store, r, sizes, title):
     return section('What follows', figure_html(fig, below), text(seen))
 
 # %% ../nbs/42_perturbation.ipynb #6f6dad46
-def _page(q, store, r, shares, sizes, rows):
+def _page(q, store, r, shares, sizes, rows, seen):
     "The page of `perturbation_report`"
     p,title,n = store.parcellation,data_words(store),len(r.far)
     parts = [_networks_section(q, shares, title, n)] if shares else []
@@ -695,7 +696,7 @@ def _page(q, store, r, shares, sizes, rows):
     parts.append(section('How far', figure_html(_how_far(q, r), below), text(_how(q, r, rows))))
     if r.response is not None: parts.append(_response_section(q, store, r, sizes, title))
     page = Page(f'Perturbation: {q.source} → {q.target}', title, f'{n} subjects')
-    return page.verdict(_perturbation_words(q, r, shares)).put(*parts)
+    return page.verdict(*seen, _perturbation_words(q, r, shares)).put(*parts)
 
 # %% ../nbs/42_perturbation.ipynb #653e48e8
 def _by_network(q, r, p):
@@ -728,15 +729,20 @@ def perturbation_report(
     model:BrainLM,
     out, # folder to write
     column:str='task', source:str='rest', target:str='task', # as in `PerturbationQuestion`
+    rows=None, # recordings to use; None: all
+    seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
     q,out,p = PerturbationQuestion(column, source, target, **asked),Path(out),store.parcellation
     _checked(q, store, model)
-    rows = _conditions(q, store, model)
+    rows = _conditions(q, store, model, store.rows(rows))
+    judged = np.concatenate(rows)
+    seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)
     r = _experiment(q, model, *(first_windows(model, store, o) for o in rows))
     shares,sizes = _by_network(q, r, p)
-    page = _page(q, store, r, shares, sizes, rows)
+    page = _page(q, store, r, shares, sizes, rows, seen)
+    page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'delta.npy', r.toward.delta.astype('float32'))
     _energy_table(q, r, p).to_csv(out/'energy.csv', index=False)

@@ -244,7 +244,7 @@ def start(self:RunFolder,
     file, checkpoint = self.folder/'recipe.json', self.folder/'checkpoint.pt'
     if checkpoint.exists() and not resume:
         raise FileExistsError(
-            f"{self.folder}: found a run, expected an empty folder; resume it (resume=True, --resume) or choose "
+            f"{self.folder}: found a run, expected an empty folder; resume it (resume=True) or choose "
             "another")
     if file.exists() and resume: self._check_recipe(file)
     write_whole(file, self.recipe)

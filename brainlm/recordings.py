@@ -1148,15 +1148,16 @@ def refuse_seen(
     store:RecordingStore, # Recordings
     judged, # Subjects, or `Split`s whose test people are judged
     seen_ok:bool=False, # Go on all the same
+    rows:bool=False, # Does the caller take the recordings to judge on as `rows`?
 )->list: # The sentence of `seen_before` for the page, or none
     "ValueError where the model is to be judged on people that it has learnt from, and nobody said that this is meant"
     people = {s for o in judged for s in (o.subjects['test'] if isinstance(o, Split) else [o])}
     said = seen_before(model, store, people)
     if seen_ok or not said: return said
-    raise ValueError(f"model: {said[0]} {_way_out}")
+    out = "Leave them out (rows=unseen_rows(model, store))" if rows else _judge_others
+    raise ValueError(f"model: {said[0]} {out}, or go on with seen_ok=True; the page will say so")
 
-_way_out = ("Judge it on others, as its own split does where it keeps two or more out (--unseen-only leaves out "
-            "those that it has seen), or go on with seen_ok=True (--seen-ok); the page will say so")
+_judge_others = 'Judge it on others, as its own split does where it keeps two or more out'
 
 # %% ../nbs/01_recordings.ipynb #30ac3dde
 @dataclass

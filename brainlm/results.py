@@ -100,7 +100,7 @@ def _two_values(y):
     "What to say of a number that has two values"
     a,b = sorted(y.dropna().unique())
     return (f"target {y.name!r} has the two values {a:g} and {b:g} and is predicted as a number; "
-            f"if they are groups, say task='classification' (--task classification)")
+            f"if they are groups, say task='classification'")
 
 def _require_columns(table, *names):
     "Columns of a table; ValueError for one that is not there"
@@ -141,7 +141,7 @@ def sided(self:Study, model, split=None):
                          f"{_more_people}")
     return split
 
-_more_people = ('a larger share of test subjects (test=, --test), or folds (folds=, --folds), in which everybody is '
+_more_people = ('a larger share of test subjects (test=), or folds (folds=), in which everybody is '
                 'judged once, may help')
 
 # %% ../nbs/33_results.ipynb #7886369c

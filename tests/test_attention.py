@@ -18,7 +18,8 @@ import brainlm.attention as ba
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.datasets import fetch_hcp_surfaces
 from brainlm.model import BrainLM, preset
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.recordings import Recording, RecordingStore, learned_from, unseen_rows
+from brainlm.report import said
 from brainlm.scaling import RobustScaler
 
 
@@ -112,6 +113,20 @@ def test_report_without_networks_says_it_by_parcel(model, people, tmp_path):
     assert {o.name for o in f.parent.iterdir()}=={'report.html','surface.html','parcels.csv'}
     page = f.read_text()
     assert 'bare has no networks' in page and '<h2>Networks' not in page and 'of 10 parcels differ' in page
+
+def test_report_on_people_that_the_model_knows(model, people, tmp_path):
+    "Refused before any work; with a flag the page says it first; whoever is not contrasted does not count"
+    model.seen = learned_from(people, np.where(people.table.subject=='s00', 'train', 'test'))
+    try:
+        with pytest.raises(ValueError, match='1 of the 12 people judged .*unseen_rows.*seen_ok=True'):
+            attention_report(people, model, 'task', tmp_path/'r', n_permutations=20)
+        assert not (tmp_path/'r').exists()
+        page = attention_report(people, model, 'task', tmp_path/'r', n_permutations=20, seen_ok=True)
+        assert said(page).startswith("1 of the 12 people judged were in this model's own training")
+        assert 'recordings were learned from' in page.read_text()
+        rest = attention_report(people, model, 'task', tmp_path/'o', rows=unseen_rows(model, people), n_permutations=20)
+        assert 'own training' not in said(rest) and 'Nothing and nobody' in rest.read_text()
+    finally: model.seen = None
 
 def test_report(model, people, tmp_path):
     page = attention_report(people, model, 'task', tmp_path/'report', n_permutations=20)

@@ -41,6 +41,16 @@ def waves(n_time=200, n_subjects=7):
     rng = np.random.default_rng(0); mix = rng.standard_normal((4,94))
     return [Recording((1000 + rng.standard_normal((n_time,4)).cumsum(0)@mix/9 + rng.standard_normal((n_time,94))).astype('float32'), tr_s=0.72, subject=f'sim{s}', provenance='simulated') for s in range(n_subjects)]
 
+def blank(store):
+    "A model that has learned nothing"
+    import torch
+
+    from brainlm.model import BrainLM, preset
+    from brainlm.scaling import RobustScaler
+    torch.manual_seed(0)
+    size = dict(width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1)
+    return BrainLM(preset('tiny', n_parcels=94, **size), store.parcellation, RobustScaler().fit(store, rows='all'))
+
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp('cli')/'store'
@@ -105,6 +115,36 @@ def test_a_model_is_judged_on_people_it_has_not_seen(tmp_path, monkeypatch):
         assert judged and judged=={*store.split(seed=2).subjects['test']} and not judged & trained
     assert main('finetune s --preset tiny --target score --epochs 1 --out new'.split())==0
     assert {*pd.read_parquet('new/predictions.parquet').subject}=={*store.split().subjects['test']}
+
+def test_people_that_a_model_knows_are_not_judged_unasked(tmp_path, capsys, monkeypatch):
+    "Refused in the words of a shell; with a flag the page says it first; or they are left out"
+    from brainlm.recordings import learned_from
+    monkeypatch.chdir(tmp_path)
+    store = RecordingStore.create('s', load_parcellation('aal2'))
+    store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=13)))
+    model = blank(store)
+    model.seen = learned_from(store, ['train']+['test']*12)
+    model.save_pretrained('m')
+    words = 'attention s --model m --contrast half --permutations 20 --out'.split()
+    assert main([*words, 'o'])==1
+    err = capsys.readouterr().err
+    assert '1 of the 13 people judged' in err and 'Leave them out (--unseen-only), or go on with --seen-ok;' in err
+    assert '=' not in err and err.count('\n')==1 and not Path('o').exists()
+    assert main([*words, 'o', '--seen-ok'])==0 and '1 of the 13 people judged' in capsys.readouterr().out
+    assert main([*words, 'p', '--unseen-only'])==0 and 'own training' not in capsys.readouterr().out
+    model.seen = learned_from(store, ['train']*13)
+    model.save_pretrained('all')
+    assert main('networks s --model all --unseen-only --out q'.split())==1
+    assert 'learnt from everybody' in capsys.readouterr().err
+
+def test_errors_speak_the_words_of_the_shell():
+    import argparse
+
+    import brainlm.cli as cli
+    a = argparse.Namespace(resume=False, task=None, valid=None, leave_out=None)
+    said = cli._in_a_line(ValueError("resume it (resume=True), a larger share (valid=) or leave_out=, task='regression'"), a)
+    assert said=='brainlm: resume it (--resume), a larger share (--valid) or --leave-out, --task regression'
+    assert cli._in_a_line(ValueError('groups=(first, second), invalid=True'), a)=='brainlm: groups=(first, second), invalid=True'
 
 def test_what_can_be_known_is_refused_at_once(small, tmp_path):
     "In less than three seconds of computing, in a process of its own, imports and all; torch is never imported"
@@ -178,12 +218,8 @@ def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
     (['perturb','--column','half','--source','a','--target','b','--steps','2','--kind','gain','--device','cpu'], 'From a toward b')])
 def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, says):
     "Thirty people in two halves and an untrained model: a sentence and a page; a store in another atlas is one line on stderr"
-    import torch
-
-    from brainlm.model import BrainLM, preset
-    from brainlm.scaling import RobustScaler
     monkeypatch.chdir(tmp_path); store = RecordingStore.create('s', load_parcellation('aal2')); store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=30)))
-    torch.manual_seed(0); BrainLM(preset('tiny', n_parcels=94, width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1), store.parcellation, RobustScaler().fit(store, rows='all')).save_pretrained('m')
+    blank(store).save_pretrained('m')
     assert main([words[0], 's', '--model', 'm', '--out', 'o', *words[1:]])==0
     out, err = capsys.readouterr(); assert says in out and 'Open o/report.html' in out and (words[0]!='perturb' or 'G: gain' in Path('o/report.html').read_text(encoding='utf-8'))
     RecordingStore.create('other', load_parcellation('glasser360')).extend([Recording(np.random.default_rng(i).standard_normal((200,360)).astype('float32'), 1., f'{i}', provenance='simulated', covariates=dict(half='ab'[i%2])) for i in range(20)])

@@ -89,7 +89,7 @@ def test_report_needs_nothing_else(demos):
     html = demos[2]; page = Loads(html)
     assert len(page.loads)==len(page.alts)>=9 and all(o.startswith('data:image/png;base64,') for o in page.loads) and all(page.alts)
     assert not {'script','link','iframe','object'} & page.tags and 'url(' not in html and '@import' not in html
-    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Where in the brain','Networks from attention','What CLS looks at','An experiment in silico'): assert words in html, words
+    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Nothing and nobody in what the model is judged on','Every method was given every transform','Where in the brain','Networks from attention','What CLS looks at','An experiment in silico'): assert words in html, words
     assert 'real data' not in html
 
 

@@ -8,13 +8,15 @@ from brainlm.networks import *
 
 # %% ../nbs/40_networks.ipynb #da555391
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastcore.basics import AttrDict
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.recordings import Recording, RecordingStore, learned_from
+from brainlm.report import said
 from brainlm.scaling import RobustScaler
 
 
@@ -60,10 +62,80 @@ def test_attention_is_averaged_by_subject(tmp_path):
     got, a, b = (attention_matrix(m, store, r) for r in (None, [0], [1]))
     assert got.shape==(2,2,8,8) and np.isnan(b[...,3,:]).all() and np.isnan(b[...,3]).all()
     ok = ~np.isnan(b); assert np.allclose(got[ok], (a[ok]+b[ok])/2) and np.allclose(got[~ok], a[~ok])
-    x = attention_profiles(got, 0, 1); assert x.shape==(8,16) and np.allclose(x[:,:8].mean(1), 0) and np.allclose(x[:,8:].mean(1), 0, atol=1e-6)
+    to, by = attention_profiles(got, 0, 1)
+    off = ~np.eye(8, dtype=bool)
+    assert to.shape==(8,8) and np.allclose(to, by.T) and np.allclose(to[off], got[0,1][off])
+    assert np.allclose(np.diag(to), (got[0,1].sum(1)-np.diag(got[0,1]))/7)
+    people = attention_by_person(m, store)
+    assert [*people]==['a','b'] and np.allclose(people['a'][ok], a[ok])
     assert np.allclose(token_profiles(m, store, [0]).shape, (8,16))
     fc, b = fc_profiles(store, [0, 1]), fc_profiles(store, [1])
     assert np.isfinite(fc).all() and np.allclose(fc[3], fc_profiles(store, [0])[3]) and np.isnan(b[3]).all() and (b[[0,1,2,4,5,6,7],3]==0).all()
+
+def test_every_method_gets_every_transform():
+    "What only a logarithm or a double centring shows is found by the training folds, whoever's profile it is"
+    x = noise(.6)
+    rng = np.random.default_rng(3)
+    loud = np.exp(3*x)
+    common = x+60*rng.standard_normal((360,1))+60*rng.standard_normal((1,20))
+    raw = classify_parcels(loud, glasser, n_repeats=1, transforms=['raw'])
+    best = classify_parcels(loud, glasser, n_repeats=1)
+    assert best.accuracy>raw.accuracy+.05 and best.transforms.index[0].startswith('log')
+    hidden = classify_parcels(common, glasser, n_repeats=1)
+    assert hidden.accuracy>classify_parcels(common, glasser, n_repeats=1, transforms=['raw']).accuracy+.05
+    assert hidden.transforms.index[0]=='double-centred' and np.isclose(hidden.transforms.sum(), 1)
+
+def test_versions_of_profiles():
+    "By hand: the diagonal, missing parcels, matrices that cannot take a logarithm beside one that can"
+    m = np.arange(16.).reshape(4, 4)+1
+    m[2] = m[:,2] = np.nan
+    v = profile_versions(m)
+    assert np.allclose(v['raw'][0], [3, 2, 4]) and np.isnan(v['raw'][2]).all() and v['raw'].shape==(4, 3)
+    there = np.array([0, 1, 3])
+    assert np.allclose(v['double-centred'][there].mean(0), 0) and np.allclose(v['log'][there], np.log(v['raw'][there]))
+    assert v['ranks'][0].tolist()==[2, 1, 3]
+    both = profile_versions(joined(m, -m))
+    assert both['log'].shape==(4, 6) and np.isclose(both['log'][there,:3].std(), 1) and 'log' not in profile_versions(-m)
+
+def test_partial_correlation(tmp_path):
+    "By hand for three parcels; a parcel that is missing stays out"
+    c = np.array([[1, .5, .3], [.5, 1, .2], [.3, .2, 1]])
+    want = (.5-.3*.2)/np.sqrt((1-.3**2)*(1-.2**2))
+    got = partial_correlation(c)
+    assert np.isclose(np.tanh(got[0,1]), want) and np.allclose(got, got.T) and (np.diag(got)==0).all()
+    x = np.random.default_rng(0).standard_normal((300, 8)).astype('float32')
+    x[:,3] = np.nan
+    store = RecordingStore.create(tmp_path/'s', Parcellation('few', glasser.table.iloc[:8]))
+    store.append(Recording(x, 1., 'a', provenance='simulated'))
+    p = partial_profiles(store, [0])
+    assert np.isnan(p[3]).all() and np.isfinite(np.delete(np.delete(p, 3, 0), 3, 1)).all()
+
+def test_people_are_a_unit_too():
+    "Ten people in whom one method is ahead, and one in whom nothing can be said"
+    a = pd.DataFrame(dict(attention=np.linspace(.5, .6, 10), FC=np.linspace(.4, .49, 10)))
+    [v] = people_verdicts(a)
+    assert v.says=='better' and v.n==10 and v.unit=='people' and 'sign flips' in v.test
+    assert people_verdicts(a[:1])[0].says=='too few' and people_table(a).loc['FC','n']==10
+    with pytest.raises(ValueError, match="mine: found 'ICA'"): people_verdicts(a, 'ICA')
+
+def test_report_on_people_that_the_model_knows(tmp_path):
+    "Refused before any work; with a flag the page says it first"
+    aal2 = load_parcellation('aal2')
+    store = RecordingStore.create(tmp_path/'s', aal2)
+    rng = np.random.default_rng(0)
+    store.extend([Recording(rng.standard_normal((200, 94)).astype('float32'), 1., f's{i}', provenance='simulated') for i in range(3)])
+    size = dict(width=8, heads=1, mlp=8, layers=2, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1)
+    m = BrainLM(preset('tiny', n_parcels=94, **size), aal2, RobustScaler().fit(store, rows='all'))
+    m.seen = learned_from(store, ['train', 'test', 'test'])
+    with pytest.raises(ValueError, match='1 of the 3 people judged .*unseen_rows.*seen_ok=True'): networks_report(store, m, tmp_path/'r')
+    assert not (tmp_path/'r').exists()
+    page = networks_report(store, m, tmp_path/'r', n_permutations=3, seen_ok=True)
+    assert said(page).startswith("1 of the 3 people judged were in this model's own training")
+    assert 'Every atlas' in page.read_text() and 'recordings were learned from' in page.read_text()
+    t = pd.read_csv(tmp_path/'r/results.csv', index_col=[0, 1])
+    assert {*t.index.levels[0]}=={'yeo7','yeo17','ca12'} and {'attention','attention, untrained','partial correlation'} <= {*t.index.levels[1]}
+    clean = networks_report(store, m, tmp_path/'c', rows=[1, 2], n_permutations=3)
+    assert said(clean).startswith('k-NN on attention') and 'Nothing and nobody' in clean.read_text()
 
 def test_clusters():
     r = cluster_parcels(noise(2.), glasser, n_permutations=50); assert r.ari>.5 and r.p<.05 and abs(r.null_ari)<.02
