@@ -680,7 +680,8 @@ def network_rivals(
     given = {'attention': attention_profiles(maps)}
     given['attention, untrained'] = attention_profiles(attention_matrix(untrained_twin(model, seed), store, rows))
     given |= {'token embeddings': token_profiles(model, store, rows), 'functional connectivity': fc_profiles(store, rows),
-              'partial correlation': partial_profiles(store, rows), 'place of the parcel': place_profiles(store.parcellation)}
+              'partial correlation': partial_profiles(store, rows)}
+    if store.parcellation.has_places: given['place of the parcel'] = place_profiles(store.parcellation)
     prior = prior_profiles(model)
     if prior is None or not prior.any(): return given
     return given | {'the prior alone': prior, 'attention + prior': joined(given['attention'], prior)}

@@ -142,7 +142,9 @@ def _about_steps(store, title, page):
              'by ICA. Here is what this store knows of its own.')
     below = ('number of recordings. found: the files say that it was done before; done: by brainlm preprocess; '
              'missing: the files come from a program that does not do it; unknown: nobody says.')
-    page.add('The four steps of the paper', words, (n, f'{title}: {below}', ''),
+    ica = n.loc[_steps['ica_denoising'], 'done'] and ('ICA denoising that was done here is a regression on the '
+        'components that the table of confounds calls noise; no ICA was run.')
+    page.add('The four steps of the paper', words, (n, f'{title}: {below}', ''), ica or '',
              how and f'Confounds regressed by brainlm preprocess: {how}.')
 
 # %% ../nbs/24_quality.ipynb #452b9087
