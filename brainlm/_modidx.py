@@ -300,6 +300,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'brainlm.cli._of': ('cli.html#_of', 'brainlm/cli.py'),
                              'brainlm.cli._options': ('cli.html#_options', 'brainlm/cli.py'),
                              'brainlm.cli._parser': ('cli.html#_parser', 'brainlm/cli.py'),
+                             'brainlm.cli._people_it_knows': ('cli.html#_people_it_knows', 'brainlm/cli.py'),
                              'brainlm.cli._plan': ('cli.html#_plan', 'brainlm/cli.py'),
                              'brainlm.cli._preprocess': ('cli.html#_preprocess', 'brainlm/cli.py'),
                              'brainlm.cli._preprocess_parser': ('cli.html#_preprocess_parser', 'brainlm/cli.py'),

@@ -57,15 +57,19 @@ def _trains(p):
         _DEVICE)
 
 # %% ../nbs/51_cli.ipynb #d4331c42
+def _people_it_knows(p):
+    "What to do about people whom the model has learnt from"
+    who = p.add_mutually_exclusive_group()
+    ok = 'judge people too whom the model has learnt from; the page says how many'
+    who.add_argument('--seen-ok', action='store_true', help=ok)
+    who.add_argument('--unseen-only', action='store_true', help='leave out people whom the model has learnt from')
+
 def _reads(p):
     "Options of every analysis that reads a store with a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     for k,words in (('--model','model folder'), ('--out','folder to write')):
         p.add_argument(k, required=True, metavar='FOLDER', help=words)
-    who = p.add_mutually_exclusive_group()
-    who.add_argument('--seen-ok', action='store_true',
-                     help='judge people too whom the model has learnt from; the page says how many')
-    who.add_argument('--unseen-only', action='store_true', help='leave out people whom the model has learnt from')
+    _people_it_knows(p)
     _options(p,
         ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
         ('--seed', 0, 'of what is random', _I),
@@ -441,6 +445,7 @@ def _run(a):
     options |= dict(out=a.out, split=split, lr=a.lr, resume=a.resume, training=training)
     _print_result(function(store, model, **options))
 
+# %% ../nbs/51_cli.ipynb #43d31a5c
 def _print_result(result):
     "Words as they are; of a page what it says first, and where it lies"
     if isinstance(result, str): return print(result)

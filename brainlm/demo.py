@@ -389,7 +389,8 @@ def _about_training(d, page):
            f"{r['lr']:g}, seed {r['seed']}; {log['seconds'].sum():.0f} s ({log['cpu_seconds'].sum():.0f} CPU s).")
     below = 'Learning curve: error on hidden samples of the training subjects; the axis does not start at 0'
     knows = leak_report(d.model, d.store, d.split.test).words
-    page.add('Learning', f'{what} {how} {knows}', (plot_log(log, f'learning curve, {d.title}'), f'{below} ({d.title}).'))
+    curve = plot_log(log, f'learning curve, {d.title}')
+    page.add('Learning', f'{what} {how} {knows}', (curve, f'{below} ({d.title}).'))
 
 # %% ../nbs/45_demo.ipynb #65103e0b
 def _about_reconstruction(d, page):

@@ -200,6 +200,7 @@ def partial_correlation(
     np.fill_diagonal(r, 0)
     return fisher_z(r)
 
+# %% ../nbs/40_networks.ipynb #8d498257
 def _shrunk_partial(x):
     "Shrunk partial correlation of one recording [time, parcel]; NaN for a parcel that is missing throughout"
     there,out = ~np.isnan(x).all(0), np.full((x.shape[1],)*2, np.nan)
@@ -477,11 +478,12 @@ def classify_parcels(
     n_permutations:int=0, # of the labels of pairs, for p
     seed:int=0,
     transforms=None, # names of `profile_transforms` to choose from; None: all
-)->AttrDict: # scores, low, high, majority, chance; confusion; predicted, truth by parcel; share of each transform; p, null
+)->AttrDict: # scores, low, high, majority, chance; confusion; predicted, truth by parcel; shares of transforms; p, null
     "k-NN of parcels into networks. ValueError for another number of parcels, or an atlas without labels."
     versions = profile_versions(profiles, transforms)
     there,names,pairs = _taking_part(next(iter(versions.values())), parcellation, atlas, n_splits)
-    truth,g,(ways,orders) = np.where(there, parcellation.networks(atlas), ''), pairs[there], _neighbours(versions, there)
+    truth,g = np.where(there, parcellation.networks(atlas), ''), pairs[there]
+    ways,orders = _neighbours(versions, there)
     y = np.array([names.index(k) for k in truth[there]])
     def classify(y, seed): return _nested(orders, y, g, len(names), n_splits, seed)
     got,chosen = zip(*(classify(y, seed+r) for r in range(n_repeats)))
@@ -679,7 +681,8 @@ def network_rivals(
     "Attention, and every method that it is compared with"
     given = {'attention': attention_profiles(maps)}
     given['attention, untrained'] = attention_profiles(attention_matrix(untrained_twin(model, seed), store, rows))
-    given |= {'token embeddings': token_profiles(model, store, rows), 'functional connectivity': fc_profiles(store, rows),
+    given |= {'token embeddings': token_profiles(model, store, rows),
+              'functional connectivity': fc_profiles(store, rows),
               'partial correlation': partial_profiles(store, rows)}
     if store.parcellation.has_places: given['place of the parcel'] = place_profiles(store.parcellation)
     prior = prior_profiles(model)
@@ -785,8 +788,8 @@ def _written(out, found, alone, maps, profiles, p, atlas, title, seed, seen):
 
 # %% ../nbs/40_networks.ipynb #abc081a5
 @register(analyses, 'networks', does='functional networks from self-attention', needs='read',
-    about='Classify parcels into networks by self-attention, beside correlation, partial correlation, token embeddings, '
-          'an untrained model and place, each with every transform.',
+    about='Classify parcels into networks by self-attention, beside correlation, partial correlation, token '
+          'embeddings, an untrained model and place, each with every transform.',
     options=(('permutations n_permutations', 100, 'for p of attention', 'N'),))
 def networks_report(
     store:RecordingStore, # recordings, in the model's parcellation
