@@ -1185,6 +1185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.prior._Shown.put': ('prior.html#_shown.put', 'brainlm/prior.py'),
                                'brainlm.prior._Shown.take': ('prior.html#_shown.take', 'brainlm/prior.py'),
                                'brainlm.prior._Shown.total': ('prior.html#_shown.total', 'brainlm/prior.py'),
+                               'brainlm.prior._ahead_error': ('prior.html#_ahead_error', 'brainlm/prior.py'),
                                'brainlm.prior._band_of': ('prior.html#_band_of', 'brainlm/prior.py'),
                                'brainlm.prior._context_moment': ('prior.html#_context_moment', 'brainlm/prior.py'),
                                'brainlm.prior._embedded_power': ('prior.html#_embedded_power', 'brainlm/prior.py'),

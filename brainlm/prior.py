@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .basics import one_of, write_whole
-from .masking import patchify, random_mask
+from .masking import centred, centring, patchify, random_mask
 
 # %% ../nbs/10a_prior.ipynb #108518a7
 class GaussianPrior(nn.Module):
@@ -307,7 +307,7 @@ class SpaceTimePrior(GaussianPrior):
     def __init__(self, n_parcels:int): # parcels of the atlas
         super().__init__(n_parcels)
         self.register_buffer('spectra', torch.ones(len(band_edges), n_parcels))
-        first = dict(group_s=[576.]*3, near_s=432., kept=.9, power=.75, dt_s=.72)
+        first = dict(group_s=[576.]*3, near_s=432., kept=.9, power=.75, level=0., dt_s=.72)
         for k,v in first.items(): self.register_buffer(k, torch.tensor(v))
 
     def extra_repr(self): return ', '.join(f'{k} {getattr(self, k).tolist()}' for k in ('group_s','near_s','dt_s'))
@@ -332,10 +332,11 @@ def _before_window(self:SpaceTimePrior, see, context, dt_s, parts):
     return (g_*cov + n_*s)/(g_+n_), g+n
 
 # %% ../nbs/10a_prior.ipynb #87b99ea7
-def _embedded_power(rho, times, n):
-    "Spectrum [component, n//2+1] of a circle of n frames whose lags covary as `rho` says, of variance 1"
+def _embedded_power(rho, times, n, level=0.):
+    """Spectrum [component, n//2+1] of a circle of n frames whose lags covary as `rho` says, of variance 1, beside that
+    of the mean, `level`"""
     fine = 2*(rho.shape[-1]-1)
-    lags = torch.fft.irfft(rho/(rho@times/fine)[:,None], n=fine)[:,:n//2+1]
+    lags = torch.fft.irfft(rho/(rho@times/fine)[:,None], n=fine)[:,:n//2+1] + level
     return torch.fft.rfft(torch.cat([lags, lags[:,1:-1].flip(-1)], -1)).real
 
 @patch
@@ -346,7 +347,7 @@ def _component_gain(self:SpaceTimePrior, n, dt_s, lam=None):
     if lam is None:
         quiet = 1/torch.linalg.eigvalsh(self.cov).clamp(min=1e-5)           # components weigh by their precision
         return _embedded_power((quiet@rho/quiet.sum())[None], times.to(rho), n)
-    return _embedded_power(rho, times.to(rho), n)*lam.clamp(min=1e-5)[...,None]
+    return _embedded_power(rho, times.to(rho), n, self.level)*lam.clamp(min=1e-5)[...,None]
 
 # %% ../nbs/10a_prior.ipynb #b8ab87ca
 @patch
@@ -412,7 +413,8 @@ def forward(self:SpaceTimePrior, patches, visible, context=None, dt_s=None):
 
 # %% ../nbs/10a_prior.ipynb #67148eeb
 first_choices = dict(
-    power=(.5, .75, 1.), group_s=(144., 288., 576., 1152.), near_s=(144., 432., 1296.), kept=(.8, .9, 1.))
+    level=(0., .01, .03, .1), power=(.5, .75, 1., 1.25), group_s=(72., 144., 288., 576., 1152.),
+    near_s=(144., 432., 1296.), kept=(.8, .9, 1.))
 # What `fit` chooses among
 
 def _fold_spectra(recordings, n_parcels, fold, dt_s):
@@ -423,11 +425,12 @@ def _fold_spectra(recordings, n_parcels, fold, dt_s):
     return spectra
 
 # %% ../nbs/10a_prior.ipynb #4df1a5af
-def _trial_windows(recordings, fold, size, most, n_patches=10):
-    "One window from the middle of a recording of each person, up to `most`: fold, patches, valid, the other frames"
-    trials = {}
+def _trial_windows(recordings, fold, size, most, each=1, n_patches=10):
+    "Windows from the middle of `each` recordings a person, up to `most`: fold, signal, valid, the rest, frames"
+    trials, n_of = [], dict.fromkeys(fold, 0)
     for subject,z in recordings():
-        if subject in trials or len(trials)>=most: continue
+        n_of[subject] += 1
+        if n_of[subject]>each or len(trials)>=most: continue
         n = min(n_patches, len(z)//size)*size
         start, at = (len(z)-n)//2, np.arange(len(z))
         z = torch.from_numpy(np.asarray(z, dtype='float32')).T
@@ -435,32 +438,45 @@ def _trial_windows(recordings, fold, size, most, n_patches=10):
         x, rest = z[:,start:start+n], (at<start) | (at>=start+n)
         valid = ~patchify(x[None], size).isnan().any(-1)
         others = stack_context([(z[:,rest].nan_to_num(), away[rest])])
-        trials[subject] = fold[subject], patchify(x[None].nan_to_num(), size), valid, others
-    return list(trials.values())
+        trials.append((fold[subject], x[None].nan_to_num(), valid, others, len(at)))
+    return trials
 
 # %% ../nbs/10a_prior.ipynb #af4e8394
+def _ahead_error(fits, trials, n):
+    "Mean squared error of the priors of the folds on the last n frames of windows of people that each has not seen"
+    error, count = 0., 0
+    for k,x,valid,*_ in trials:
+        there = valid.any(-1)[...,None]
+        found = fits[k].forecast(x[...,:-n].masked_fill(~there, torch.nan), n)
+        error += (found-x[...,-n:]).square()[there.expand(found.shape)].sum().item()
+        count += int(there.sum())*n
+    return error/max(count, 1)
+
 def _trial_error(fits, trials, ratio, parts, seed):
     "Mean squared error of the priors of the folds on hidden samples of the people that each has not seen"
     gen, error, count = torch.Generator().manual_seed(seed), 0., 0
-    for k,x,valid,others in trials:
-        mask = random_mask(valid, ratio, gen)
-        found = fits[k].guess(x, valid & ~mask, others, parts=parts)
-        error += (patchify(found, x.shape[-1])-x)[mask].square().sum().item()
-        count += mask.sum().item()*x.shape[-1]
+    for k,x,valid,others,n in trials:
+        mask, size = random_mask(valid, ratio, gen), x.shape[-1]//valid.shape[-1]
+        z, beside = centred(x, mask, [n], valid), others.shifted(centring(x, mask, [n]))
+        found = fits[k].guess(patchify(z, size), valid & ~mask, beside, parts=parts)
+        error += patchify(found-z, size)[mask].square().sum().item()
+        count += mask.sum().item()*size
     return error/max(count, 1)
 
 # %% ../nbs/10a_prior.ipynb #c8f0e67b
-def _try_weights(prior, fits, trials, choices, seed):
+def _try_weights(prior, fits, trials, choices, seed, ahead):
     "Set the weights of `prior` and of its `fits` one after the other to those of least error; a row for each trial"
     rows = []
     for name,values in choices.items():
-        for i in range(3) if name=='group_s' else [1]:
-            at = (lambda p: p.group_s[i]) if name=='group_s' else (lambda p: getattr(p, name))  # noqa: B023
+        for i in range(3) if name=='group_s' and not ahead else [1]:
+            own = name=='group_s' and not ahead
+            at = (lambda p: p.group_s[i]) if own else (lambda p: getattr(p, name))          # noqa: B023
             parts = all_parts if name=='near_s' else all_parts[1:]
             error = {}
             for v in values:
                 for o in fits.values(): at(o).fill_(v)
-                error[v] = _trial_error(fits, trials, _hidden_shares[i], parts, seed)
+                error[v] = (_ahead_error(fits, trials, ahead) if ahead else
+                            _trial_error(fits, trials, _hidden_shares[i], parts, seed))
             best = min(error, key=error.get)
             for p in (prior, *fits.values()): at(p).fill_(best)
             rows += [(name, _hidden_shares[i], v, e, v==best) for v,e in error.items()]
@@ -473,7 +489,8 @@ def fit(self:SpaceTimePrior,
     dt_s:float, # seconds between frames
     shrinkages=(.02, .05, .1, .2, .3, .5), n_folds:int=4, patch_size:int=20, seed:int=0, # as of `GaussianPrior.fit`
     choices=first_choices, # weight → values to choose among; None: those of the recipe stay
-    n_trials:int=12, # people, at most, whose windows the weights are chosen on
+    n_trials:int=12, # people, at most, whose windows the weights are chosen on; with `ahead` windows
+    ahead:int=0, # choose for forecasts of so many frames; recordings are then windows, centred by what comes before
 )->pd.DataFrame: # weight, mask_ratio, value, mse, chosen: a row for each trial
     "Fit covariance, spectra and weights to training recordings. ValueError with fewer than two subjects."
     GaussianPrior.fit(self, recordings, shrinkages, n_folds, patch_size, seed)
@@ -486,8 +503,8 @@ def fit(self:SpaceTimePrior,
     all_m, all_s = _summed(moments), _summed(spectra)
     filled(self, all_m, all_s)
     others = {k: filled(SpaceTimePrior(len(self.mean)), all_m-moments[k], all_s-spectra[k]) for k in moments}
-    trials = _trial_windows(recordings, fold, patch_size, n_trials)
-    return _try_weights(self, others, trials, choices or {}, seed)
+    trials = _trial_windows(recordings, fold, patch_size, n_trials, n_trials if ahead else 1)
+    return _try_weights(self, others, trials, choices or {}, seed, ahead)
 
 # %% ../nbs/10a_prior.ipynb #9a5c4cd2
 @patch
