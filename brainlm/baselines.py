@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['forecasters', 'checked_windows', 'checked_pairs', 'subject_folds', 'Forecaster', 'Forecasters', 'Mean', 'Persistence',
            'mean_frame', 'LinearForecaster', 'ARRidge', 'VARRidge', 'ar_ridge', 'var1_ridge', 'var3_ridge',
-           'drift_ridge', 'LowRank', 'PersonVAR', 'low_rank_ridge', 'person_ridge', 'NeuralForecaster', 'LSTMNet',
-           'NeuralODENet', 'LatentODENet', 'TCNNet', 'FutureNet', 'future_net', 'mask_ensemble', 'cross_forecasts',
-           'Residual', 'lstm_on_drift', 'zero_head', 'on_best', 'residual_lstm', 'residual_tcn', 'residual_ode']
+           'drift_ridge', 'LowRank', 'PersonVAR', 'low_rank_ridge', 'person_ridge', 'Wiener', 'NeuralForecaster',
+           'LSTMNet', 'NeuralODENet', 'LatentODENet', 'TCNNet', 'FutureNet', 'future_net', 'mask_ensemble',
+           'cross_forecasts', 'Residual', 'lstm_on_drift', 'zero_head', 'on_best', 'residual_lstm', 'residual_tcn',
+           'residual_ode']
 
 # %% ../nbs/30_baselines.ipynb #6d1e6ea2
 import copy
@@ -26,6 +27,7 @@ from .basics import Registry, moved, optional, register
 from .finetuning import fill_future, future_patches
 from .masking import random_mask
 from .model import BrainLM
+from .prior import SpaceTimePrior
 
 # %% ../nbs/30_baselines.ipynb #dd12c231
 def checked_windows(
@@ -353,6 +355,25 @@ def low_rank_ridge(stride=None, context=180):
 def person_ridge(stride=None, context=180):
     order = min(20, context)
     return LowRank(20, PersonVAR(min(10, context//3), _fits(context//3, 40), stride), ARRidge(order, stride))
+
+# %% ../nbs/30_baselines.ipynb #839b0857
+@register(forecasters, 'Wiener')
+class Wiener(Forecaster):
+    "What the prior of space and time expects of the frames that follow (`SpaceTimePrior.forecast`)"
+    choices = dict(level=(0., .03, .1, .3), power=(.5, 1.), group_s=(144., 576., 2304.))    # weights are in frames
+    budget = '3 weights, 9 candidates, 4-fold cross-validation over subjects'
+    def __init__(self, device=None): self.device = device # where the prior works
+
+    def _fit(self, X, Y, groups):
+        z = np.concatenate([X, Y], 1)
+        how = dict(patch_size=min(20, z.shape[1]), choices=self.choices, n_trials=32, ahead=self.horizon)
+        self.prior = SpaceTimePrior(self.n_parcels)
+        self.prior.fit(lambda: zip(groups, z), 1., **how)
+
+    def _predict(self, X):
+        prior = self.prior.to(self.device)
+        parts = torch.from_numpy(X).mT.to(prior.cov).split(16)
+        return torch.cat([prior.forecast(x, self.horizon) for x in parts]).mT.cpu().numpy()
 
 # %% ../nbs/30_baselines.ipynb #ed820540
 class NeuralForecaster(Forecaster):
