@@ -493,7 +493,7 @@ def line_on_fc(classify=False, fc=_correlations): return linear(fc, classify)
 @register(readouts, 'SVR on FC (tangent)', classes='SVC on FC (tangent)')
 def svm_on_tangent(classify=False): return support_vectors(PersonEmbedding('tangent'), classify)
 
-@register(readouts, 'ridge on FC (tangent)', classes='logistic on FC (tangent)')
+@register(readouts, 'ridge on FC (tangent)', classes='logistic on FC (tangent)', fast=True)
 def line_on_tangent(classify=False): return linear(PersonEmbedding('tangent'), classify)
 
 # %% ../nbs/30a_readouts.ipynb #a123d782
@@ -501,10 +501,10 @@ def _computed_alone(kind):
     "Features that depend on their recording alone, so that each is computed once"
     return Embedding(once_each(PersonEmbedding(kind).fit_transform))
 
-@register(readouts, 'ridge on FC (whitened)', classes='logistic on FC (whitened)')
+@register(readouts, 'ridge on FC (whitened)', classes='logistic on FC (whitened)', fast=True)
 def line_on_whitened(classify=False): return linear(PersonEmbedding(), classify)
 
-@register(readouts, 'ridge on FC (power .35)', classes='logistic on FC (power .35)')
+@register(readouts, 'ridge on FC (power .35)', classes='logistic on FC (power .35)', fast=True)
 def line_on_power(classify=False): return linear(_computed_alone('power'), classify)
 
 @register(readouts, 'ridge on FC (partial)', classes='logistic on FC (partial)')

@@ -17,6 +17,7 @@ from brainlm.basics import Notice
 from brainlm.finetuning import load_finetuned
 from brainlm.model import BrainLM, preset
 from brainlm.pretraining import Training
+from brainlm.readouts import readouts
 from brainlm.recordings import Recording, RecordingStore, Split, refuse_seen, seen_before
 from brainlm.scaling import RobustScaler
 
@@ -46,7 +47,7 @@ def test_finetune_report_is_what_the_model_predicts(study):
     want = tuned.predict(store, split=='test').groupby('subject')['prediction'].mean()
     mine = preds[preds.model=='BrainLM'].set_index('subject')
     assert np.allclose(mine.prediction, want.reindex(mine.index)) and set(mine.index)==set(store.table.subject[split=='test']), 'a row a subject, recordings averaged'
-    assert set(preds.model)=={'BrainLM','mean','ridge on FC (correlation)','confounds alone'}
+    assert set(preds.model)=={'BrainLM','confounds alone',*readouts.quick()}
     r = pd.read_parquet(top/'score/results.parquet').set_index(['model','metric']).value
     assert r['ridge on FC (correlation)','r']>.8 > abs(r['BrainLM','r'])-.1 and 'simulated data' in html and 'ridge on FC' in html
     assert np.isclose(r['mean','mse'], ((preds[preds.model=='mean'].y-preds[preds.model=='mean'].prediction)**2).mean())
