@@ -28,7 +28,16 @@ from brainlm.clinical import outer_folds
 from brainlm.datasets import fetch_hcp_rest
 from brainlm.evidence import keep_results, result_rows
 from brainlm.forecasting import forecast_stats, forecast_windows
-from brainlm.metrics import bootstrap, evaluate, masked_rivals, model_predictor, score_verdicts, sum_columns
+from brainlm.metrics import (
+    bootstrap,
+    evaluate,
+    imputers,
+    masked_rivals,
+    model_predictor,
+    needs_spectra,
+    score_verdicts,
+    sum_columns,
+)
 from brainlm.model import BrainLM, preset
 from brainlm.networks import (
     attention_matrix,
@@ -138,7 +147,7 @@ def missing(a):
     "Pieces and their parts that are not there yet"
     some = range(folds) if a.fold is None else [a.fold]
     every = [(f, s) for s in (range(seeds) if a.seed is None else [a.seed]) for f in some]
-    return {o: lost for o in every if (lost := [p for p in parts if not file_of(a, p, *o).exists()])}
+    return {o: lost for o in every if (lost := [p for p in a.parts if not file_of(a, p, *o).exists()])}
 
 def run(a):
     "What is missing, as far as the CPU minutes go"
@@ -217,6 +226,9 @@ def table(a):
     out = Path(a.out)
     out.unlink(missing_ok=True)
     how, t = json.loads((Path(a.tables)/'how.json').read_text()), pd.concat(rows)
+    names = {k: f'closed form ({k})' for k,v in imputers.items() if needs_spectra(v)}
+    names[ours] = f"BrainLM ({how['preset']}, {how['epochs']} epochs)"
+    t = t.assign(**{k: t[k].replace(names) for k in ('model', 'rival')})
     options = f"--preset {how['preset']} --prior {how['prior'] or 'none'} --epochs {how['epochs']}"
     keep_results(out, t, f"python tools/hcp_folds.py {options}{' --plain'*how.get('plain', False)}")
     shown = ['task', 'model', 'value', 'low', 'high', 'rival', 'difference', 'says']
@@ -228,6 +240,7 @@ def main(argv=None):
     p.add_argument('--table', action='store_true', help='make the table of what is there, and stop')
     p.add_argument('--fold', type=int, choices=range(folds), help='only this one')
     p.add_argument('--seed', type=int, choices=range(seeds), help='only this one')
+    p.add_argument('--parts', nargs='+', choices=list(parts), default=list(parts), help='only these')
     p.add_argument('--budget', type=float, default=1e6, help='CPU minutes, looked at after each epoch and each part')
     p.add_argument('--epochs', type=int, default=29, help='of pretraining')
     p.add_argument('--preset', default='tiny', help='size of the model')
