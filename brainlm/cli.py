@@ -100,10 +100,9 @@ def _atlas(a):
     "The parcellation, with the published label images if an input needs them and none were given"
     from brainlm.atlas import label_images, load_parcellation
     from brainlm.datasets import fetch_atlas
-    from brainlm.readers import Atlas, look
+    from brainlm.readers import Atlas, label_image_for, look
     own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360',*label_images)
-    if not own and any('.nii' in (n := Path(f.source.path).name) and '.ptseries.' not in n
-                       for f in look(a.input, a.space) if not f.outcome):
+    if not own and any(label_image_for(f.source.path) for f in look(a.input, a.space) if not f.outcome):
         return fetch_atlas(a.parcellation)
     return Atlas(load_parcellation(a.parcellation), a.volume, a.dlabel)
 

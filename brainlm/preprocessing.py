@@ -10,6 +10,7 @@ __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording
 # %% ../nbs/03b_preprocessing.ipynb #90be5d5e
 import hashlib
 import json
+import time
 import warnings
 from collections import deque
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ from .readers import (
     file_hash,
     first_lines,
     formats,
+    label_image_for,
     look,
     nothing_found,
     one_number,
@@ -105,7 +107,7 @@ def _within(k, v, low, high):
 # %% ../nbs/03b_preprocessing.ipynb #12c1312e
 def _missing_confounds(path, files):
     "Why a table of confounds should lie beside a series that has none; '' where nothing says so"
-    if files.confounds is not None or not path.endswith(('.nii','.nii.gz')): return ''
+    if files.confounds is not None or not label_image_for(path): return ''
     desc = entities(path).get('desc', '')
     if files.others and desc in ('preproc','smoothAROMAnonaggr',''):
         return f'others do in its folder ({files.others[0].name})'
@@ -249,14 +251,39 @@ def _client(jobs, scheduler):
         how = dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=40)
         with dask.LocalCluster(**how) as cluster, dask.Client(cluster) as c: yield c
 
+# %% ../nbs/03b_preprocessing.ipynb #e1a6e339
+_start_s = 8 # what starting workers takes, seconds: 5 on idle cores, 25 on busy ones
+
+def _worth(each_s, left, jobs):
+    "Do workers save more than their start takes?"
+    return each_s*left*(1-1/jobs) > _start_s
+
+def _first_here(work, items, n, jobs):
+    "(results of the first items; are workers worth it for the rest?)"
+    done,took = [],[]
+    for o in islice(items, 3): # the first one also loads what all others share
+        t = time.perf_counter()
+        done.append((o, work(*o)))
+        took.append(time.perf_counter()-t)
+    left = n-len(done)
+    worth = left>0 and _worth(min(took), left, jobs)
+    if left and not worth:
+        tell(f'{n} files at {min(took):.2g} s each are read by one process: starting {jobs} would take longer', 7)
+    return done,worth
+
 # %% ../nbs/03b_preprocessing.ipynb #7acc14ab
-def _in_order(work, items, jobs, scheduler):
-    "(item, work(*item)) in the order of the items, a few ahead at a time"
-    if jobs==1 and not scheduler:
-        yield from ((o, work(*o)) for o in items)
+def _in_order(work, items, n, jobs, scheduler):
+    "(item, work(*item)) in the order of the n items, a few ahead at a time"
+    todo = iter(items)
+    worth = bool(scheduler)
+    if jobs>1 and not scheduler:
+        done,worth = _first_here(work, todo, n, jobs)
+        yield from done
+    if not worth:
+        yield from ((o, work(*o)) for o in todo)
         return
     with _client(jobs, scheduler) as client:
-        todo,waiting = iter(items),deque()
+        waiting = deque()
         ahead = 2*max(jobs, sum(client.nthreads().values()))
         while True:
             waiting.extend((o, client.submit(work, *o, pure=False)) for o in islice(todo, ahead-len(waiting)))
@@ -264,6 +291,7 @@ def _in_order(work, items, jobs, scheduler):
             o,f = waiting.popleft()
             yield o,_result(f, o[0].source)
 
+# %% ../nbs/03b_preprocessing.ipynb #7b4dd77b
 def _result(future, source):
     "What a worker answered; that it was killed is a failure of one source"
     try: return future.result()
@@ -439,7 +467,8 @@ def _take_all(store, found, atlas, st, jobs, scheduler, progress):
         there = lambda f: known.get(f.source.key, (None, None))
         items = ((f, atlas, st, there(f)[1], known.get(f.source.alone, (0, None))[1]) for f in todo)
         before = len(store)
-        for (f,*_),res in tqdm(_in_order(_work, items, jobs, scheduler), **bar): intake.take(f, res, there(f)[0])
+        results = _in_order(_work, items, len(todo), jobs, scheduler)
+        for (f,*_),res in tqdm(results, **bar): intake.take(f, res, there(f)[0])
         intake.flush()
     store.refresh()
     if words := not_annotated(store, range(before, len(store))): tell(words, 4)

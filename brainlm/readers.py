@@ -7,11 +7,11 @@ __all__ = ['formats', 'dt_range_s', 'mni_spaces', 'BadInput', 'Atlas', 'Reading'
            'stem', 'bids_parts', 'who', 'entities', 'Source', 'companions', 'read_json', 'made_by', 'told_provenance',
            'repetition_time', 'one_number', 'sidecar_tr', 'ParcelMeans', 'parcel_result', 'check_kind',
            'check_geometry', 'index_of', 'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume', 'Nifti', 'Mgh',
-           'Afni', 'read_dense', 'Dense', 'plain_name', 'match_names', 'by_name', 'Parcellated', 'skipped',
-           'first_lines', 'separator', 'is_number', 'layout', 'oriented', 'read_text', 'Table', 'Text', 'choose_array',
-           'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files', 'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk',
-           'why_no_series', 'rank', 'misfit', 'choose', 'data_set', 'by_pattern', 'check_pattern', 'look',
-           'with_people', 'find_sources', 'nothing_found']
+           'brik', 'Afni', 'read_dense', 'Dense', 'hemispheres', 'read_surfaces', 'Gifti', 'plain_name', 'match_names',
+           'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout', 'oriented',
+           'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files', 'arrow_rows',
+           'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'label_image_for', 'rank', 'misfit', 'choose',
+           'data_set', 'by_pattern', 'check_pattern', 'look', 'with_people', 'find_sources', 'nothing_found']
 
 # %% ../nbs/03_readers.ipynb #3b5f71a1
 import gzip
@@ -158,7 +158,7 @@ _made = ('space','cohort','res','den','desc','seg','atlas','stat','hemi','label'
 _order = ('acq','ce','rec','dir','echo','part') # of entities in `run`; all others come after them
 
 _endings = 'dtseries|ptseries|dat|tsv|csv|txt|1D|npy|npz|h5|hdf5|mat|nii|gz|func|gii|HEAD|BRIK|mgz|mgh'
-_ends = re.compile(rf'(\.({_endings}))+$')
+_ends = re.compile(rf'(\+(orig|acpc|tlrc))?(\.({_endings}))+$')
 
 def stem(
     name # of a file, or its path
@@ -468,11 +468,13 @@ def check_kind(
     part = bids_parts(path).get('part', 'mag')
     if part!='mag': raise BadInput(path, f'is a {part} image (part-{part})', 'give the magnitude (part-mag)')
 
-def _check_space(path, code):
-    "The space by name, else by the header's code"
-    by_code = {1:'of the scanner', 3:'Talairach'}.get(code, 'MNI')
+def _check_space(path, by_header):
+    "The space by the name of the file, else by its header"
     e = bids_parts(path)
-    named = e.get('space', by_code)
+    named = e.get('space', by_header)
+    if not named:
+        raise BadInput(path, 'says nowhere in which space it lies',
+                       'if it is MNI152, its name may say so (space-MNI152)')
     if 'cohort' in e: named += f", cohort {e['cohort']},"
     if named in mni_spaces: return
     raise BadInput(path, f'is in the space {named}',
@@ -493,20 +495,33 @@ def _check_affines(img, path):
     raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}',
                    'find out which is right, and set both to it')
 
+# %% ../nbs/03_readers.ipynb #68ec3644
+_afni_mni = ('MNI', 'MNI152_T1', 'MNI152_2009', 'MNI_2009c_asym') # its names of templates of adults
+
+def _space_of_header(img, path):
+    "What a header says of the space of an image, '' where it says nothing; raises `BadInput`"
+    if isinstance(img, nib.brikhead.AFNIImage):
+        said = img.header.info.get('TEMPLATE_SPACE') or 'ORIG'
+        return 'MNI152' if said in _afni_mni else said
+    if not isinstance(img, nib.Nifti1Pair): return ''
+    codes = int(img.header['sform_code']),int(img.header['qform_code'])
+    if codes==(0,0):
+        raise BadInput(path, 'says nowhere in which space it lies (sform_code and qform_code are 0)',
+                       'set its affine with the program that made it')
+    if all(codes): _check_affines(img, path)
+    return {1:'of the scanner', 3:'Talairach'}.get(max(codes), 'MNI')
+
 # %% ../nbs/03_readers.ipynb #8768649f
 def check_geometry(
     img, # nibabel image
     path # for messages, and its name for the space
 ):
     "Raises `BadInput` where an image does not say where it lies, or says two things"
-    codes = int(img.header['sform_code']),int(img.header['qform_code'])
     if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {img.shape}', 'give the 4-D series')
     if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'give the 4-D series')
-    if codes==(0,0):
-        raise BadInput(path, 'says nowhere in which space it lies (sform_code and qform_code are 0)',
-                       'set its affine with the program that made it')
-    if all(codes): _check_affines(img, path)
-    _check_space(path, max(codes))
+    if img.shape[1:3]==(1,1):
+        raise BadInput(path, f'is on a surface, of {img.shape[0]:,} vertices', 'give it as CIFTI or as a volume')
+    _check_space(path, _space_of_header(img, path))
 
 # %% ../nbs/03_readers.ipynb #abb60a4b
 def index_of(
@@ -569,8 +584,9 @@ def open_image(
 ): # nibabel image
     "An image whose data stay on disk; raises `BadInput`"
     try: return nib.load(path, keep_file_open=True)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, *_damage) as e:
-        raise BadInput(path, f'is not a NIfTI that can be opened ({e})', 'export it again') from None
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.brikhead.AFNIHeaderError,
+            KeyError, *_damage) as e:
+        raise BadInput(path, f'is no image that can be opened ({e})', 'export it again') from None
 
 def _slab(img, a, b, path):
     try: return np.asarray(img.dataobj[..., a:b])
@@ -591,8 +607,11 @@ def header_tr(
     img # nibabel image
 )->float: # seconds
     "The repetition time in a header, in its own unit"
-    unit = {'sec':1, 'msec':1e-3, 'usec':1e-6}.get(img.header.get_xyzt_units()[1], 1)
-    return round(float(img.header.get_zooms()[3])*unit, 6)
+    h = img.header
+    if isinstance(img, nib.MGHImage): unit = 1e-3
+    elif isinstance(img, nib.brikhead.AFNIImage): unit = 1e-3 if h.info.get('TAXIS_NUMS', (0,0,0))[2]==77001 else 1
+    else: unit = {'sec':1, 'msec':1e-3, 'usec':1e-6}.get(h.get_xyzt_units()[1], 1)
+    return round(float(h.get_zooms()[3])*unit, 6)
 
 # %% ../nbs/03_readers.ipynb #cf55879c
 def _inside(known, mask, img, path):
@@ -642,22 +661,34 @@ class Nifti(Format):
     def read(source, atlas, how): return read_volume(source.path, atlas, companions(source.path).mask, how.min_coverage)
 
 # %% ../nbs/03_readers.ipynb #75b1b53b
-class _Elsewhere(Format):
-    "A format that is known, and read after another program has rewritten it"
-    by = ''
+class _Volume(Nifti):
+    "A volume that nibabel reads as it reads NIfTI"
     @classmethod
-    def read(cls, source, atlas, how):
-        raise BadInput(source.path, f'is of {cls.words}', f'make a NIfTI of it ({cls.by})')
+    def detect(cls, path, head): return head.startswith(tuple(cls.starts))
 
 @register(formats, 'mgh')
-class Mgh(_Elsewhere):
-    words,by,starts = 'FreeSurfer (MGH)','mri_convert in.mgz out.nii.gz',(b'\0\0\0\1\0\0',)
+class Mgh(_Volume): words,starts = '4-D FreeSurfer (MGH)',(b'\0\0\0\1\0\0',)
 
+def brik(
+    path # of AFNI's HEAD
+)->Path: # of its BRIK, packed or not; raises `BadInput` where there is none
+    "The file with the numbers of an AFNI volume"
+    for end in ('.BRIK','.BRIK.gz'):
+        if os.path.lexists(f := Path(path).with_suffix('').with_name(Path(path).stem+end)): return Path(check_here(f))
+    raise BadInput(path, 'is the header of an AFNI volume whose BRIK is not beside it', 'bring both files')
+
+# %% ../nbs/03_readers.ipynb #2368f795
 @register(formats, 'afni')
-class Afni(_Elsewhere):
-    words,by = 'AFNI (HEAD and BRIK)','3dAFNItoNIFTI in+tlrc'
+class Afni(_Volume):
+    words = '4-D AFNI (HEAD and BRIK)'
     @classmethod
     def detect(cls, path, head): return path.suffix=='.HEAD' or b'DATASET_RANK' in head
+    @staticmethod
+    def read(source, atlas, how):
+        brik(source.path)
+        return Nifti.read(source, atlas, how)
+    @staticmethod
+    def hash(source, how): return file_hash(source.path)+file_hash(brik(source.path))
 
 # %% ../nbs/03_readers.ipynb #d6d45c8b
 def _grayordinates(axis):
@@ -760,6 +791,82 @@ class Dense(_Cifti):
     @staticmethod
     def read(source, atlas, how): return read_dense(source.path, atlas, how.min_coverage)
 
+# %% ../nbs/03_readers.ipynb #7c0fca03
+_hemisphere = re.compile(r'(?<=hemi-)[LR](?=_)|(?<=[._])[LR](?=[._])|\b[lr]h(?=[._])')
+_sides = dict(L='R', R='L', lh='rh', rh='lh')
+
+def hemispheres(
+    path # of a GIfTI file
+)->dict: # {'left': path, 'right': path}; only one where the other is not beside it
+    "The two files of a run on the surface"
+    name = Path(path).name
+    m = list(_hemisphere.finditer(name))[-1:]
+    if not m: return {}
+    own,other = m[0][0],Path(path).with_name(name[:m[0].start()]+_sides[m[0][0]]+name[m[0].end():])
+    both = {own[0].lower():Path(path)} | ({_sides[own][0].lower():other} if other.exists() else {})
+    return {side:both[c] for side,c in (('left','l'), ('right','r')) if c in both}
+
+# %% ../nbs/03_readers.ipynb #c868f722
+def _surface_series(path):
+    "Series [vertex, time] of one hemisphere"
+    try: arrays = [d.data for d in nib.load(path).darrays]
+    except (nib.filebasedimages.ImageFileError, *_damage, Exception) as e: # noqa: BLE001 (the parser raises anything)
+        raise BadInput(path, f'is a damaged GIfTI ({e})', 'get the file again') from None
+    x = arrays[0] if len(arrays)==1 else np.stack(arrays, 1)
+    if x.ndim==2 and x.shape[1]>1: return x.astype('float64')
+    raise BadInput(path, 'holds one map, no series', 'give the series over time')
+
+def _parcels_of_vertices(side, n_vertices, atlas, path):
+    "Index of the parcel of each vertex of one hemisphere, -1 for none"
+    lab,_,axis = _dlabel(atlas.dlabel)
+    name = f'CIFTI_STRUCTURE_CORTEX_{side.upper()}'
+    if (m := axis.nvertices.get(name))!=n_vertices:
+        raise BadInput(path, f'has {n_vertices:,} vertices in cortex {side}, the labels {m or 0:,}: another mesh',
+                       'give the series on the mesh of the labels (fsLR 32k)')
+    parcel,own = np.full(n_vertices, -1),axis.name==name
+    parcel[axis.vertex[own]] = index_of(lab[own], atlas.parcellation.ids)
+    return parcel
+
+# %% ../nbs/03_readers.ipynb #f6091d4b
+def _check_surface(path, atlas):
+    "Both hemispheres, or the reason why not"
+    if not atlas.dlabel:
+        raise BadInput(path, f'is on a surface, and of {atlas.parcellation.name} no label file is known',
+                       'give one (--dlabel)')
+    if (space := bids_parts(path).get('space', 'fsLR'))!='fsLR':
+        raise BadInput(path, f'is on the surface {space}', 'give it on fsLR, 32k, or as CIFTI')
+    if len(both := hemispheres(path))==2: return both
+    raise BadInput(path, 'is one hemisphere, and the other is not beside it', 'bring both files')
+
+# %% ../nbs/03_readers.ipynb #3ddb5b21
+def read_surfaces(
+    path:str, # GIfTI series of one hemisphere; the other lies beside it
+    atlas:Atlas,
+    min_coverage:float=.5 # share of its vertices below which a parcel is missing
+)->AttrDict: # `signal` [time, parcel], `coverage` [parcel], `tr`, empty
+    "The mean series of each parcel of the cortex, from both hemispheres; raises `BadInput`"
+    both = _check_surface(path, atlas)
+    x = {side: _surface_series(f) for side,f in both.items()}
+    if len(n := {o.shape[1] for o in x.values()})>1:
+        raise BadInput(path, f'has {min(n)} and {max(n)} frames in its two hemispheres', 'find out which are right')
+    parcel = np.concatenate([_parcels_of_vertices(side, len(o), atlas, both[side]) for side,o in x.items()])
+    means = ParcelMeans(parcel, len(atlas), n.pop(), path)
+    means.add(np.concatenate(list(x.values())), slice(0, len(parcel)), slice(0, len(means.sums)))
+    signal,share = parcel_result(means, np.bincount(parcel[parcel>=0], minlength=len(atlas)), 1, min_coverage)
+    return AttrDict(signal=signal, coverage=share, tr={})
+
+# %% ../nbs/03_readers.ipynb #ac79078e
+@register(formats, 'gifti')
+class Gifti(Format):
+    words,labels = 'GIfTI series, a file for each hemisphere','dlabel'
+    @classmethod
+    def detect(cls, path, head): return b'<GIFTI' in head
+    @staticmethod
+    def read(source, atlas, how): return read_surfaces(source.path, atlas, how.min_coverage)
+    @staticmethod
+    def hash(source, how):
+        return ''.join(map(file_hash, hemispheres(source.path).values())) or file_hash(source.path)
+
 # %% ../nbs/03_readers.ipynb #87e32ef7
 _side = re.compile(r'^(left|right|lh|rh|l|r)[_\-. ]+|[_\-. ]+(left|right|lh|rh|l|r)$', re.I)
 
@@ -767,7 +874,7 @@ def plain_name(
     name # of a parcel
 ): # (side, rest)
     "A parcel name without case, `_ROI` and the many ways to say left and right"
-    name = re.sub(r'_roi$', '', str(name).strip().strip('"'), flags=re.I)
+    name = re.sub(r'^(7|17)networks_|^ctx[-_]|_roi$', '', str(name).strip().strip('"'), flags=re.I)
     if not (m := _side.search(name)): return '', name.lower()
     return (m[1] or m[2]).lower()[0], (name[:m.start()]+name[m.end():]).lower()
 
@@ -1229,8 +1336,8 @@ def walk(
     return sorted(found)
 
 # %% ../nbs/03_readers.ipynb #24c10a61
-_data = ('.nii','.nii.gz','.tsv','.csv','.txt','.dat','.1D','.npy','.npz','.h5','.hdf5','.mat','.gii','.HEAD','.mgz',
-         '.mgh')
+_data = ('.nii','.nii.gz','.tsv','.csv','.txt','.dat','.1D','.npy','.npz','.h5','.hdf5','.mat','.gii','.HEAD','.BRIK',
+         '.BRIK.gz','.mgz','.mgh')
 
 def _known_ends(): return _data+_own_ends()
 
@@ -1241,6 +1348,15 @@ _no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|
 
 _no_image = {'T1w','T2w','boldref','mask','dseg','probseg','sbref','epi','fieldmap','magnitude','phasediff','dwi','roi'}
 
+# %% ../nbs/03_readers.ipynb #bff48552
+def _why_no_surface(path):
+    "Why a GIfTI is no series, or not one of its own"
+    n,both = path.name,hemispheres(path)
+    if not (n.endswith('.func.gii') or bids_parts(path).get('suffix') in ('bold','timeseries')):
+        return 'is GIfTI, but no series over time by its name (.func.gii, _bold.gii)'
+    other = both.get('left')
+    return '' if other in (None, path) else f'is the right hemisphere of {other.name}, and is read with it'
+
 # %% ../nbs/03_readers.ipynb #3ad656cd
 def _why_no_image(path):
     "Why an image is no series, as far as name and header say; '' where it may be one"
@@ -1248,7 +1364,7 @@ def _why_no_image(path):
     if re.search(r'\.(dscalar|dlabel|pscalar|plabel|pconn|dconn|dtseries_info)\.nii$', n):
         return 'is CIFTI, but no series over time'
     if n.endswith(('.dtseries.nii','.ptseries.nii')): return ''
-    if n.endswith('.gii'): return 'is the surface of one hemisphere: give the series as CIFTI or as a volume'
+    if n.endswith('.gii'): return _why_no_surface(path)
     if e.get('desc')=='brain' or e.get('suffix') in _no_image: return f"is no series ({e.get('suffix')})"
     if n.startswith('melodic_'): return 'is a map of components, no series'
     if e.get('part','mag')!='mag': return f"is a {e['part']} image, no BOLD magnitude"
@@ -1283,7 +1399,8 @@ def why_no_series(
     n = path.name
     if not n.endswith(_known_ends()): return None
     if 'Coordinates' in n: return 'is a table of coordinates'
-    if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh')): return _why_no_image(path)
+    if n.endswith(('.BRIK','.BRIK.gz')): return 'holds the numbers of an AFNI volume, and is read with its HEAD'
+    if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh','.HEAD')): return _why_no_image(path)
     return _why_no_table(path) if n.endswith(_tables) else ''
 
 # %% ../nbs/03_readers.ipynb #f298f6e6
@@ -1314,21 +1431,25 @@ _dens = ('91k', '2', '02')
 
 def _rank_in(options, v): return options.index(v) if v in options else len(options)
 
-def _needs(path):
-    "Which label image a file will need, by its name"
+# %% ../nbs/03_readers.ipynb #e9f59a41
+def label_image_for(
+    path # of a file
+): # 'volume', 'dlabel' or None
+    "Which label image of an atlas a file will need, by its name"
     n = Path(path).name
-    if n.endswith('.dtseries.nii'): return 'dlabel'
-    if n.endswith(('.nii','.nii.gz')) and not n.endswith('.ptseries.nii'): return 'volume'
+    if n.endswith(('.dtseries.nii','.gii')): return 'dlabel'
+    if n.endswith(('.nii','.nii.gz','.HEAD','.mgz','.mgh')) and not n.endswith('.ptseries.nii'): return 'volume'
 
 def rank(
     source:Source,
     atlas=None # `Atlas`, or None
 )->tuple: # the smaller, the better
     "How much one prefers a file among those of one recording"
-    path,e,need = Path(source.path),bids_parts(source.path),_needs(source.path)
+    path,e,need = Path(source.path),bids_parts(source.path),label_image_for(source.path)
     unreadable = atlas is not None and need is not None and getattr(atlas, need) is None
     kind = dict(volume=0, dlabel=1).get(need, 2)
     hcp = '_clean' not in path.name, 'standard' not in str(path), 'MSMAll' not in path.name
+    kind += path.name.endswith('.gii')/2 # the cortex alone: after CIFTI
     return (unreadable, *hcp, _rank_in(_spaces, e.get('space')), kind, _rank_in(_descs, e.get('desc')),
             _rank_in(_dens, e.get('den', e.get('res'))), path.name)
 

@@ -289,7 +289,7 @@ def made(tmp_path_factory):
 def test_preprocess_from_a_shell(made, capsys, monkeypatch):
     top, r = made
     assert r.returncode==1 and r.stdout.splitlines()[0]=='store: 5 added, 0 skipped (there already), 1 failed' and 'parcels 94 (aal2); provenance 5 simulated' in r.stdout
-    assert [o.split(':')[0].strip() for o in r.stderr.splitlines()]==['in/sub-2.dat','brainlm'] and r.stderr.rstrip().endswith('store/failures.tsv'), 'no bar in a pipe'
+    assert [o.split(':')[0].strip() for o in r.stderr.splitlines()]==['brainlm','in/sub-2.dat','brainlm'] and 'read by one process' in r.stderr and r.stderr.rstrip().endswith('store/failures.tsv'), 'no bar in a pipe'
     t = pd.read_csv(top/'store/failures.tsv', sep='\t')
     assert t.columns.tolist()==['file','reason','remedy'] and t.file.tolist()==['in/sub-2.dat'] and '93' in t.reason[0]
     np.savetxt(top/'in/sub-2.dat', np.random.default_rng(2).standard_normal((120,94)), fmt='%.3f')

@@ -210,8 +210,17 @@ def folder_of(n, folder, n_time=40):
 
 def content(store): return store.table.fillna('').to_dict('list'), [store.read(i).tobytes() for i in range(len(store))]
 
-def test_workers_stop_and_go_on(atlas, tmp_path):
+def test_few_small_files_are_read_by_one_process(atlas, tmp_path, monkeypatch):
+    "Two jobs may not be slower than one: where their start takes longer than the work, one does it, and says so"
+    here = importlib.import_module('brainlm.preprocessing'); monkeypatch.setattr(here, '_client', lambda *a: pytest.fail('workers were started'))
+    d = folder_of(12, tmp_path/'in')
+    with pytest.warns(UserWarning, match='12 files at .* s each are read by one process: starting 2 would take longer'): two = preprocess(d, tmp_path/'two', atlas, tr_s=2, jobs=2)
+    assert content(two.store)==content(preprocess(d, tmp_path/'one', atlas, tr_s=2).store)
+    assert here._worth(1, 100, 2) and not here._worth(.1, 100, 2) and not here._worth(100, 0, 2)
+
+def test_workers_stop_and_go_on(atlas, tmp_path, monkeypatch):
     "Two processes give what one gives, and so does a run that was stopped half-way"
+    monkeypatch.setattr(importlib.import_module('brainlm.preprocessing'), '_start_s', 0) # however small the files are
     d = folder_of(40, tmp_path/'in'); np.savetxt(d/'sub-007_task-rest.dat', series()[:,:5]); (d/'sub-041.npy').write_bytes(b'junk')
     one = preprocess(d, tmp_path/'one', atlas, tr_s=2); two = preprocess(d, tmp_path/'two', atlas, tr_s=2, jobs=2)
     assert content(one.store)==content(two.store) and len(one.store)==39 and [Path(f).name for f in two.failures.file]==['sub-007_task-rest.dat','sub-041.npy']
@@ -497,12 +506,61 @@ def test_repetition_times(atlas, tmp_path, v, words):
     else:
         with pytest.raises(BadInput, match=words): read_recording(tmp_path/'sub-1.h5', atlas)
 
-def test_known_and_read_elsewhere(atlas, tmp_path):
-    (tmp_path/'sub-1+tlrc.HEAD').write_text('\ntype = integer-attribute\nname = DATASET_RANK\ncount = 8\n 3 60\n')
-    nib.save(nib.MGHImage(np.zeros((4,4,4,9), 'float32'), affine), tmp_path/'sub-2_bold.mgz')
-    for f,words in (('sub-1+tlrc.HEAD','3dAFNItoNIFTI'), ('sub-2_bold.mgz','mri_convert')):
-        with pytest.raises(BadInput, match=words): read_recording(tmp_path/f, atlas)
-    assert len(taken(tmp_path, tmp_path/'out', atlas).failures)==2
+def afni(f, atlas, x, space='MNI', step=2., unit=77002, short=False):
+    "HEAD and BRIK as AFNI writes them: an image of floats, axes named from right, front and below"
+    lab = nib.load(atlas.volume); vox = np.concatenate([np.zeros((1, len(x))), x.T])[np.asarray(lab.dataobj)].astype('<f4'); to = lab.affine[:3]*[[-1],[-1],[1]]
+    def entry(kind, name, v): return f'\ntype = {kind}-attribute\nname = {name}\ncount = {len(v)+(kind=="string")}\n' + (f"'{v}~\n" if kind=='string' else ' '.join(map(str, v))+'\n')
+    head = [('string','TYPESTRING','3DIM_HEAD_ANAT'), ('integer','DATASET_RANK',[3,len(x),0,0,0,0,0,0]), ('integer','DATASET_DIMENSIONS',[*lab.shape,0,0]), ('integer','BRICK_TYPES',[3]*len(x)), ('float','BRICK_FLOAT_FACS',[0]*len(x)),
+            ('float','DELTA',[8,8,8]), ('float','ORIGIN',to[:,3]), ('integer','ORIENT_SPECIFIC',[0,3,4]), ('float','IJK_TO_DICOM_REAL',to.ravel()), ('integer','TAXIS_NUMS',[len(x),0,unit]), ('float','TAXIS_FLOATS',[0,step,0,0,0]),
+            ('string','BYTEORDER_STRING','LSB_FIRST'), ('string','TEMPLATE_SPACE',space)]
+    f.write_text(''.join(entry(*o) for o in head)); b = vox.tobytes(order='F'); f.with_suffix('.BRIK').write_bytes(b[:len(b)//2] if short else b); return f
+
+@pytest.mark.parametrize('how,words', [({},''), (dict(step=2000., unit=77001),''), (dict(space='MNI_2009c_asym'),''), (dict(space='TLRC'),'is in the space TLRC'), (dict(space='ORIG'),'is in the space ORIG'),
+    (dict(space='HaskinsPeds_NL_template1.0'),'is in the space Haskins'), (dict(short=True),'cut short')])
+def test_afni(atlas, tmp_path, how, words):
+    f = afni(tmp_path/'sub-1_task-rest_bold+tlrc.HEAD', atlas, x := series(20), **how)
+    if words:
+        with pytest.raises(BadInput, match=words): read_recording(f, atlas)
+        return
+    r = read_recording(f, atlas); assert r.tr_s==2 and (r.subject,r.task)==('1','rest') and np.abs(r.bold-x).max()<1e-2
+    got = taken(tmp_path, tmp_path/'out', atlas); assert got.added==1 and got.intake.reason.str.contains('is read with its HEAD').sum()==1
+    f.with_suffix('.BRIK').unlink()
+    with pytest.raises(BadInput, match='whose BRIK is not beside it'): read_recording(f, atlas)
+
+def test_freesurfers_volumes(atlas, tmp_path):
+    "4-D MGH, packed or not, where the name says the space; a surface is told from a volume"
+    x = series(20); lab = nib.load(atlas.volume); vox = np.concatenate([np.zeros((1, 20)), x.T])[np.asarray(lab.dataobj)].astype('float32')
+    for name,words in (('sub-1_space-MNI152_bold.mgz',''), ('sub-2_space-MNI152_bold.mgh',''), ('sub-3_bold.mgz','says nowhere in which space'), ('sub-4_space-T1w_bold.mgz','is in the space T1w')):
+        img = nib.MGHImage(vox, affine); img.header.set_zooms((8,8,8,2000.)); nib.save(img, tmp_path/name)
+        if words:
+            with pytest.raises(BadInput, match=words): read_recording(tmp_path/name, atlas)
+        else: r = read_recording(tmp_path/name, atlas); assert r.tr_s==2 and np.abs(r.bold-x).max()<1e-2
+    nib.save(nib.MGHImage(np.ones((642,1,1,20), 'float32'), np.eye(4)), tmp_path/'sub-5_space-fsaverage_bold.mgz')
+    with pytest.raises(BadInput, match='is on a surface, of 642 vertices'): read_recording(tmp_path/'sub-5_space-fsaverage_bold.mgz', atlas)
+    got = taken(tmp_path, tmp_path/'out', atlas); assert (got.added,len(got.failures))==(2,3)
+
+def both_sides(folder, x):
+    "An atlas with six parcels on each hemisphere of 300 vertices, and one file for each hemisphere, as fMRIPrep names them"
+    B = nib.cifti2.BrainModelAxis; axis = B.from_surface(np.arange(120), 300, 'CIFTI_STRUCTURE_CORTEX_LEFT')+B.from_surface(np.arange(120), 300, 'CIFTI_STRUCTURE_CORTEX_RIGHT'); at = np.repeat(np.arange(12), 20)
+    labels = nib.cifti2.LabelAxis(['atlas'], [{i:('?', (0,0,0,1)) for i in range(13)}]); nib.save(nib.Cifti2Image((at+1)[None].astype('float32'), (labels, axis)), folder/'both.dlabel.nii'); files = []
+    for h,own in (('L',at[:120]), ('R',at[120:])):
+        v = np.zeros((len(x),300), 'float32'); v[:,:120] = x[:,own]; f = folder/f'sub-1_task-rest_hemi-{h}_space-fsLR_bold.func.gii'; files.append(f)
+        nib.save(nib.GiftiImage(darrays=[nib.gifti.GiftiDataArray(o, intent='NIFTI_INTENT_TIME_SERIES') for o in v]), f); (folder/f'sub-1_task-rest_hemi-{h}_space-fsLR_bold.json').write_text('{"RepetitionTime": 2}')
+    return files
+
+def test_gifti_two_files_are_one_recording(atlas, tmp_path):
+    x = series(20); left,right = both_sides(tmp_path, x); own = Atlas(atlas.parcellation, None, tmp_path/'both.dlabel.nii')
+    for f in (left, right): r = read_recording(f, own); assert r.tr_s==2 and np.abs(r.bold-x).max()<1e-3
+    got = taken(tmp_path, tmp_path/'out', own); passed = got.intake[got.intake.outcome=='passed over']
+    assert got.added==1 and got.store.table[['subject','task']].values.tolist()==[['1','rest']] and passed.reason.str.contains('is the right hemisphere of sub-1_task-rest_hemi-L').sum()==1
+    with pytest.raises(BadInput, match='no label file is known'): read_recording(left, Atlas(atlas.parcellation))
+    with pytest.raises(BadInput, match='300 vertices in cortex left, the labels 600'): read_recording(left, Atlas(atlas.parcellation, None, cifti(None, tmp_path/'l.dlabel.nii', 600)))
+    other = tmp_path/left.name.replace('fsLR', 'fsaverage5'); shutil.copy(left, other)
+    with pytest.raises(BadInput, match='is on the surface fsaverage5'): read_recording(other, own)
+    right.unlink()
+    with pytest.raises(BadInput, match='the other is not beside it'): read_recording(left, own)
+    nib.save(nib.GiftiImage(darrays=[nib.gifti.GiftiDataArray(np.ones(300, 'float32'))]), right)
+    with pytest.raises(BadInput, match='one map, no series'): read_recording(left, own)
 
 def test_kinds_of_signal_that_are_not_bold(atlas, tmp_path):
     for part in ('phase','real','imag'):
