@@ -188,7 +188,8 @@ def kept_tasks(
     "The tasks that speak to a claim"
     rows = results[results['claim'].ne('') if claim is None else results['claim'].eq(claim)]
     parts = [g for _,g in rows.groupby(['claim', 'task', 'data', 'metric'], sort=False)]
-    return sorted(parts, key=lambda g: kinds.index(g['kind'].iloc[0]))
+    order = list(rows['claim'].unique())
+    return sorted(parts, key=lambda g: (kinds.index(g['kind'].iloc[0]), order.index(g['claim'].iloc[0])))
 
 # %% ../nbs/08a_evidence.ipynb #73b095be
 def kept_verdict(
@@ -236,6 +237,7 @@ def kept_leads(
         ours,rivals,controls = by_role(g)
         o = ours.iloc[0]
         task = f'{o.task}\n{o.metric} ({o.kind}, {o.n:.0f} {o.unit})'
+        if any(t[0]==task for t in out): task += f', {o.data}'
         for role,r in zip(roles, (o, best(rivals), best(controls))):
             if r is not None: out.append((task, role, r['model'], r['value'], r['low'], r['high']))
     return pd.DataFrame(out, columns=['task', 'role', 'model', 'value', 'low', 'high'])
