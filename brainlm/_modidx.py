@@ -712,6 +712,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.model.BrainLM._mask': ('model.html#brainlm._mask', 'brainlm/model.py'),
                                'brainlm.model.BrainLM._n_cls': ('model.html#brainlm._n_cls', 'brainlm/model.py'),
                                'brainlm.model.BrainLM._one_cls': ('model.html#brainlm._one_cls', 'brainlm/model.py'),
+                               'brainlm.model.BrainLM._prior_guess': ('model.html#brainlm._prior_guess', 'brainlm/model.py'),
                                'brainlm.model.BrainLM._read_visible': ('model.html#brainlm._read_visible', 'brainlm/model.py'),
                                'brainlm.model.BrainLM.attention_maps': ('model.html#brainlm.attention_maps', 'brainlm/model.py'),
                                'brainlm.model.BrainLM.encode': ('model.html#brainlm.encode', 'brainlm/model.py'),

@@ -272,7 +272,7 @@ def _pretrain_parser(sub):
         ('--resume', False, same, dict(action='store_true')),
         ('--preset', 'tiny', 'size of the model', _of('tiny', 'small', '13m', '111m', '650m')),
         ('--attention', 'axial', 'arrangement', _of('joint', 'axial')),
-        ('--prior', 'none', 'starting point', _of('none', 'gaussian')),
+        ('--prior', 'none', 'starting point', _of('none', 'gaussian', 'space-time')),
         ('--epochs', 50, 'passes over the training windows', _N),
         ('--lr', 0.002, 'highest learning rate', _X),
         ('--batch-size', 4, 'windows in a batch', _N),

@@ -132,17 +132,20 @@ def scaled_recordings(
 
 # %% ../nbs/20_metrics.ipynb #e6d35209
 def model_predictor(
-    model # `BrainLM`
-): # predict(signal, valid, mask) → [batch, parcel, patch, size]
+    model, # `BrainLM`
+    context:bool=False, # is it given the other frames of the recording? Its prior must be the one of space and time
+): # predict(signal, valid, mask, context=None) → [batch, parcel, patch, size]
     "A model as a predictor: evaluation mode, no gradients, on the model's own device"
-    def predict(signal, valid, mask):
+    def predict(signal, valid, mask, context=None):
         training,device = model.training, next(model.parameters()).device
         there = None if valid.all() else valid.to(device)
         model.eval()
         try:
-            with torch.no_grad(): out = model(signal.to(device), valid=there, mask=mask.to(device))
+            beside = {} if context is None else {'context': context.to(device)}
+            with torch.no_grad(): out = model(signal.to(device), valid=there, mask=mask.to(device), **beside)
         finally: model.train(training)
         return out.prediction.to(signal.device)
+    predict.context = context
     return predict
 
 # %% ../nbs/20_metrics.ipynb #66573487

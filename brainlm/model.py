@@ -26,10 +26,12 @@ from torch import Tensor
 from .atlas import Parcellation, load_parcellation
 from .basics import moved, one_of, write_whole
 from .masking import n_visible, patchify, random_mask
-from .prior import GaussianPrior
+from .prior import Context, GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
 
 # %% ../nbs/11_model.ipynb #59673d7b
+_priors = {'gaussian': GaussianPrior, 'space-time': SpaceTimePrior}
+
 @dataclass
 class BrainLMConfig:
     "The shape of a `BrainLM`. ValueError for sizes that do not fit together."
@@ -47,13 +49,13 @@ class BrainLMConfig:
     attention:str='axial' # 'joint' or 'axial'
     parcel_embedding:bool=True # learn a vector for each parcel, beside its coordinates; needs a fixed atlas
     xyz:str='fourier' # coordinates as 'linear' (millimetres, as published) or 'fourier' features
-    prior:str='none' # 'none', or 'gaussian': start from a Gaussian's conditional mean
+    prior:str='none' # 'none'; 'gaussian' or 'space-time': start from the conditional mean of that prior
     loss:str='mse' # 'mse' or 'mae', on hidden tokens only
     mask_ratio:float=0.75 # share of tokens hidden when no mask is given
 
     def __post_init__(self):
         words = dict(attention=('joint','axial'), loss=('mse','mae'),
-            xyz=('linear','fourier'), prior=('none','gaussian'))
+            xyz=('linear','fourier'), prior=('none', *_priors))
         for k,ok in words.items(): one_of(k, getattr(self, k), ok)
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
@@ -260,7 +262,7 @@ def _add_decoder(self:BrainLM):
     self.mask_token = nn.Parameter(torch.randn(width)*0.02)
     self.decoder = _blocks(c.decoder_layers, width, c.decoder_heads, c.decoder_mlp)
     self.decoder_norm, self.head = nn.LayerNorm(width), nn.Linear(width, c.patch_size)
-    self.prior = GaussianPrior(c.n_parcels) if c.prior=='gaussian' else None
+    self.prior = None if c.prior=='none' else _priors[c.prior](c.n_parcels)
     if self.prior is None: return
     self.embed_prior = nn.Linear(c.patch_size, width)
     nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)        # the first guess is the Gaussian's
@@ -354,7 +356,8 @@ def forward(self:BrainLM,
     mask:Tensor|None=None, # bool [batch, parcel, patch], tokens to hide; None: a random mask
     mask_ratio:float|None=None, # share of tokens that the random mask hides; None: the configuration's
     generator:torch.Generator|None=None, # of the random mask
-    xyz_mm:Tensor|None=None # [parcel, 3], other parcels than the model's own; only without parcel embedding and prior
+    xyz_mm:Tensor|None=None, # [parcel, 3], other parcels than the model's own; only without parcel embedding and prior
+    context:Context|None=None, # further frames of the same people, which a space-time prior reads
 )->BrainLMOutput:
     """Hide tokens, guess them, and compare. ValueError for shapes that do not fit, or where a sample has nothing
     visible."""
@@ -369,11 +372,21 @@ def forward(self:BrainLM,
     loss, prediction = x.sum()*0, patches
     if n_hid:
         asked, there = _choose(mask.flatten(1), n_hid)
-        prior = None if self.prior is None else self.prior(patches, seen.view(shape))
+        prior = self._prior_guess(patches, seen.view(shape), context)
         guess = self._guess_hidden(cls, x, seen, idx, asked, None if full else there, shape, xyz_mm, valid, prior)
         loss = self._error(guess, _take(patches.flatten(1,2), asked), None if full else there)
         prediction = torch.where(mask[...,None], _filled(guess, asked, there, patches.shape), patches)
     return BrainLMOutput(loss, prediction, mask, x, idx, self._one_cls(cls, valid))
+
+# %% ../nbs/11_model.ipynb #8ca1571e
+@patch
+def _prior_guess(self:BrainLM, patches, seen, context):
+    "What the prior guesses [batch, parcel, patch, size]; None without one. ValueError for context that nobody reads"
+    able = isinstance(self.prior, SpaceTimePrior)
+    if context is not None and not able:
+        raise ValueError(f"context: found some, but prior={self.config.prior!r} reads none, expected 'space-time'")
+    if self.prior is None: return None
+    return self.prior(patches, seen, context) if able else self.prior(patches, seen)
 
 # %% ../nbs/11_model.ipynb #c8071d12
 @patch

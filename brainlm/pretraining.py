@@ -337,7 +337,9 @@ def _new_model(store, config, scaler, split, seed):
     "A `BrainLM` with the weights of `seed`, its Gaussian fitted where it has one"
     torch.manual_seed(seed)
     model = BrainLM(config, store.parcellation, scaler)
-    if model.prior is not None: model.prior.fit(scaled_recordings(store, scaler, split), patch_size=config.patch_size)
+    given = scaled_recordings(store, scaler, split)
+    if config.prior=='gaussian': model.prior.fit(given, patch_size=config.patch_size)
+    if config.prior=='space-time': model.prior.fit(given, store.table['tr_s'].median(), patch_size=config.patch_size)
     return model
 
 # %% ../nbs/21_pretraining.ipynb #e580b810

@@ -18,8 +18,9 @@ import torch.nn as nn
 
 from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.masking import random_mask
+from brainlm.masking import patchify, random_mask
 from brainlm.model import Joint
+from brainlm.prior import Context
 
 
 # %% ../nbs/11_model.ipynb #7a0aa74e
@@ -35,7 +36,7 @@ def small(attention='axial', n=12, seed=0, **kwargs):
 
 
 # %% ../nbs/11_model.ipynb #c5df5517
-@pytest.mark.parametrize('prior', ['none','gaussian'])
+@pytest.mark.parametrize('prior', ['none','gaussian','space-time'])
 @pytest.mark.parametrize('attention', ['joint','axial'])
 def test_padding_is_not_there(attention, prior):
     "A short recording in a padded window, with a missing parcel, gives what it gives alone, whatever stands in the gaps"
@@ -159,6 +160,26 @@ def test_joint_attention_is_the_standard_one():
         'linear2.weight': block.mlp[2].weight, 'linear2.bias': block.mlp[2].bias, 'norm1.weight': block.norm1.weight, 'norm1.bias': block.norm1.bias, 'norm2.weight': block.norm2.weight, 'norm2.bias': block.norm2.bias})
     x = torch.randn(2, 30, 16)
     assert torch.allclose(block(x, Joint()), ref(x), atol=1e-5)
+
+
+# %% ../nbs/11_model.ipynb #bec40f8f
+def test_a_network_on_the_prior_of_space_and_time(tmp_path):
+    "Untrained it is the prior, with context too; it learns, is saved whole, and refuses context that nobody reads"
+    torch.manual_seed(0)
+    sizes = dict(width=16, layers=2, heads=2, mlp=32, decoder_width=16, decoder_layers=1, decoder_heads=2, decoder_mlp=32)
+    model = BrainLM(BrainLMConfig(n_parcels=360, prior='space-time', **sizes), load_parcellation('glasser360')).eval()
+    a = torch.randn(360, 40); model.prior.set(torch.zeros(360), a@a.T/40+torch.eye(360)); model.prior.spectra[5:] = .2
+    x, mask = torch.randn(1, 360, 60), random_mask(torch.ones(1, 360, 3, dtype=torch.bool), .5)
+    context = Context(torch.randn(1, 360, 30), torch.arange(1., 31)[None])
+    for c in (None, context):
+        found = model(x, mask=mask, context=c)
+        assert torch.allclose(found.prediction[mask], model.prior(patchify(x), ~mask, c)[mask], atol=1e-5)
+    assert not torch.equal(found.prediction, model(x, mask=mask).prediction)
+    found.loss.backward(); assert model.head.weight.grad.abs().sum()>0
+    again = BrainLM.from_pretrained(model.save_pretrained(tmp_path/'m'))
+    assert torch.equal(again(x, mask=mask, context=context).prediction, found.prediction)
+    plain = BrainLM(BrainLMConfig(n_parcels=360, prior='gaussian', **sizes), load_parcellation('glasser360'))
+    with pytest.raises(ValueError, match="prior='gaussian' reads none"): plain(x, mask=mask, context=context)
 
 
 # %% ../nbs/11_model.ipynb #24bc94df
