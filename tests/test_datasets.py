@@ -263,6 +263,7 @@ def test_abide_knows_its_people(tmp_path, monkeypatch):
     people = pd.DataFrame(dict(SUB_ID=[50003, 51456, 50146], SITE_ID=['PITT','OLIN','OHSU'], DX_GROUP=[1, 2, 1], SEX=[1, 2, 1],
                                AGE_AT_SCAN=[24.45, 9., 12.], func_mean_fd=[.1, .2, .3]))
     files = {f'data/Functional/{s}.mat': _mat(_noise(n, 116, s, [3])) for s,n in ((50003, 40), (50146, 30), (51456, 41))}
+    monkeypatch.setattr(bd, '_parcellation_here', lambda name: None) # its image would be fetched
     _laid_out(tmp_path, monkeypatch, 'abide', files | {'data/Phenotypic_x.csv': people.to_csv().encode(), 'data/Risk.csv': b''})
     a,b,c = fetch_abide().recordings
     assert [(r.subject, len(r.signal), r.dt_s) for r in (a, b, c)]==[('50003', 40, 1.5), ('50146', 30, 2.5), ('51456', 41, 1.5)]
@@ -282,7 +283,7 @@ def test_psychosis_knows_sessions_and_outcomes(tmp_path, monkeypatch):
     assert [(r.subject, r.session) for r in got.recordings]==[('001','1'), ('006','1'), ('001','2')] and got.subjects==['001']
     assert got.recordings[0].covariates==dict(bprs_change_6m=-.2, bprs_change_12m=-.4, sofas_change_6m=1., sofas_change_12m=2., arm='placebo')
     assert got.recordings[1].signal.shape==(12, 419) and got.recordings[1].missing.nonzero()[0].tolist()==[7]
-    assert len(psychosis_subcortex)==19 and psychosis_subcortex[5]=='Brain-Stem' and psychosis_subcortex[10]=='R_Cerebellum-Cortex'
+    assert got.parcellation.names[405]=='Brain-Stem' and got.parcellation.names[410]=='Right-Cerebellum-Cortex'
 
 def test_depression_knows_who_is_ill(tmp_path, monkeypatch):
     _laid_out(tmp_path, monkeypatch, 'depression', {f'Data/BOLD/ROISignals_{s}.mat': _mat(_noise(20, 164, 1)) for s in ('MDD001','NC004')})
