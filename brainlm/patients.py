@@ -58,6 +58,7 @@ class _Turned:
     def transform(self, X):
         return (self.scale.transform(self.features.transform(X))@self.axes)[:,None].astype('float32')
 
+# %% ../nbs/34_patients.ipynb #83fc7d55
 def _print_of(X):
     "What tells recordings from others"
     h = hashlib.blake2b(digest_size=16)
@@ -129,6 +130,7 @@ def identified(
     like,n = a@b.T, np.arange(len(a))
     return np.mean([like.argmax(1)==n, like.argmax(0)==n], 0)
 
+# %% ../nbs/34_patients.ipynb #0cfcd476
 def identified_from(
     first, second, # recordings [time, parcel] of the same people
     others, # recordings of other people, to learn from

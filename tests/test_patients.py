@@ -13,7 +13,6 @@ import pytest
 
 from brainlm.clinical import nested_cv, outer_folds
 from brainlm.metrics import prediction_scores
-from brainlm.readouts import PersonEmbedding
 
 
 # %% ../nbs/34_patients.ipynb #15e0a7f2
@@ -31,12 +30,14 @@ def test_readers_find_what_is_there_and_remember(classify):
     X, y, who = _cohort()
     y = (y>.75).astype(int) if classify else y
     fold = outer_folds(who, y, 4, classify)
-    def run(y, memory=None): return nested_cv(X, y, who, lambda: people_readers(classify, memory, ['FC','log SD']), classify=classify, fold=fold)
+    def run(y, memory=None):
+        models = lambda: people_readers(classify, memory, ['FC','log SD'])
+        return nested_cv(X, y, who, models, classify=classify, fold=fold)
     memory = {}
     plain, kept, again = run(y), run(y, memory), run(y, memory)
     for p in (kept, again): pd.testing.assert_frame_equal(plain, p)
-    metric = 'auc' if classify else 'r'
-    s = prediction_scores(plain, 'classification' if classify else 'regression', n_boot=20).query('metric==@metric').set_index('model')['value']
+    s = prediction_scores(plain, 'classification' if classify else 'regression', n_boot=20)
+    s = s[s['metric']==('auc' if classify else 'r')].set_index('model')['value']
     assert s['FC']>(.7 if classify else .4) and len(memory)==2*4*3
     other = np.where(fold==1, 1-y, y)
     assert np.allclose(run(other, memory).query('fold==1')['prediction'], plain.query('fold==1')['prediction'])
