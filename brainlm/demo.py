@@ -421,7 +421,8 @@ def _about_scores(d, page):
     "The section with the table that counts"
     t,n,found = score_table(d.stats, title=d.title),d.stats['subject'].nunique(),compare(d.stats)
     main = t.table.droplevel(0, axis=1).rename(columns='mask {}'.format).rename_axis('', axis=0)
-    paired = f'{d.title}: paired difference in R², mean over people, with 95 % interval; in how many brainlm is better.'
+    paired = (f'{d.title}: paired difference in R², mean over people, with 95 % interval; '
+              f'in how many brainlm is better.')
     narrow = (f'With {n} test subjects the intervals of the first table are too narrow: a bootstrap over {n} '
               f'subjects cannot reach beyond the best and the worst of them. And p of {len(found)} comparisons '
               f'among {n} people cannot fall below {least_p(n):.2g}. Read this as the spread of these {n} '
