@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ForecastWindows', 'forecast_windows', 'long_enough', 'split_windows', 'forecast_stats', 'forecast_table',
-           'plot_horizons', 'plot_forecast', 'predictability', 'roll', 'blend_weights', 'blend']
+           'plot_horizons', 'surrogate_stats', 'beyond_spectrum', 'beside_surrogates', 'whole_scan', 'plot_forecast',
+           'predictability', 'roll', 'blend_weights', 'blend']
 
 # %% ../nbs/31_forecasting.ipynb #895eab6c
 import warnings
@@ -18,6 +19,7 @@ from .metrics import bootstrap, paired_difference, score
 from .plots import figure, named, plot_curves, plot_series
 from .recordings import RecordingStore, Split
 from .scaling import RobustScaler
+from .stats import Verdict, verdicts
 from .surrogates import surrogate_of
 
 # %% ../nbs/31_forecasting.ipynb #6a10e352
@@ -201,6 +203,74 @@ def plot_horizons(
     ax = plot_curves(r2, bands, 'R²', title, across, line=0, ax=ax)
     ax.set_ylim(bottom=below)
     return ax
+
+# %% ../nbs/31_forecasting.ipynb #8aea9d7a
+def surrogate_stats(
+    forecasters:dict, # name → fitted `Forecaster`
+    store:RecordingStore, scaler:RobustScaler, rows, # as of `forecast_windows`: the people who are tested
+    kinds=('phases','filtered AR noise'), # of `surrogates`
+    seed:int=0, # of the surrogates
+    stride:int=20, # of the people's windows; those of each kind are as many times further apart as there are kinds
+    **how, # context and horizon of `forecast_windows`
+)->pd.DataFrame: # as from `forecast_stats`, with a column `on`: the kind
+    "Scores of forecasters on surrogates of the people whom they are tested on"
+    def one(kind):
+        w = forecast_windows(store, scaler, rows, stride=stride*len(kinds), surrogate=kind, seed=seed, **how)
+        said = {k: f.predict(w.X) for k,f in forecasters.items()}
+        return forecast_stats(said, w.Y, w.subjects).assign(on=kind)
+    return pd.concat([one(k) for k in kinds], ignore_index=True).astype({'model': str})
+
+# %% ../nbs/31_forecasting.ipynb #793d070b
+def _r2_of_people(stats): # [model, subject]
+    return score(stats.astype({'model': str}), ('model','subject'))['r2']
+
+def beyond_spectrum(
+    stats:pd.DataFrame, # from `forecast_stats`
+    beside:pd.DataFrame, # from `surrogate_stats`
+    model:str, # whose forecasts
+    kind:str='phases', # of surrogate
+)->Verdict:
+    "Does a model forecast people better than surrogates of them with the same spectrum?"
+    mine = _r2_of_people(stats)[model]
+    theirs = _r2_of_people(beside[beside['on']==kind])[model].reindex(mine.index)
+    return verdicts({f'{model} on surrogates ({kind})': mine-theirs}, f'{model} on people', 'R²')[0]
+
+# %% ../nbs/31_forecasting.ipynb #dee2fe76
+def beside_surrogates(
+    stats:pd.DataFrame, beside:pd.DataFrame, # as of `beyond_spectrum`
+)->pd.DataFrame: # a row a model, strings with 95 % intervals
+    "R² on people, on each kind of surrogate, and the mean difference of people and their surrogates"
+    models = list(dict.fromkeys(stats['model'].astype(str)))
+    there = {'people': stats} | dict(list(beside.groupby('on', sort=False)))
+    def column(s): return pd.Series(_with_interval(t := bootstrap(s.astype({'model': str}), by='model'), 'r2'), t.index)
+    out = pd.DataFrame({f'R², {k}': column(s) for k,s in there.items()}).reindex(models)
+    kind = beside['on'].iloc[0]
+    found = [beyond_spectrum(stats, beside, m, kind) for m in models]
+    out[f'people − {kind}, by person'] = [f'{v.difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}]' for v in found]
+    return out.rename_axis(None)
+
+# %% ../nbs/31_forecasting.ipynb #20463525
+def _worked_over(store, row):
+    "Was this recording filtered, or demeaned, as a whole?"
+    if store.table.iloc[row].get('filtering') in ('done','found'): return 'filtered'
+    x = store.read(row)
+    flat = np.abs(np.nanmean(x, 0, dtype=np.float64))<=1e-3*np.nanstd(x, 0)
+    return 'demeaned' if flat.mean()>.5 else ''
+
+def whole_scan(
+    store:RecordingStore, rows, # as of `forecast_windows`
+    context:int, horizon:int, # frames
+    most:int=20, # recordings that are looked into
+)->str: # sentences; '' where there is nothing to say
+    "Words about short recordings that were filtered or demeaned over their whole length"
+    n = 2*(context+horizon)
+    rows = store.rows(rows)
+    short = rows[store.table['n_time'].to_numpy()[rows]<n]
+    kinds = {k for i in short[:most] if (k := _worked_over(store, i))}
+    if not kinds: return ''
+    return (f"{len(short)} of {len(rows)} recordings have fewer than {n} frames, twice what a forecast needs, and were "
+            f"{' or '.join(sorted(kinds))} as a whole: their past gives some of their future away. "
+            "A forecast counts as far as it is better on people than on their surrogates.")
 
 # %% ../nbs/31_forecasting.ipynb #431d07b9
 def _to_show(X, Y, parcellation, atlas, most=8):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from brainlm.atlas import load_parcellation
-from brainlm.baselines import Mean, Persistence, VARRidge
+from brainlm.baselines import Forecaster, Mean, Persistence, VARRidge
 from brainlm.metrics import score
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
@@ -53,6 +53,32 @@ def test_the_future_does_not_shine_through_the_mean(tmp_path, keep, context, hor
     assert np.corrcoef(past.ravel(), w.Y.ravel())[0,1]**2 < .002
     rule = ((w.Y+context/horizon*past)**2).sum()/((w.Y-w.Y.mean())**2).sum()
     assert 1-rule < .002
+
+
+# %% ../nbs/31_forecasting.ipynb #216fb5d7
+class Parabola(Forecaster):
+    "The next frame as a line in the square of the last one"
+    def _fit(self, X, Y, groups): self.line = np.polyfit(X[:,-1].ravel()**2, Y[:,0].ravel(), 1)
+    def _predict(self, X): return np.polyval(self.line, X[:,-1:]**2)
+
+def test_what_is_not_linear_stands_above_its_surrogate(tmp_path):
+    "A world that squares its last value (simulated): a parabola tells it and not its surrogate; a linear rival tells neither"
+    g, store = np.random.default_rng(0), RecordingStore.create(tmp_path/'s', load_parcellation('aal2'))
+    for s in range(12):
+        x = g.uniform(-1, 1, (150, 94))
+        for t in range(1, 150): x[t] = np.clip(1-2*x[t-1]**2+.02*g.standard_normal(94), -1, 1)
+        store.append(Recording(x.astype('float32'), tr_s=1., subject=f's{s:02d}', provenance='simulated'))
+    scaler, how = RobustScaler().fit(store, rows='all'), dict(context=30, horizon=1)
+    rows = [np.arange(12)<6, np.arange(12)>=6]
+    a, b = (forecast_windows(store, scaler, r, **how) for r in rows)
+    made = {'parabola': Parabola(), 'linear': VARRidge(1)}
+    made = {k: f.fit(a.X, a.Y, a.subjects) for k,f in made.items()}
+    stats = forecast_stats({k: f.predict(b.X) for k,f in made.items()}, b.Y, b.subjects)
+    beside = surrogate_stats(made, store, scaler, rows[1], **how)
+    v = beyond_spectrum(stats, beside, 'parabola')
+    assert v.says=='better' and v.difference>.8
+    assert abs(beyond_spectrum(stats, beside, 'linear').difference)<.05
+    assert list(beside_surrogates(stats, beside).index)==['parabola','linear']
 
 
 # %% ../nbs/31_forecasting.ipynb #456f694e
