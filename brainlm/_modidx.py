@@ -1887,6 +1887,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.results._Forecasts': ('results.html#_forecasts', 'brainlm/results.py'),
                                  'brainlm.results._Forecasts.__init__': ('results.html#_forecasts.__init__', 'brainlm/results.py'),
                                  'brainlm.results._Forecasts.best_rival': ('results.html#_forecasts.best_rival', 'brainlm/results.py'),
+                                 'brainlm.results._Forecasts.forecast': ('results.html#_forecasts.forecast', 'brainlm/results.py'),
                                  'brainlm.results._Forecasts.gather': ('results.html#_forecasts.gather', 'brainlm/results.py'),
                                  'brainlm.results._Forecasts.judge': ('results.html#_forecasts.judge', 'brainlm/results.py'),
                                  'brainlm.results._Forecasts.keep': ('results.html#_forecasts.keep', 'brainlm/results.py'),

@@ -24,11 +24,15 @@ from .clinical import ConfoundReader, all_frames, by_person, outer_folds, row_nu
 from .finetuning import checked_split, finetune_learner, forecast_learner, future_patches, tell_dt
 from .forecasting import (
     ForecastWindows,
+    beside_surrogates,
+    beyond_spectrum,
     forecast_stats,
     forecast_windows,
     plot_forecast,
     plot_horizons,
     predictability,
+    surrogate_stats,
+    whole_scan,
 )
 from .metrics import (
     bootstrap,
@@ -580,7 +584,7 @@ class _Forecasts:
         self.store, self.model, self.names, self.out, self.data = store, model, names, Path(out), data_words(store)
         self.horizon, self.stride = horizon, stride
         self.context = context or fitting_context(store, model.config, horizon)
-        self.done, self.splits, self.models = [], [], []
+        self.done, self.splits, self.models, self.beside = [], [], [], []
         self.name = 'BrainLM untrained' if is_untrained(model) else 'BrainLM zero-shot'
         future_patches(model.config, self.context, horizon)
 
@@ -604,7 +608,15 @@ def judge(self:_Forecasts, split, place, epochs, lr, residual, resume, training)
     if residual: made[_on_rest] = self.on_the_rest(epochs=epochs, lr=lr, **kw)
     self.models.append((place, best, made.get(_on_rest)))
     self.splits.append(split)
-    self.done.append((cut[1], {k: fitted(f, cut[0]).predict(cut[1].X) for k,f in made.items()}))
+    self.forecast({k: fitted(f, cut[0]) for k,f in made.items()}, cut[1], split.test, t.seed)
+
+# %% ../nbs/33_results.ipynb #c1467525
+@patch
+def forecast(self:_Forecasts, made, windows, rows, seed):
+    "Forecasts of the test windows, and scores on surrogates of the same people"
+    how = dict(stride=self.stride, context=self.context, horizon=self.horizon)
+    self.done.append((windows, {k: f.predict(windows.X) for k,f in made.items()}))
+    self.beside.append(surrogate_stats(made, self.store, self.model.scaler, rows, seed=seed, **how))
 
 # %% ../nbs/33_results.ipynb #96dd18b7
 _on_rest = 'BrainLM on the rest of VAR + means'
@@ -710,6 +722,7 @@ def gather(self:_Forecasts):
     self.of = {k: np.concatenate([said[k] for _,said in self.done]) for k in self.done[0][1]}
     self.stats = forecast_stats(self.of, self.test.Y, self.test.subjects, self.store.parcellation)
     self.results = _forecast_results(self.stats, self.horizon)
+    self.on_surrogates = pd.concat(self.beside, ignore_index=True)
     self.n = len(set(self.test.subjects))
 
 # %% ../nbs/33_results.ipynb #1effb0cc
@@ -751,7 +764,10 @@ def verdict(self:_Forecasts, mine, best):
     found = {v.rival: sentence(v, '+.3f') for v in score_verdicts(self.stats, mine, rivals)}
     first = f'Over {self.horizon} frames, beside the best of {len(rivals)} simple rivals: {found.pop(best)}'
     others = ' '.join(found.values())
-    return [*seen_before(self.model, self.store, set(self.test.subjects)), first, *([others] if others else [])]
+    beyond = sentence(beyond_spectrum(self.stats, self.on_surrogates, mine), '+.3f')
+    short = whole_scan(self.store, np.unique(self.test.rows), self.context, self.horizon)
+    seen = seen_before(self.model, self.store, set(self.test.subjects))
+    return [*seen, *filter(None, (short, first, others, beyond))]
 
 # %% ../nbs/33_results.ipynb #63775943
 @patch
@@ -771,6 +787,11 @@ def pictures(self:_Forecasts, mine, best):
     brain = plot_glass_brain(where, p, f'{data}: R² of {mine}, all steps', 'R²').frame_axes.figure
     yield brain, f'R² by parcel, {mine} ({data}, {n} subjects).'
 
+# %% ../nbs/33_results.ipynb #8a15227e
+_beside_words = ('R² on the test people, and on noise made from their recordings: with the same phases drawn at random for '
+                 'all parcels, which keeps whatever is linear, and with a short memory through the same filter, which '
+                 'keeps no more than that. Last: each person minus their surrogate with random phases, mean and interval.')
+
 # %% ../nbs/33_results.ipynb #db16128b
 @patch
 def page(self:_Forecasts, epochs):
@@ -783,6 +804,7 @@ def page(self:_Forecasts, epochs):
     ahead, window, where = self.pictures(mine, best)
     r2 = as_cells(self.results[self.results['metric']=='r2'])
     page.add('How far ahead', ahead, (r2, f'R², 95 % bootstrap intervals over subjects ({data}, n = {n}).', mine))
+    page.add('Beside surrogates', (beside_surrogates(self.stats, self.on_surrogates), _beside_words, mine))
     page.add('One window', window).add('Where', where)
     rounds = len(self.splits)
     how = 'The model is used as it is, without fine-tuning.'

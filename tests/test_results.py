@@ -217,6 +217,7 @@ def test_forecast_report(study):
     z = model.scaler.transform(x[truth.start:truth.start+140], x[:truth.start+100].mean(0))   # centred by the past alone
     assert np.allclose(truth[store.parcellation.names].to_numpy(float), z[100+truth.step-1], atol=1e-4)
     html = forecast_report(store, model, top/'rest', split=split, context=160, horizon=40, epochs=1, residual=True, rivals=('VAR + means ridge',), training=quiet).read_text(encoding='utf-8')
+    assert 'Beside surrogates' in html and 'on surrogates (phases)' in html
     assert 'BrainLM on the rest of VAR + means' in html and BrainLM.from_pretrained(top/'rest/residual').card['adds_to'].startswith('VAR + means')
     with pytest.raises(ValueError, match='residual: found epochs 0'): forecast_report(store, model, top/'none', split=split, context=100, horizon=40, residual=True)
     with pytest.raises(ValueError, match='split: found 3 words'): forecast_report(store, model, top/'none', split=['train','valid','test'], context=100, horizon=40)
