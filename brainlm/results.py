@@ -788,9 +788,10 @@ def pictures(self:_Forecasts, mine, best):
     yield brain, f'R² by parcel, {mine} ({data}, {n} subjects).'
 
 # %% ../nbs/33_results.ipynb #8a15227e
-_beside_words = ('R² on the test people, and on noise made from their recordings: with the same phases drawn at random for '
-                 'all parcels, which keeps whatever is linear, and with a short memory through the same filter, which '
-                 'keeps no more than that. Last: each person minus their surrogate with random phases, mean and interval.')
+_beside_words = (
+    'R² on the test people, and on noise made from their recordings: with the same phases drawn at random for all '
+    'parcels, which keeps whatever is linear, and with a short memory through the same filter, which keeps no more '
+    'than that. Last: each person minus their surrogate with random phases, mean and interval.')
 
 # %% ../nbs/33_results.ipynb #db16128b
 @patch
