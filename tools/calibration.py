@@ -71,11 +71,12 @@ def _finetuned(folder, seed, values, rival):
     table = pd.DataFrame(dict(subject=[f'{i:03d}' for i in range(40)], y=values(np.random.default_rng(1000+seed))))
     split = store.split(.1, .5, seed)
     said = verdict(finetune_report(store, blank_model(store, seed), 'y', folder/'out', table, split=split, epochs=1))
+    if f' {rival} (' not in said: raise ValueError(f'found no sentence on {rival!r}, expected one in: {said}')
     return {f'BrainLM is better than {rival}': f'BrainLM is better than {rival}' in said}
 
 def coin(folder, seed):
     "Coin-toss labels"
-    return _finetuned(folder, seed, lambda g: g.permutation(['A', 'B']*20), 'majority')
+    return _finetuned(folder, seed, lambda g: g.permutation(['A', 'B']*20), 'class frequencies')
 
 def number(folder, seed):
     "A noisy number"
