@@ -123,6 +123,7 @@ def confounds_of(
     "The confounds of a series and what to do with them; raises `BadInput` where they should be there and are not"
     strategy = src.strategy or strategy
     table = read_confounds(files.confounds)
+    if strategy=='auto' and not label_image_for(src.path): return table,'none' # who made a table of series cleaned it
     why = _missing_confounds(src.path, files)
     if table is None and strategy!='none' and (strategy!='auto' or why):
         need = f'which the strategy {strategy} needs' if not why else f'and {why}'
@@ -175,6 +176,7 @@ def _series_and_notes(src, atlas, st):
     got = read_series(src, atlas, st)
     tr_s = repetition_time(src.path, {**got.tr, 'sidecar':sidecar_tr(files.sidecar)}, src.tr_s or st.tr_s)
     bold = _without_flat(got.signal, src.path)
+    if which=='none' and not label_image_for(src.path) and len([] if table is None else table)!=len(bold): table = None
     done = steps(src.path, files.made_by, which, bool(st.high_pass_hz or st.low_pass_hz))
     notes = dict(tsnr=tsnr(bold), **done, strategy=which)
     bold,motion = _cleaned(src, bold, tr_s, table, which, st)

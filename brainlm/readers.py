@@ -153,7 +153,8 @@ def detect(
     raise BadInput(path, 'is of no kind known here', f"expected one of: {known}")
 
 # %% ../nbs/03_readers.ipynb #dcb2698c
-_made = ('space','cohort','res','den','desc','seg','atlas','stat','hemi','label','suffix') # say how, not what
+_made = ('space','cohort','res','den','desc','seg','atlas','stat','hemi','label','suffix',
+         'reg','feature','setting') # say how, not what; the last three are of C-PAC and HALFpipe
 
 _order = ('acq','ce','rec','dir','echo','part') # of entities in `run`; all others come after them
 
@@ -191,7 +192,8 @@ def bids_parts(
 def _of_folder(path, e):
     "The subject as its folder spells it, where the file name begins with that"
     for d in Path(path).parents:
-        if d.name.startswith('sub-') and re.match(re.escape(d.name)+r'(_|\.|$)', Path(path).name): return d.name[4:]
+        own = re.sub('_[a-z]+-.*', '', d.name) # C-PAC has a folder for each session: sub-01_ses-1
+        if own.startswith('sub-') and re.match(re.escape(own)+r'(_|\.|$)', Path(path).name): return own[4:]
     return e['sub']
 
 def _bids(path):

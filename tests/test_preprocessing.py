@@ -639,3 +639,24 @@ def test_a_store_of_0_1_0_is_compared_by_signal(tmp_path):
         np.save(d/f'{name}_bold.npy', x)
     n = len(old); got = preprocess(d, tmp_path/'store', own, tr_s=float(old[0].tr_s), progress=False)
     assert (got.added,got.skipped,len(got.failures),len(got.store))==(0,1,1,n) and 'another content' in got.failures.reason[0]
+
+
+# %% ../nbs/03b_preprocessing.ipynb #70241f68
+def table_run(f, x, **kw):
+    "A table of series with a sidecar, in a folder that is made if need be"
+    f.parent.mkdir(parents=True, exist_ok=True); np.savetxt(f, x, delimiter='\t', **kw); f.with_suffix('.json').write_text('{"RepetitionTime": 2}')
+
+def test_a_folder_for_each_session_is_one_person(atlas, tmp_path):
+    "C-PAC: sub-01_ses-1/func; pipelines of one run are one recording, sessions are two, and the person is one"
+    for ses in (1, 2):
+        for reg in ('36Param','AROMA'): table_run(tmp_path/f'd/sub-01_ses-{ses}/func/sub-01_ses-{ses}_task-rest_reg-{reg}_desc-Mean_timeseries.1D', series(40, ses), header='\t'.join(atlas.parcellation.names))
+    got = taken(tmp_path/'d', tmp_path, atlas); t = got.store.table
+    assert t[['subject','session','run']].values.tolist()==[['01','1',''], ['01','2','']] and got.intake.reason.str.contains('made in another way').sum()==2
+
+@pytest.mark.parametrize('rows', [40, 55])
+def test_a_table_of_series_was_cleaned_by_who_made_it(atlas, tmp_path, rows):
+    "HALFpipe and XCP-D leave the confounds beside it: they tell of motion where they fit, and are not regressed again"
+    table_run(tmp_path/'d/sub-01/func/sub-01_task-rest_feature-a_atlas-b_timeseries.tsv', x := series(40))
+    pd.DataFrame(dict(framewise_displacement=np.full(rows, .1), csf=0.)).to_csv(tmp_path/'d/sub-01/func/sub-01_task-rest_feature-a_desc-confounds_regressors.tsv', sep='\t', index=False)
+    got = taken(tmp_path/'d', tmp_path, atlas); t = got.store.table
+    assert (got.added,t.strategy[0],t.run[0])==(1,'none','') and np.allclose(got.store.read(0), x, atol=1e-2) and (rows!=40 or t.mean_fd_mm[0]==.1)

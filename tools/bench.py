@@ -1,4 +1,4 @@
-"""Speed and memory on this machine, as Markdown: a training step (`step`), a large store (`store`), and how soon a model has learned something (`learn`).
+"""Speed and memory on this machine, as Markdown: a training step (`step`), a large store (`store`), files read beside nilearn (`read`), and how soon a model has learned something (`learn`).
 
     make bench                                   # everything, at most about 25 minutes on 2 cores
     make bench ARGS='--only store'               # one section, two minutes at most
@@ -201,6 +201,64 @@ def store(a):
     print("In a temporary folder on a disk whose pages are still in memory; windows are scaled; the first epoch also reads each recording whole, for the mean that scaling subtracts.\n")
     return out
 
+# read: from a file to the series of parcels, beside nilearn
+
+def painted(folder, n):
+    "n frames in a 4-D image (2 mm) and on grayordinates, float32 and not packed"
+    import nibabel as nib
+    import numpy as np
+
+    from brainlm.datasets import fetch_atlas
+    atlas,rng = fetch_atlas('a424'),np.random.default_rng(0)
+    x = (1000+10*rng.standard_normal((n, 425))).astype('float32')
+    lab,gray = nib.load(atlas.volume),nib.load(atlas.dlabel)
+    img = nib.Nifti1Image(x.T[np.asarray(lab.dataobj).astype(int)], lab.affine)
+    img.header.set_zooms((2, 2, 2, .72)); img.set_sform(lab.affine, 4); nib.save(img, folder/'sub-1_bold.nii')
+    axes = nib.cifti2.SeriesAxis(0, .72, n),gray.header.get_axis(1)
+    nib.save(nib.Cifti2Image(x[:,np.asarray(gray.dataobj)[0].astype(int)], axes), folder/'sub-1_bold.dtseries.nii')
+    return atlas,folder/'sub-1_bold.nii',folder/'sub-1_bold.dtseries.nii'
+
+def nilearn_cifti(f, atlas):
+    "The cortex of a dense series by nilearn's masker of surfaces; nilearn reads no CIFTI, so nibabel does"
+    import nibabel as nib
+    import numpy as np
+    from nilearn.maskers import SurfaceLabelsMasker
+    from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+    def halves(img, data):
+        axis = img.header.get_axis(1); out = {}
+        for side in ('left','right'):
+            own = axis.name==f'CIFTI_STRUCTURE_CORTEX_{side.upper()}'
+            out[side] = np.zeros((32492, len(data)), data.dtype); out[side][axis.vertex[own]] = data[:,own].T
+        return out
+    flat = InMemoryMesh(np.random.default_rng(0).random((32492, 3)), np.arange(32490)[:,None]+np.arange(3))
+    mesh = PolyMesh(left=flat, right=flat)
+    gray,img = nib.load(atlas.dlabel),nib.load(f)
+    labels = {k: v[:,0].astype(int) for k,v in halves(gray, np.asarray(gray.dataobj)).items()}
+    series = halves(img, np.asarray(img.dataobj))
+    return SurfaceLabelsMasker(SurfaceImage(mesh, PolyData(**labels)), standardize=None).fit_transform(SurfaceImage(mesh, PolyData(**series)))
+
+def read(a):
+    "Milliseconds of CPU a frame, from the file to the series"
+    import numpy as np
+    from nilearn.maskers import NiftiLabelsMasker
+
+    from brainlm.preprocessing import read_recording
+    def cpu(f, n=3):
+        best = []
+        for _ in range(n):
+            t = time.process_time(); res = f(); best.append((time.process_time()-t)*1e3/60)
+        return min(best),res
+    with tempfile.TemporaryDirectory(dir=a.dir) as d:
+        atlas,volume,dense = painted(Path(d), 60)
+        rows = []
+        for form,theirs,ours in (('4-D NIfTI, 2 mm', lambda: NiftiLabelsMasker(atlas.volume, standardize=None).fit_transform(str(volume)), lambda: read_recording(volume, atlas).bold),
+                                 ('CIFTI, 91k', lambda: nilearn_cifti(dense, atlas), lambda: read_recording(dense, atlas).bold)):
+            (t,x),(o,y) = cpu(theirs),cpu(ours)
+            assert np.allclose(x[:,:360], y[:,:360], rtol=1e-4), form
+            rows.append({'file':form, 'nilearn, ms a frame':f'{t:.1f}', 'brainlm, ms a frame':f'{o:.1f}', 'ratio':f'{t/o:.1f}'})
+    table(rows)
+    return rows
+
 # learn: how soon test R² at mask 0.75 passes 0.15
 
 def hcp_rest(a):
@@ -280,7 +338,7 @@ arrangements = {'joint, as published': dict(attention='joint', parcel_embedding=
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--only', nargs='+', choices=['step','store','learn'], default=['step','store','learn'], help='sections')
+    p.add_argument('--only', nargs='+', choices=['step','store','read','learn'], default=['step','store','read','learn'], help='sections')
     p.add_argument('--json', metavar='OUT', help='write the numbers there as well')
     p.add_argument('--threads', type=int, default=2)
     p.add_argument('--dir', help='where temporary folders go')
@@ -298,8 +356,8 @@ def main():
     a = p.parse_args()
     if a.worker: print(json.dumps(step_worker(**json.loads(a.worker)))); return
     where = facts(a.threads)
-    print(f"Sections: {', '.join(a.only)}. All three take at most about 25 minutes on 2 cores; choose with --only. {say(where)}.\n", flush=True)
-    results = dict(machine=where, **{s: dict(step=step, store=store, learn=learn)[s](a) for s in a.only})
+    print(f"Sections: {', '.join(a.only)}. All take at most about 25 minutes on 2 cores; choose with --only. {say(where)}.\n", flush=True)
+    results = dict(machine=where, **{s: dict(step=step, store=store, read=read, learn=learn)[s](a) for s in a.only})
     print(f'Load at the end: {os.getloadavg()[0]:.1f}.')
     if a.json: Path(a.json).write_text(json.dumps(results, indent=1)+'\n')
 
