@@ -1837,6 +1837,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'brainlm.recordings.hide_people': ('recordings.html#hide_people', 'brainlm/recordings.py'),
                                     'brainlm.recordings.leak_report': ('recordings.html#leak_report', 'brainlm/recordings.py'),
                                     'brainlm.recordings.learned_from': ('recordings.html#learned_from', 'brainlm/recordings.py'),
+                                    'brainlm.recordings.read_parquet': ('recordings.html#read_parquet', 'brainlm/recordings.py'),
                                     'brainlm.recordings.refuse_seen': ('recordings.html#refuse_seen', 'brainlm/recordings.py'),
                                     'brainlm.recordings.same_signal': ('recordings.html#same_signal', 'brainlm/recordings.py'),
                                     'brainlm.recordings.save_learned_from': ('recordings.html#save_learned_from', 'brainlm/recordings.py'),

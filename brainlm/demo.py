@@ -59,7 +59,7 @@ from .plots import (
     plot_series,
 )
 from .pretraining import Training, pretrain_learner
-from .recordings import RecordingStore, leak_report, refuse_seen
+from .recordings import RecordingStore, leak_report, read_parquet, refuse_seen
 from .report import Html, Page, table_html
 from .stats import correlation, least_p, nan_mean, verdicts
 from .windows import TiledWindows
@@ -317,7 +317,7 @@ def _demo_scores(d):
     was,file = _read_json(d.out/'metrics.json'),d.out/'scores.parquet'
     if was.get('weights_sha256')==d.weights and file.exists():
         _say_step('evaluation', f'{file}, reused')
-        d.stats,d.seconds = pd.read_parquet(file),was['seconds']['evaluation']
+        d.stats,d.seconds = read_parquet(file),was['seconds']['evaluation']
         return
     refuse_seen(d.model, d.store, d.split.subjects['test'])
     wall,cpu = time.perf_counter(),time.process_time()

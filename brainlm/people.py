@@ -469,8 +469,8 @@ def annotate(self:RecordingStore,
         if not got.n: raise ValueError(_nobody(people, self))
         old = self.get_file('recordings.parquet')
         self.put_file(_spare_name(self), old)
-        buffer = io.BytesIO()
-        pq.write_table(_with_columns(pq.read_table(io.BytesIO(old)), got.table), buffer, compression='zstd')
+        buffer,now = io.BytesIO(),pq.ParquetFile(io.BytesIO(old)).read(use_threads=False)
+        pq.write_table(_with_columns(now, got.table), buffer, compression='zstd')
         self.put_file('recordings.parquet', buffer.getvalue())
         told = {**annotated(self), **dict.fromkeys(got.table, got.where)}
         self.put_file('annotated.json', json.dumps(told, indent=1).encode())

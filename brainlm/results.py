@@ -50,8 +50,8 @@ from .model import BrainLM
 from .people import join_covariates
 from .plots import data_words, figure, okabe_ito, plot_calibration, plot_glass_brain, plot_intervals
 from .pretraining import Training, takes_training
-from .readouts import Sites, harmonised, picked, readouts
-from .recordings import RecordingStore, Split, refuse_seen, same_signal, seen_before, seen_rows, split_of
+from .readouts import picked, readouts
+from .recordings import RecordingStore, Split, read_parquet, refuse_seen, seen_before, seen_rows, split_of
 from .report import Page, analyses
 from .scaling import RobustScaler
 from .stats import holm, sentence
@@ -829,7 +829,7 @@ def _read_results(path):
     if not f.is_file():
         raise FileNotFoundError(f"{f}: not found, expected a folder that brainlm finetune or brainlm forecast has "
                                 "written, or a results.parquet")
-    try: t = pd.read_csv(f) if f.suffix=='.csv' else pd.read_parquet(f)
+    try: t = pd.read_csv(f) if f.suffix=='.csv' else read_parquet(f)
     except Exception as e: raise ValueError(f"{f}: cannot be read as a table of results ({type(e).__name__})") from None
     if lost := [c for c in result_columns if c not in t]:
         raise ValueError(f"{f}: found no column {lost[0]!r}, expected {', '.join(result_columns)}")
@@ -901,7 +901,7 @@ def _forecasts_compared(sums, reference):
 def _tables(paths, name):
     "The tables of that name in folders, by the short names of the folders"
     folders = {n: Path(p)/name for p,n in zip(paths, _shortest_names(paths)) if Path(p).is_dir()}
-    return {n: pd.read_parquet(f) for n,f in folders.items() if f.exists()}
+    return {n: read_parquet(f) for n,f in folders.items() if f.exists()}
 
 def compare_results(
     paths, # as in `read_results`
