@@ -295,6 +295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'brainlm.cli._demo_parser': ('cli.html#_demo_parser', 'brainlm/cli.py'),
                              'brainlm.cli._device': ('cli.html#_device', 'brainlm/cli.py'),
                              'brainlm.cli._early': ('cli.html#_early', 'brainlm/cli.py'),
+                             'brainlm.cli._early_values': ('cli.html#_early_values', 'brainlm/cli.py'),
                              'brainlm.cli._given': ('cli.html#_given', 'brainlm/cli.py'),
                              'brainlm.cli._in_a_line': ('cli.html#_in_a_line', 'brainlm/cli.py'),
                              'brainlm.cli._in_shell_words': ('cli.html#_in_shell_words', 'brainlm/cli.py'),

@@ -406,9 +406,18 @@ def _early(a):
     for k in (k for k,kind in a.given.items() if kind=='COLUMN' and getattr(a, k)):
         for c in (o if isinstance(o := getattr(a, k), list) else [o]):
             if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
+    _early_values(a, table)
     n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
     if n<=most: return
     raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
+
+def _early_values(a, table):
+    "ValueError for a value that its column does not have"
+    for k in (k for k,kind in a.given.items() if kind=='VALUE'):
+        found, has = getattr(a, k), sorted(set(map(str, table[a.column].dropna())))
+        if found not in has:
+            some = ', '.join(has[:20]) or 'none'
+            raise ValueError(f"{k}: found {found!r}, expected one of the values of {a.column}: {some}")
 
 def _columns_of(file, on):
     "Columns of a table of people"

@@ -153,7 +153,8 @@ def test_what_can_be_known_is_refused_at_once(small, tmp_path):
                        ('finetune S --preset tiny --target score --table people.csv --leave-out clinic --out o', "leave_out: found 'clinic'"),
                        ('forecast S --preset tiny --context 400 --out o', 'context + horizon: found 420 frames, expected at most those'),
                        ('forecast nowhere --preset tiny --out o', 'nowhere is not a RecordingStore'),
-                       ('attention S --model m --contrast group --out o', "column: found 'group'")):
+                       ('attention S --model m --contrast group --out o', "column: found 'group'"),
+                       ('perturb S --model m --target music --out o', "source: found 'rest', expected one of the values of task: none")):
         words = ['-X', 'importtime', '-m', 'brainlm.cli', *words.replace('S ', f'{small} ').split()]
         start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         r = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
