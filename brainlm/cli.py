@@ -411,6 +411,7 @@ def _early(a):
     if n<=most: return
     raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
 
+# %% ../nbs/51_cli.ipynb #9c6552e7
 def _early_values(a, table):
     "ValueError for a value that its column does not have"
     for k in (k for k,kind in a.given.items() if kind=='VALUE'):
