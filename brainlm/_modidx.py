@@ -978,6 +978,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'brainlm.perturbation.direction': ('perturbation.html#direction', 'brainlm/perturbation.py'),
                                       'brainlm.perturbation.energy_by_network': ( 'perturbation.html#energy_by_network',
                                                                                   'brainlm/perturbation.py'),
+                                      'brainlm.perturbation.enough_spins': ('perturbation.html#enough_spins', 'brainlm/perturbation.py'),
                                       'brainlm.perturbation.first_windows': ('perturbation.html#first_windows', 'brainlm/perturbation.py'),
                                       'brainlm.perturbation.gaussian_answer': ( 'perturbation.html#gaussian_answer',
                                                                                 'brainlm/perturbation.py'),

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['kinds', 'latent_kinds', 'ridges', 'Perturbation', 'latents', 'first_windows', 'PerturbationResult', 'optimise',
-           'direction', 'roughness', 'spread', 'penalty_path', 'plot_path', 'apart', 'energy_by_network',
-           'least_spin_p', 'stability', 'respond', 'stimulate', 'response_matrix', 'compare_responses',
-           'gaussian_answer', 'var_step', 'ridge_partial_correlation', 'response_by_network', 'directed_agreement',
-           'plot_energy', 'plot_network_response', 'plot_response', 'PerturbationQuestion', 'perturbation_report']
+           'direction', 'roughness', 'spread', 'penalty_path', 'plot_path', 'apart', 'enough_spins',
+           'energy_by_network', 'least_spin_p', 'stability', 'respond', 'stimulate', 'response_matrix',
+           'compare_responses', 'gaussian_answer', 'var_step', 'ridge_partial_correlation', 'response_by_network',
+           'directed_agreement', 'plot_energy', 'plot_network_response', 'plot_response', 'PerturbationQuestion',
+           'perturbation_report']
 
 # %% ../nbs/42_perturbation.ipynb #6c6f531a
 from dataclasses import dataclass
@@ -330,15 +331,23 @@ def _mean_map(energy):
     mean = np.nan_to_num(energy).sum(0)/np.maximum(n, 1)
     return mean/mean.sum()
 
+# %% ../nbs/42_perturbation.ipynb #24386792
+def enough_spins(
+    parcellation:Parcellation,
+)->int: # turns
+    "More for coarse atlases, where turns are cheap, and many of them bring a network onto itself"
+    return 3000 if len(parcellation)<200 else 500
+
 # %% ../nbs/42_perturbation.ipynb #20135478
 def energy_by_network(
     energy:np.ndarray, # [window, parcel], from `PerturbationResult.energy`; one window a person
     parcellation:Parcellation, atlas:str='yeo7', # with the column of networks
-    n_spins:int=500, n_boot:int=1000, seed:int=0, # of the null and of the intervals
+    n_spins:int=None, n_boot:int=1000, seed:int=0, # of the null (None: `enough_spins`) and of the intervals
 )->pd.DataFrame: # a row a network: share, low, high (95 %), expected (mean of the null), ratio, p, q, needed
     "Share of the energy by network, against turned maps. ValueError for an atlas without labels."
     names,inside = network_members(parcellation, atlas)
     rng,mean = np.random.default_rng(seed),_mean_map(energy)
+    n_spins = enough_spins(parcellation) if n_spins is None else n_spins
     share,turned = inside@mean,mean[spins(parcellation, n_spins, seed)]
     null = inside@(turned/np.maximum(turned.sum(1, keepdims=True), 1e-12)).T
     boots = np.stack([inside@_mean_map(energy[rng.integers(len(energy), size=len(energy))]) for _ in range(n_boot)])
@@ -351,11 +360,11 @@ def energy_by_network(
 # %% ../nbs/42_perturbation.ipynb #81e1229b
 def least_spin_p(
     parcellation:Parcellation, atlas:str='yeo7', # with the column of networks
-    n_spins:int=500, seed:int=0, # of the null
+    n_spins:int=None, seed:int=0, # of the null; None: `enough_spins`
 )->pd.Series: # by network: p of a map that lies in it and nowhere else
     "What turned maps can show at best. ValueError for an atlas without labels."
     names,inside = network_members(parcellation, atlas)
-    turned = inside[:,spins(parcellation, n_spins, seed)]
+    turned = inside[:,spins(parcellation, n_spins or enough_spins(parcellation), seed)]
     again = (turned & inside[:,None]).sum(2)/inside.sum(1)[:,None]
     return pd.Series(permutation_p(again.T, np.ones(len(names))-1e-12), pd.Index(names, name='network'), name='p')
 
