@@ -1947,6 +1947,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.results.group_differences': ('results.html#group_differences', 'brainlm/results.py'),
                                  'brainlm.results.is_untrained': ('results.html#is_untrained', 'brainlm/results.py'),
                                  'brainlm.results.one_person': ('results.html#one_person', 'brainlm/results.py'),
+                                 'brainlm.results.other_dt': ('results.html#other_dt', 'brainlm/results.py'),
                                  'brainlm.results.places': ('results.html#places', 'brainlm/results.py'),
                                  'brainlm.results.plot_results': ('results.html#plot_results', 'brainlm/results.py'),
                                  'brainlm.results.read_results': ('results.html#read_results', 'brainlm/results.py'),
