@@ -229,14 +229,7 @@ def variables():
                     rivals=[f'{rival} on FC (correlation)'], controls=['BrainLM without pretraining'])
 
 def maps():
-    "Networks, and what attention looks at"
-    for atlas, words in (('yeo7', 'seven networks'), ('yeo17', 'seventeen networks')):
-        yield Saved('40_networks', '3ba06304', 'networks' if atlas=='yeo7' else '', f'{words} from self-attention',
-                    data='HCP rest, 360 parcels',
-                    kind='real', metric='accuracy', column=atlas, ours=['trained, Gaussian start', 'trained'],
-                    rivals=['FC', 'FC of the 22 training people'],
-                    controls=three, pairs=('3ba06304', 0, 1, atlas),
-                    names={'trained, Gaussian start': 'BrainLM (Gaussian start)', 'trained': 'BrainLM (from scratch)'})
+    "What attention looks at; networks have a table of their own, networks.tsv"
     how = dict(notebook='41_attention', claim='attention in a task')
     cls = [f'CLS attention{o}' for o in ('', ', seed 1', ', seed 2')]
     yield Saved(**how, **heat, cell='f5fa78c0', task='heat less rating, the insula', metric='AUC', column='AUC',
