@@ -1947,7 +1947,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.results.group_differences': ('results.html#group_differences', 'brainlm/results.py'),
                                  'brainlm.results.is_untrained': ('results.html#is_untrained', 'brainlm/results.py'),
                                  'brainlm.results.one_person': ('results.html#one_person', 'brainlm/results.py'),
-                                 'brainlm.results.other_dt': ('results.html#other_dt', 'brainlm/results.py'),
                                  'brainlm.results.places': ('results.html#places', 'brainlm/results.py'),
                                  'brainlm.results.plot_results': ('results.html#plot_results', 'brainlm/results.py'),
                                  'brainlm.results.read_results': ('results.html#read_results', 'brainlm/results.py'),
@@ -2183,5 +2182,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.windows.Windows.recordings': ('windows.html#windows.recordings', 'brainlm/windows.py'),
                                  'brainlm.windows.Windows.subjects': ('windows.html#windows.subjects', 'brainlm/windows.py'),
                                  'brainlm.windows.dt_words': ('windows.html#dt_words', 'brainlm/windows.py'),
+                                 'brainlm.windows.other_dt': ('windows.html#other_dt', 'brainlm/windows.py'),
                                  'brainlm.windows.sided_windows': ('windows.html#sided_windows', 'brainlm/windows.py'),
                                  'brainlm.windows.window_dls': ('windows.html#window_dls', 'brainlm/windows.py')}}}

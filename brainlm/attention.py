@@ -38,6 +38,7 @@ from .plots import (
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import checked_contrast, contrast, correlation, detectable, nan_mean
+from .windows import other_dt
 
 # %% ../nbs/41_attention.ipynb #c4d9f72c
 def shares(
@@ -463,7 +464,7 @@ def attention_report(
     labelled,t = has_networks(p, atlas), store.table.iloc[rows]
     g,groups,z = asked_contrast(t, column, groups, threshold, covariates)
     judged = np.flatnonzero(g.notna() if groups is None else g.isin(groups))
-    seen = refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True)
+    seen = [*refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True), *other_dt(model, store)]
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
     maps,links = _asked_maps(model, store, rows, atlas if labelled else None)
     parcels = {k: both(v, p.names) for k,v in maps.items()}

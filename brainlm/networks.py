@@ -67,7 +67,7 @@ from .stats import (
     verdicts,
     zscored,
 )
-from .windows import TiledWindows
+from .windows import TiledWindows, other_dt
 
 # %% ../nbs/40_networks.ipynb #8ec27779
 def network_members(
@@ -805,7 +805,7 @@ def networks_report(
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
     _taking_part(np.zeros((len(p), 1)), p, atlas, 5)
     who = store.table['subject'].iloc[rows]
-    seen = refuse_seen(model, store, who, seen_ok, rows=True)
+    seen = [*refuse_seen(model, store, who, seen_ok, rows=True), *other_dt(model, store)]
     maps = attention_matrix(model, store, rows)
     given = network_rivals(model, store, rows, maps, seed)
     found = every_atlas(given, p, atlas, n_permutations, seed)

@@ -40,6 +40,7 @@ from .plots import (
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
+from .windows import other_dt
 
 # %% ../nbs/42_perturbation.ipynb #d2b5fc58
 kinds = ('additive','low-rank','gain')
@@ -810,7 +811,7 @@ def perturbation_report(
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)
     r = _experiment(q, model, *(first_windows(model, store, o) for o in rows))
     shares,sizes = _by_network(q, r, p)
-    page = _page(q, store, r, shares, sizes, rows, seen)
+    page = _page(q, store, r, shares, sizes, rows, [*seen, *other_dt(model, store)])
     page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'delta.npy', r.toward.delta.astype('float32'))

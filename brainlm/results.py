@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['result_columns', 'as_cells', 'Study', 'one_person', 'are_named', 'without_people', 'fold_numbers', 'fold_splits',
-           'group_differences', 'other_dt', 'plot_results', 'settings_for', 'finetune_report', 'is_untrained',
-           'scaled_by', 'folds_needed', 'places', 'fitting_context', 'fitted', 'as_it_is', 'forecast_report',
-           'rival_names', 'read_results', 'compare_results', 'compare_page', 'compare_report']
+           'group_differences', 'plot_results', 'settings_for', 'finetune_report', 'is_untrained', 'scaled_by',
+           'folds_needed', 'places', 'fitting_context', 'fitted', 'as_it_is', 'forecast_report', 'rival_names',
+           'read_results', 'compare_results', 'compare_page', 'compare_report']
 
 # %% ../nbs/33_results.ipynb #e50ab71e
 from copy import copy
@@ -55,7 +55,7 @@ from .recordings import RecordingStore, Split, read_parquet, refuse_seen, seen_b
 from .report import Page, analyses
 from .scaling import RobustScaler
 from .stats import holm, sentence
-from .windows import dt_words
+from .windows import other_dt
 
 # %% ../nbs/33_results.ipynb #3afa0854
 result_columns = ('model','target','fold','metric','value','low','high','n_subjects')
@@ -271,16 +271,6 @@ def group_differences(
     p = holm([o[0] for o in found.values()])
     return [f'{say} {_nuisances[c]} ({c}: {how}Holm p = {q:.2g}): a part of what is predicted may be that.'
             for (c,(_,how)),q in zip(found.items(), p) if q<.05]
-
-# %% ../nbs/33_results.ipynb #ab66f9eb
-def other_dt(
-    model, # whose card may say what it was trained with
-    store # recordings that it is judged on
-)->list: # of one sentence for the page; empty where there is nothing to say
-    "That the repetition time is not the model's, or is mixed"
-    learned = getattr(model, 'card', {}).get('data', {}).get('tr_s', ())
-    words = dt_words(store.table['tr_s'], learned)
-    return [f'{words[0].upper()}{words[1:]}.'] if words else []
 
 # %% ../nbs/33_results.ipynb #d51586db
 @patch

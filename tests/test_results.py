@@ -244,10 +244,3 @@ def test_refusals(study, tmp_path):
     with pytest.raises(ValueError, match="found no column 'fold'"): (tmp_path/'bad').mkdir(); pd.DataFrame(dict(model=['a'], target=['b'])).to_parquet(tmp_path/'bad/results.parquet'); read_results([tmp_path/'bad'])
     with pytest.raises(ValueError, match='cannot be read as a table'): (tmp_path/'bad/results.parquet').write_text('no'); read_results([tmp_path/'bad'])
     assert not (tmp_path/'x').exists()
-
-
-# %% ../nbs/33_results.ipynb #20d1a6fc
-def test_another_repetition_time_is_said_on_the_page():
-    store = SimpleNamespace(table=pd.DataFrame(dict(tr_s=[2., 2.]))); model = SimpleNamespace(card=dict(data=dict(tr_s=[.72])))
-    assert other_dt(model, store)==['The repetition time is 2 s, the model has learned 0.72 s; brainlm preprocess --target-tr resamples.']
-    assert other_dt(SimpleNamespace(card={}), store)==[] and other_dt(SimpleNamespace(), store)==[]

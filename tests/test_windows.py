@@ -58,3 +58,12 @@ def test_batches_are_a_function_of_seed_and_epoch(tmp_path, workers):
     whole, resumed = run(range(4)), run([2,3], workers=workers)
     assert torch.equal(whole[2], resumed[0]) and torch.equal(whole[3], resumed[1])
     assert not torch.equal(whole[0], whole[1]) and not torch.equal(run([0], seed=6)[0], whole[0])
+
+
+# %% ../nbs/06_windows.ipynb #2c0af870
+def test_another_repetition_time_is_said_in_a_sentence():
+    class At: table = pd.DataFrame(dict(tr_s=[2., 2.]))
+    class Learned: card = dict(data=dict(tr_s=[.72]))
+    assert other_dt(Learned, At)==['The repetition time is 2 s, the model has learned 0.72 s; '
+                                   'brainlm preprocess --target-tr resamples.']
+    assert other_dt(At, At)==[]
