@@ -589,7 +589,7 @@ class NeuralReader(BaseEstimator):
     def budget(self): return self._core().budget
     def _core(self):
         make = (lambda *shape: _Classes(self.make(*shape))) if self.classify else self.make
-        return NeuralForecaster(make, self.widths, self.epochs, self.lr, seed=self.seed, device=self.device)
+        return NeuralForecaster(make, self.widths, self.epochs, lr=self.lr, seed=self.seed, device=self.device)
 
 # %% ../nbs/30a_readouts.ipynb #e20a138b
 @patch
