@@ -2020,7 +2020,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'brainlm.simulation.Brain.run': ('simulation.html#brain.run', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Dynamics': ('simulation.html#dynamics', 'brainlm/simulation.py'),
                                     'brainlm.simulation.Effect': ('simulation.html#effect', 'brainlm/simulation.py'),
-                                    'brainlm.simulation.Hidden': ('simulation.html#hidden', 'brainlm/simulation.py'),
+                                    'brainlm.simulation.HiddenEffect': ('simulation.html#hiddeneffect', 'brainlm/simulation.py'),
                                     'brainlm.simulation._advance': ('simulation.html#_advance', 'brainlm/simulation.py'),
                                     'brainlm.simulation._ar1': ('simulation.html#_ar1', 'brainlm/simulation.py'),
                                     'brainlm.simulation._batches': ('simulation.html#_batches', 'brainlm/simulation.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EFFECTS', 'HIDDEN', 'Network', 'Dynamics', 'parcel_set', 'mirror_pairs', 'structural_connectome', 'Effect',
-           'link_pattern', 'Hidden', 'hidden_sets', 'simulate_people', 'Brain', 'haemodynamic_response',
+           'link_pattern', 'HiddenEffect', 'hidden_sets', 'simulate_people', 'Brain', 'haemodynamic_response',
            'framewise_displacement', 'head_motion', 'task_design', 'planted_truth', 'hidden_states', 'simulate_cohort',
            'simulate_bids_derivatives']
 
@@ -200,7 +200,7 @@ def _sizes(effects, p):
 
 # %% ../nbs/05_simulation.ipynb #59669d42
 @dataclass(frozen=True)
-class Hidden:
+class HiddenEffect:
     "One effect that correlations do not show"
     mechanism:str # What differs between people, in words
     shows:str # Where it shows, in words
@@ -218,16 +218,19 @@ _sensory_first = dict(leads=('Visual','Somatomotor'), follows=('Default','Fronto
 _attention_first = dict(leads=('Dorsal Attention','Ventral Attention'), follows=('Limbic',))
 
 HIDDEN = {
-    'switching': Hidden('two hidden states: followers go with the leaders in one, against them in the other',
-                        'correlations in short windows, not on average', share=.45, tau_s=2., **_sensory_first),
-    'flow': Hidden('followers go 2 s after the leaders, or the leaders after the followers',
-                   'correlations at a lag, and there in their direction', share=.3, tau_s=4., **_attention_first),
-    'nonlinear': Hidden('followers follow the square of the leaders', 'moments of third and fourth order',
-                        share=.3, tau_s=4., **_sensory_first),
-    'spectrum': Hidden('older people: flatter spectrum of neural activity', 'spectrum', 'age', gain=-.5,
-                       unit='exponent of the spectrum'),
-    'haemodynamics': Hidden('older people: later and longer haemodynamic response', 'spectrum', 'age', gain=.8,
-                            unit='seconds'),
+    'switching': HiddenEffect(
+        'two hidden states: followers go with the leaders in one, against them in the other',
+        'correlations in short windows, not on average', share=.45, tau_s=2., **_sensory_first),
+    'flow': HiddenEffect(
+        'followers go 2 s after the leaders, or the leaders after the followers',
+        'correlations at a lag, and there in their direction', share=.3, tau_s=4., **_attention_first),
+    'nonlinear': HiddenEffect(
+        'followers follow the square of the leaders', 'moments of third and fourth order',
+        share=.3, tau_s=4., **_sensory_first),
+    'spectrum': HiddenEffect(
+        'older people: flatter spectrum of neural activity', 'spectrum', 'age', gain=-.5, unit='exponent of the spectrum'),
+    'haemodynamics': HiddenEffect(
+        'older people: later and longer haemodynamic response', 'spectrum', 'age', gain=.8, unit='seconds'),
 }
 
 # %% ../nbs/05_simulation.ipynb #18fa8671

@@ -61,6 +61,8 @@ def test_batches_are_a_function_of_seed_and_epoch(tmp_path, workers):
 
 
 # %% ../nbs/06_windows.ipynb #2c0af870
+import pandas as pd
+
 def test_another_repetition_time_is_said_in_a_sentence():
     class At: table = pd.DataFrame(dict(tr_s=[2., 2.]))
     class Learned: card = dict(data=dict(tr_s=[.72]))
