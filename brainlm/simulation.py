@@ -228,7 +228,8 @@ HIDDEN = {
         'followers follow the square of the leaders', 'moments of third and fourth order',
         share=.3, tau_s=4., **_sensory_first),
     'spectrum': HiddenEffect(
-        'older people: flatter spectrum of neural activity', 'spectrum', 'age', gain=-.5, unit='exponent of the spectrum'),
+        'older people: flatter spectrum of neural activity', 'spectrum', 'age',
+        gain=-.5, unit='exponent of the spectrum'),
     'haemodynamics': HiddenEffect(
         'older people: later and longer haemodynamic response', 'spectrum', 'age', gain=.8, unit='seconds'),
 }

@@ -7,8 +7,6 @@ from brainlm.results import *
 
 
 # %% ../nbs/33_results.ipynb #36f3a85a
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
