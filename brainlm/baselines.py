@@ -362,13 +362,18 @@ class Wiener(Forecaster):
     "What the prior of space and time expects of the frames that follow (`SpaceTimePrior.forecast`)"
     choices = dict(level=(0., .03, .1, .3), power=(.5, 1.), group_s=(144., 576., 2304.))    # weights are in frames
     budget = '3 weights, 9 candidates, 4-fold cross-validation over subjects'
-    def __init__(self, device=None): self.device = device # where the prior works
+    def __init__(self,
+        stride:int=None, # frames by which windows advance, those that overlap are left out; None: they do not
+        device=None, # where the prior works
+    ): self.stride, self.device = stride, device
 
     def _fit(self, X, Y, groups):
         z = np.concatenate([X, Y], 1)
+        apart = max(1, z.shape[1]//self.stride) if self.stride else 1
+        at = np.random.default_rng(0).permutation(np.arange(0, len(z), apart))  # the first 32 are of many people
         how = dict(patch_size=min(20, z.shape[1]), choices=self.choices, n_trials=32, ahead=self.horizon)
         self.prior = SpaceTimePrior(self.n_parcels)
-        self.prior.fit(lambda: zip(groups, z), 1., **how)
+        self.prior.fit(lambda: ((groups[i], z[i]) for i in at), 1., **how)
 
     def _predict(self, X):
         prior = self.prior.to(self.device)
