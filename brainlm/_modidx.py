@@ -499,6 +499,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.evidence._outcome': ('evidence.html#_outcome', 'brainlm/evidence.py'),
                                   'brainlm.evidence._reached': ('evidence.html#_reached', 'brainlm/evidence.py'),
                                   'brainlm.evidence._shown': ('evidence.html#_shown', 'brainlm/evidence.py'),
+                                  'brainlm.evidence._still_true': ('evidence.html#_still_true', 'brainlm/evidence.py'),
                                   'brainlm.evidence._without_gaps': ('evidence.html#_without_gaps', 'brainlm/evidence.py'),
                                   'brainlm.evidence.by_role': ('evidence.html#by_role', 'brainlm/evidence.py'),
                                   'brainlm.evidence.claims_table': ('evidence.html#claims_table', 'brainlm/evidence.py'),

@@ -82,6 +82,13 @@ def _newest(t):
     t = t.assign(place=place).sort_values(['place', 'date'], kind='stable')
     return t.drop_duplicates('place', keep='last').drop(columns='place')
 
+def _still_true(old, new):
+    "Older rows, without verdicts on a model that has been measured again"
+    key = [c for c in _row_key if c!='rival']
+    measured = pd.MultiIndex.from_frame(new.loc[new['rival'].eq(''), key])
+    return old[old['rival'].eq('') | ~pd.MultiIndex.from_frame(old[key]).isin(measured)]
+
+# %% ../nbs/08a_evidence.ipynb #30012b4d
 def keep_results(
     file, # .tsv; its folder is made
     rows:pd.DataFrame, # of `result_rows`
@@ -89,12 +96,12 @@ def keep_results(
     date:str=None, # 'YYYY-MM-DD'; None: today
     **more # other columns that are known better: version, commit
 )->Path: # the file
-    "Write results, in place of older ones of the same model, rival and task"
+    "Write results, in place of older ones of the same model and task and of what was said of them"
     source = dict(date=date or day.today().isoformat(), version=__version__, commit=commit_of(), command=command) | more
     t = _without_gaps(rows.assign(**source)[kept_columns])
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists(): t = pd.concat([read_kept(file), t])
+    if file.exists(): t = pd.concat([_still_true(read_kept(file), t), t])
     return write_whole(file, _newest(t).to_csv(sep='\t', index=False, float_format='%.6g'))
 
 # %% ../nbs/08a_evidence.ipynb #8a5a0cb1

@@ -372,7 +372,7 @@ def plot_intervals(
 
 # %% ../nbs/09_plots.ipynb #f317bd14
 _role_looks = dict(model=(okabe_ito['blue'], 'o', 'BrainLM'), rival=(okabe_ito['orange'], 's', 'best rival'),
-                   control=(grey, 'D', 'best control (untrained)'))
+                   control=(grey, 'D', 'best control (untrained, of any readout)'))
 
 def plot_claims(
     leads, # DataFrame of `kept_leads`: task, role, value, low, high
