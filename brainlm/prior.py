@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 import torch.nn as nn
 from fastcore.basics import patch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .basics import one_of, write_whole
+from .basics import one_of, some, write_whole
 from .masking import centred, centring, patchify, random_mask
 
 # %% ../nbs/10a_prior.ipynb #108518a7
@@ -89,6 +89,8 @@ def _fold_moments(recordings, n_parcels, n_folds):
     "Fold of each subject, and the moments of each fold; ValueError with fewer than two subjects"
     fold, moments = {}, {}
     for subject,z in recordings():
+        if z.shape[1]!=n_parcels:
+            raise ValueError(f"recordings: found {z.shape[1]} parcels in {subject}, expected {n_parcels}")
         k = fold.setdefault(subject, len(fold)%n_folds)
         moments.setdefault(k, _Moments(n_parcels)).add(z)
     if len(fold)>1: return fold, moments
@@ -103,11 +105,20 @@ def _summed(folds):
     for o in others: total = total-(zero-o)
     return total
 
+# %% ../nbs/10a_prior.ipynb #18cdd8a5
+def _least(name, error):
+    "The choice of least error in a dict or series of them. ValueError if one is not a number."
+    lost = [k for k,v in error.items() if not np.isfinite(v)]
+    if not lost: return min(error.keys(), key=lambda k: error[k])
+    raise ValueError(f"{name}: found errors that are no numbers for {some(lost)}, expected finite ones: "
+                     "look for recordings that are empty, or have infinite or huge values")
+
 # %% ../nbs/10a_prior.ipynb #b3bf771e
 def _held_out_error(recordings, fold, fits, shrinkages, size, seed):
     "Mean squared error of each shrinkage; the first ten patches of a recording are enough to choose among six numbers"
-    gen, error, count = torch.Generator().manual_seed(seed), dict.fromkeys(shrinkages, 0.), 0
+    gen, error, count, longest = torch.Generator().manual_seed(seed), dict.fromkeys(shrinkages, 0.), 0, {}
     for subject,z in recordings():
+        longest[subject] = max(longest.get(subject, 0), len(z))
         x = torch.from_numpy(z[:len(z)//size*size]).float().T[None]
         x = patchify(x, size)[:,:,:10]
         valid = ~x.isnan().any(-1)
@@ -115,6 +126,9 @@ def _held_out_error(recordings, fold, fits, shrinkages, size, seed):
         x = x.nan_to_num()
         for s in shrinkages: error[s] += (fits[fold[subject],s](x, valid & ~mask) - x)[mask].square().sum().item()
         count += mask.sum().item()*size
+    if max(longest.values())<size: raise ValueError(
+        f"recordings: found {max(longest.values())} frames at most, in {max(longest, key=longest.get)}, "
+        f"expected at least {size}, a patch, in one of them")
     return pd.Series(error, name='held-out MSE').rename_axis('shrinkage')/count
 
 # %% ../nbs/10a_prior.ipynb #3c01333c
@@ -126,12 +140,13 @@ def fit(self:GaussianPrior,
     patch_size:int=20, # time points in a patch
     seed:int=0 # of the masks that the choice is made with
 )->pd.Series: # mean squared error on held-out training subjects for each shrinkage; `self.shrinkage` is the best
-    "Fit to the training recordings in two passes. ValueError with fewer than two subjects."
+    """Fit to the training recordings in two passes. ValueError with fewer than two subjects, or without a recording
+    as long as a patch."""
     fold, moments, n = *_fold_moments(recordings, len(self.mean), n_folds), len(self.mean)
     total = _summed(moments)
     fits = {(k,s): GaussianPrior(n).set(*(total-m).mean_cov(s)) for k,m in moments.items() for s in shrinkages}
     error = _held_out_error(recordings, fold, fits, shrinkages, patch_size, seed)
-    self.shrinkage = float(error.idxmin())
+    self.shrinkage = float(_least('shrinkage', error))
     self.set(*total.mean_cov(self.shrinkage))
     return error
 
@@ -223,20 +238,28 @@ class _CrossSpectra:
         r.s, r.n, r.times = self.s-o.s, self.n-o.n, self.times-o.times
         return r
 
+# %% ../nbs/10a_prior.ipynb #714a7b7d
+def _averaged(s, pieces):
+    "Sums [band, parcel, parcel] over pieces as averages, made positive semi-definite where pairs had different pieces"
+    s = s/np.maximum(pieces, 1)
+    if np.isin(pieces, (0, pieces.max())).all(): return s
+    w, v = np.linalg.eigh(s)
+    return (v*np.maximum(w, 0)[:,None])@v.swapaxes(1, 2)
+
 # %% ../nbs/10a_prior.ipynb #5808cf96
 @patch
 def components(self:_CrossSpectra):
     """Temporal spectrum [band, component] of each principal component, largest first, of mean 1 over frequencies and
     smoothed over neighbouring components; bands that were not seen have the spectrum of the one below"""
-    share, pieces = self.times/self.times.sum(), np.maximum(self.n, 1)
-    u = np.linalg.eigh(self.s.sum(0)/pieces)[1][:,::-1]
-    power = np.stack([((s/pieces@u)*u).sum(0) for s in self.s])/np.maximum(share, 1e-9)[:,None]
+    share, bands = self.times/self.times.sum(), _averaged(self.s, self.n)
+    u = np.linalg.eigh(bands.sum(0))[1][:,::-1]
+    power = np.stack([((s@u)*u).sum(0) for s in bands])/np.maximum(share, 1e-9)[:,None]
     seen = np.maximum.accumulate(np.where(share>1e-9, np.arange(len(share)), 0))
     power, share, k = power[seen], share*(share>1e-9), np.arange(len(u))
     power /= np.maximum(share@power, 1e-9)
     total = np.pad(power.cumsum(1), ((0,0), (1,0)))
     low, high = k-k//3, np.minimum(k+k//3+1, len(k))
-    smooth = (total[:,high]-total[:,low])/(high-low)
+    smooth = np.maximum((total[:,high]-total[:,low])/(high-low), 1e-9)       # rounding may end below 0
     return smooth/(share@smooth)
 
 # %% ../nbs/10a_prior.ipynb #49f46b78
@@ -288,12 +311,31 @@ def stack_context(
     pad = lambda o, v: nn.functional.pad(o, (0, n-o.shape[-1]), value=v)
     return Context(torch.stack([pad(s, 0.) for s,_ in frames]), torch.stack([pad(a, torch.inf) for _,a in frames]))
 
+# %% ../nbs/10a_prior.ipynb #61e1f0ff
+def _seconds(dt_s):
+    "`dt_s` as a float. ValueError unless it is above 0 and finite."
+    if 0<float(dt_s)<np.inf: return float(dt_s)
+    raise ValueError(f"dt_s: found {float(dt_s)}, expected seconds between frames, above 0 and finite")
+
+def _check_batch(name, x, n_parcels):
+    "ValueError unless `x` is a batch of at least one window of so many parcels and at least one frame"
+    if x.dim()>2 and x.numel() and x.shape[1]==n_parcels: return
+    raise ValueError(f"{name}: found shape {tuple(x.shape)}, expected [≥ 1, {n_parcels} parcels, ≥ 1]")
+
+def _check_context(context, n, n_parcels):
+    "ValueError unless each of `n` windows has its context, all of it finite"
+    _check_batch('context', context.signal, n_parcels)
+    if len(context.signal)!=n: raise ValueError(f"context: found {len(context.signal)} windows, expected {n}")
+    bad = int((~context.signal.isfinite()).sum())
+    if bad: raise ValueError(f"context: found {bad} values that are NaN or infinite, expected 0 where missing")
+
 # %% ../nbs/10a_prior.ipynb #6d9bad45
 def _context_moment(context, mean, dt_s, near_s, kept):
     "Second moment [batch, parcel, parcel] of the context, and the seconds [batch] that it is worth"
     there = (context.signal!=0).any(-1, keepdim=True)
     w = torch.exp(-context.away*dt_s/near_s) if near_s is not None else context.away.isfinite().to(mean.dtype)
     d = torch.where(there, context.signal.to(mean.dtype)-mean[:,None], 0)
+    w = w*(context.signal!=0).any(1)                                        # frames without a parcel weigh nothing
     n = w.sum(-1)
     return _shrunk_off((d*w[:,None])@d.mT/n.clamp(min=1e-6)[:,None,None], kept), n*dt_s
 
@@ -325,6 +367,7 @@ def _before_window(self:SpaceTimePrior, see, context, dt_s, parts):
     "Covariance [batch, parcel, parcel] before the window is looked at, and the seconds [batch] that it weighs"
     cov, g = self.cov.expand(len(see), -1, -1), self._group_weight(see)
     if context is None or not {'context','person'} & set(parts): return cov, g
+    _check_context(context, len(see), len(self.mean))
     near = self.near_s if 'context' in parts else None
     s, n = _context_moment(context, self.mean, dt_s, near, self.kept if 'context' in parts else 1.)
     if 'context' not in parts: return torch.where((n>0)[:,None,None], (cov+s)/2, cov), g
@@ -392,9 +435,10 @@ def guess(self:SpaceTimePrior,
     ahead:int=0, # frames after the last patch
     tolerance:float=.01, steps:int=60, # of the conjugate gradients
 )->Tensor: # [batch, parcel, time + ahead]
-    "Conditional mean of every frame. ValueError for an unknown part."
+    "Conditional mean of every frame. ValueError for an unknown part, no window, other parcels, no time between frames."
     for o in parts: one_of('part', o, _known_parts)
-    dt_s, mean, see = float(self.dt_s if dt_s is None else dt_s), self.mean[:,None], visible.transpose(1, 2)
+    _check_batch('patches', patches, len(self.mean))
+    dt_s, mean, see = _seconds(self.dt_s if dt_s is None else dt_s), self.mean[:,None], visible.transpose(1, 2)
     with torch.autocast(patches.device.type, enabled=False):
         d = torch.where(see[...,None], patches.to(self.cov).transpose(1, 2)-mean, 0)
         shown, (cov, weight) = _Shown(see), self._before_window(see, context, dt_s, parts)
@@ -421,7 +465,8 @@ def _fold_spectra(recordings, n_parcels, fold, dt_s):
     "Cross-spectra of each fold"
     spectra = {}
     for subject,z in recordings():
-        spectra.setdefault(fold[subject], _CrossSpectra(n_parcels, dt_s)).add(np.asarray(z, float))
+        kept = spectra.setdefault(fold[subject], _CrossSpectra(n_parcels, dt_s))
+        if len(z)>1: kept.add(np.asarray(z, float))
     return spectra
 
 # %% ../nbs/10a_prior.ipynb #4df1a5af
@@ -429,9 +474,9 @@ def _trial_windows(recordings, fold, size, most, each=1, n_patches=10):
     "Windows from the middle of `each` recordings a person, up to `most`: fold, signal, valid, the rest, frames"
     trials, n_of = [], dict.fromkeys(fold, 0)
     for subject,z in recordings():
-        n_of[subject] += 1
-        if n_of[subject]>each or len(trials)>=most: continue
         n = min(n_patches, len(z)//size)*size
+        n_of[subject] += n>0                                                # shorter than a patch: left out
+        if not n or n_of[subject]>each or len(trials)>=most: continue
         start, at = (len(z)-n)//2, np.arange(len(z))
         z = torch.from_numpy(np.asarray(z, dtype='float32')).T
         away = torch.from_numpy(np.maximum(start-at, at-start-n+1)).float()
@@ -477,7 +522,7 @@ def _try_weights(prior, fits, trials, choices, seed, ahead):
                 for o in fits.values(): at(o).fill_(v)
                 error[v] = (_ahead_error(fits, trials, ahead) if ahead else
                             _trial_error(fits, trials, _hidden_shares[i], parts, seed))
-            best = min(error, key=error.get)
+            best = _least(name, error)
             for p in (prior, *fits.values()): at(p).fill_(best)
             rows += [(name, _hidden_shares[i], v, e, v==best) for v,e in error.items()]
     return pd.DataFrame(rows, columns=['weight','mask_ratio','value','mse','chosen'])
@@ -492,7 +537,9 @@ def fit(self:SpaceTimePrior,
     n_trials:int=12, # people, at most, whose windows the weights are chosen on; with `ahead` windows
     ahead:int=0, # choose for forecasts of so many frames; recordings are then windows, centred by what comes before
 )->pd.DataFrame: # weight, mask_ratio, value, mse, chosen: a row for each trial
-    "Fit covariance, spectra and weights to training recordings. ValueError with fewer than two subjects."
+    """Fit covariance, spectra and weights to training recordings. ValueError with fewer than two subjects, without a
+    recording as long as a patch, and for errors that are no numbers."""
+    dt_s = _seconds(dt_s)
     GaussianPrior.fit(self, recordings, shrinkages, n_folds, patch_size, seed)
     fold, moments = _fold_moments(recordings, len(self.mean), n_folds)
     spectra = _fold_spectra(recordings, len(self.mean), fold, dt_s)
@@ -506,6 +553,13 @@ def fit(self:SpaceTimePrior,
     trials = _trial_windows(recordings, fold, patch_size, n_trials, n_trials if ahead else 1)
     return _try_weights(self, others, trials, choices or {}, seed, ahead)
 
+# %% ../nbs/10a_prior.ipynb #cec61fd4
+def _check_asked(prior, name, x, how):
+    "ValueError unless `x` is a batch for this prior and `how` are arguments that its `guess` takes from outside"
+    for k in how: one_of('argument', k, ('dt_s', 'parts', 'tolerance', 'steps'))
+    _check_batch(name, x, len(prior.mean))
+    if how.get('dt_s') is not None: _seconds(how['dt_s'])
+
 # %% ../nbs/10a_prior.ipynb #9a5c4cd2
 @patch
 def fill(self:GaussianPrior,
@@ -514,7 +568,10 @@ def fill(self:GaussianPrior,
     context:Context|None=None, # further frames of the same people, for a `SpaceTimePrior`
     **how # `dt_s`, `parts`, `tolerance`, `steps` of `SpaceTimePrior.guess`
 )->Tensor: # [batch, parcel, time], as it was where visible, filled in elsewhere
-    "Fill the holes of a signal"
+    "Fill the holes of a signal. ValueError for arguments that do not fit."
+    _check_asked(self, 'signal', signal, how)
+    if hidden.shape[:2]!=signal.shape[:2] or not hidden.shape[-1] or signal.shape[-1]%hidden.shape[-1]:
+        raise ValueError(f"hidden: found shape {tuple(hidden.shape)}, expected patches of {tuple(signal.shape)}")
     patches = patchify(signal, signal.shape[-1]//hidden.shape[-1])
     gone = hidden | patches.isnan().any(-1)
     given = patches.masked_fill(gone[...,None], 0)
@@ -529,7 +586,9 @@ def forecast(self:SpaceTimePrior,
     context:Context|None=None, # frames before `past`
     **how # `dt_s`, `parts`, `tolerance`, `steps` of `guess`
 )->Tensor: # [batch, parcel, n]
-    "The frames that follow"
+    "The frames that follow. ValueError for arguments that do not fit."
+    if n<1: raise ValueError(f"n: found {n}, expected at least 1 frame")
+    _check_asked(self, 'past', past, how)
     there = ~past.isnan().any(-1)
     given = past.masked_fill(~there[...,None], 0)[:,:,None]
     return self.guess(given, there[...,None], context, ahead=n, **how)[...,past.shape[-1]:].to(past.dtype)
@@ -551,8 +610,11 @@ def load(cls:GaussianPrior,
     path:str|Path, # written by `save`
 )->GaussianPrior: # of the kind that was saved; `card` has its words
     "Load a prior. ValueError for a file that is something else, or newer than this brainlm."
-    with safe_open(path, 'pt') as f: card, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    if card.get('model_type')!='brainlm-prior' or 'cov' not in state:
+    try:
+        with safe_open(path, 'pt') as f: card, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    except SafetensorError as e:
+        raise ValueError(f"{path}: found no safetensors ({e}), expected a prior, written by `save`") from e
+    if card.get('model_type')!='brainlm-prior' or not {'mean','cov'} <= state.keys():
         raise ValueError(f"{path}: found {card.get('model_type')!r}, expected 'brainlm-prior', written by `save`")
     if int(card['format_version'])>1:
         raise ValueError(f"{path}: found format_version {card['format_version']}, expected 1: install a newer brainlm")

@@ -99,10 +99,11 @@ def surrogate_of(
     x, # [time, parcel], NaN where a parcel is missing
     kind:str='phases', # one of `surrogates`
     seed=0, # a number, or several: who and which
-)->np.ndarray: # as `x`; a parcel with gaps is missing throughout
+)->np.ndarray: # as `x`, floats; a parcel with gaps is missing throughout
     "A surrogate of a recording. ValueError for fewer than 4 frames, KeyError for an unknown kind."
     x,make = np.asarray(x), surrogates[kind]
     if len(x)<4: raise ValueError(f"recording: found {len(x)} frames, expected at least 4")
+    if x.dtype.kind!='f': x = x.astype(np.float64)                          # whole numbers have no NaN
     out,there = np.full_like(x, np.nan), np.isfinite(x).all(0)
     if there.any(): out[:,there] = make(x[:,there].astype(np.float64), np.random.default_rng(seed))
     return out

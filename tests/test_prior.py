@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from safetensors.torch import save_file
+from scipy.signal import lfilter
 
 from brainlm.masking import patchify, random_mask
 
@@ -120,3 +121,75 @@ def test_a_forecast_knows_the_past_alone():
     assert torch.allclose(ahead, held[...,60:], atol=.02)
     prior.spectra.fill_(1.)
     assert torch.allclose(prior.forecast(past, 10), prior.mean[:,None].expand(3, -1, 10), atol=1e-3)
+
+
+# %% ../nbs/10a_prior.ipynb #86aa86d3
+def some_people(n_frames, n_parcels=16, missing=0, seed=0):
+    "Function that yields people of so many frames, each without other parcels"
+    g = np.random.default_rng(seed)
+    mix = g.standard_normal((3, n_parcels))
+    def people():
+        for i,n in enumerate(n_frames):
+            g = np.random.default_rng(i)
+            z = (lfilter([.44], [1, -.9], g.standard_normal((n, 3)), axis=0)@mix + g.standard_normal((n, n_parcels))).astype('float32')
+            z[:,g.choice(n_parcels, missing, replace=False)] = np.nan
+            yield f's{i}', z
+    return people
+
+def test_everybody_lacks_other_parcels():
+    "Spectra stay positive, what is filled in finite and about as good as without gaps"
+    x = torch.from_numpy(dict(some_people([200]*9)())['s8']).T[None]
+    hidden = torch.rand(1, 16, 10, generator=torch.Generator().manual_seed(0))<.3
+    h, mse = hidden.repeat_interleave(20, -1), {}
+    for missing in (0, 5):
+        prior = SpaceTimePrior(16)
+        trials = prior.fit(some_people([200]*8, missing=missing), .72, choices=dict(power=(.5, 1.)))
+        assert prior.spectra.min()>0 and prior.spectra.isfinite().all() and trials['mse'].notna().all()
+        mse[missing] = (prior.fill(x, hidden)-x)[h].square().mean()
+    assert mse[5] < 1.3*mse[0] < .8*x[h].square().mean()
+
+@pytest.mark.parametrize('kind', [GaussianPrior, SpaceTimePrior])
+def test_recordings_shorter_than_a_patch(kind):
+    "They are left out where windows are needed; without any other, the fit says so"
+    how = [.72] if kind is SpaceTimePrior else []
+    for n_frames in ([100, 10, 100, 100], [7, 100, 100], [0, 100, 100]):
+        prior = kind(16)
+        prior.fit(some_people(n_frames), *how)
+        assert all(o.isfinite().all() for o in prior.state_dict().values())
+    with pytest.raises(ValueError, match='found 12 frames at most, in s1, expected at least 20'): kind(16).fit(some_people([10, 12]), *how)
+    with pytest.raises(ValueError, match='found 16 parcels in s0, expected 15'): kind(15).fit(some_people([100, 100]), *how)
+
+def test_context_without_a_parcel_weighs_nothing():
+    "Frames of zeros change nothing, however near they are"
+    prior, x, visible, context = some_prior()
+    more = Context(torch.nn.functional.pad(context.signal, (0, 30)), torch.nn.functional.pad(context.away, (0, 30), value=1.))
+    for parts in (['person','window'], ['context','window','time']):
+        assert torch.allclose(prior.guess(x, visible, more, parts=parts), prior.guess(x, visible, context, parts=parts), atol=1e-4)
+
+@pytest.mark.parametrize('dt_s', [0., -1., np.nan, np.inf])
+def test_time_between_frames_is_checked(dt_s):
+    "Above 0 and finite, in whatever asks for it"
+    prior, x, visible, _ = some_prior()
+    past = x.flatten(2)
+    for ask in (lambda: prior.fill(past, ~visible, dt_s=dt_s), lambda: prior.forecast(past, 5, dt_s=dt_s),
+                lambda: SpaceTimePrior(16).fit(some_people([100, 100]), dt_s)):
+        with pytest.raises(ValueError, match='dt_s: found .* expected seconds'): ask()
+
+def test_arguments_that_do_not_fit(tmp_path):
+    "One ValueError each, which says what was found and what is expected"
+    prior, x, visible, context = some_prior()
+    past, hidden, group = x.flatten(2), ~visible, GaussianPrior(10)
+    bad = Context(torch.where(torch.arange(50)==3, torch.nan, context.signal), context.away)
+    few = Context(context.signal[:,:4], context.away)
+    (tmp_path/'junk').write_bytes(b'nothing of the kind')
+    for said, ask in {
+        'context: found 30 values': lambda: prior.fill(past, hidden, bad),
+        r'context: found shape \(3, 4, 50\)': lambda: prior.fill(past, hidden, few),
+        r'signal: found shape \(0, 10, 60\), expected': lambda: prior.fill(past[:0], hidden[:0]),
+        r'signal: found shape \(3, 9, 60\), expected': lambda: group.fill(past[:,:9], hidden[:,:9]),
+        r'hidden: found shape \(3, 10, 0\), expected': lambda: group.fill(past, hidden[...,:0]),
+        r'past: found shape \(3, 9, 60\), expected': lambda: prior.forecast(past[:,:9], 5),
+        'n: found 0, expected at least 1': lambda: prior.forecast(past, 0),
+        "argument: found 'colour', expected": lambda: group.fill(past, hidden, colour=1),
+        'junk: found no safetensors': lambda: GaussianPrior.load(tmp_path/'junk')}.items():
+        with pytest.raises(ValueError, match=said): ask()

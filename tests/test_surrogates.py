@@ -55,3 +55,10 @@ def test_filtered_noise_ends_where_it_should():
     x = coupled(200)
     x -= x.mean(0)
     assert np.abs(surrogate_of(x, 'filtered AR noise').mean(0)).max()<1e-9 < np.abs(surrogate_of(x, 'AR noise').mean(0)).max()
+
+@pytest.mark.parametrize('kind', list(surrogates))
+def test_whole_numbers_become_floats(kind):
+    x = (100*coupled(200)).astype(int)
+    s = surrogate_of(x, kind)
+    np.testing.assert_array_equal(s, surrogate_of(x.astype(float), kind))
+    assert s.dtype==float
