@@ -1467,6 +1467,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.readers._twins': ('readers.html#_twins', 'brainlm/readers.py'),
                                  'brainlm.readers._ukb_name': ('readers.html#_ukb_name', 'brainlm/readers.py'),
                                  'brainlm.readers._volume': ('readers.html#_volume', 'brainlm/readers.py'),
+                                 'brainlm.readers._why_no_head': ('readers.html#_why_no_head', 'brainlm/readers.py'),
                                  'brainlm.readers._why_no_image': ('readers.html#_why_no_image', 'brainlm/readers.py'),
                                  'brainlm.readers._why_no_surface': ('readers.html#_why_no_surface', 'brainlm/readers.py'),
                                  'brainlm.readers._why_no_table': ('readers.html#_why_no_table', 'brainlm/readers.py'),

@@ -519,7 +519,7 @@ def check_geometry(
     path # for messages, and its name for the space
 ):
     "Raises `BadInput` where an image does not say where it lies, or says two things"
-    if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {img.shape}', 'give the 4-D series')
+    if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {tuple(map(int, img.shape))}', 'give the 4-D series')
     if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'give the 4-D series')
     if img.shape[1:3]==(1,1):
         raise BadInput(path, f'is on a surface, of {img.shape[0]:,} vertices', 'give it as CIFTI or as a volume')
@@ -1068,6 +1068,8 @@ def oriented(
     what:str='array'
 ): # [time, parcel]
     "`x`, whichever way round it is; raises `BadInput` where that cannot be seen"
+    if x.dtype.kind not in 'fiub':
+        raise BadInput(path, f'{what} holds {x.dtype} values', 'save real numbers, of a complex image the magnitude')
     if x.ndim!=2: raise BadInput(path, f'{what} has shape {x.shape}', 'expected two dimensions, time and parcel')
     fits = [n==n_parcels for n in x.shape]
     if all(fits):
@@ -1126,7 +1128,7 @@ def choose_array(
         return key
     fit = [k for k,s in shapes.items() if len(s)==2 and n_parcels in s]
     if len(fit)==1: return fit[0]
-    said = some([f'{k} {tuple(s)}' for k,s in shapes.items()], 10)
+    said = some([f'{k} {tuple(s)}' for k,s in shapes.items()], 10) or 'there are none'
     what,remedy = ('several arrays',
                    'name the right one (--key)') if fit else ('no array','is it the right parcellation?')
     raise BadInput(path, f"holds {what} with a side of {n_parcels}: {said}", remedy)
@@ -1238,33 +1240,35 @@ def _reader(f):
     return (r.get_batch(i) for i in range(r.num_record_batches))
 
 # %% ../nbs/03_readers.ipynb #102bb0b0
-def _record_batches(folder):
-    "Record batches of all Arrow files of a data set, with the number of the first row"
-    n = 0
+def _record_batches(folder, damaged=None):
+    """Record batches of all Arrow files of a data set, with the number of the first row; what cannot be read goes into
+    the list `damaged`, or is raised when all else was read"""
+    n, bad = 0, [] if damaged is None else damaged
     for f in arrow_files(Path(folder)):
         try:
             for b in _reader(f):
                 yield n,b
                 n += b.num_rows
+        except BadInput as e: bad.append(e)
         except (pa.ArrowInvalid, OSError) as e:
-            raise BadInput(f, f'is cut short or damaged ({e})', 'get the data set again') from None
+            bad.append(BadInput(f, f'is cut short or damaged ({e})', 'get the data set again'))
+    if damaged is None and bad: raise bad[0]
 
 # %% ../nbs/03_readers.ipynb #809fc18d
 def _series_columns(schema):
     return [f.name for f in schema if pa.types.is_list(f.type) and pa.types.is_list(f.type.value_type)]
 
 def arrow_rows(
-    folder:Path
+    folder:Path,
+    damaged:list|None=None # takes a `BadInput` for each file that cannot be read; None: the first is raised
 )->list: # of `Source`
-    "A source for each row; none if no column holds recordings; one for a damaged data set: reading it will say so"
+    "A source for each row; none if no column holds recordings"
     res = []
-    try:
-        for n,b in _record_batches(folder):
-            if not _series_columns(b.schema): return []
-            own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else [f'{folder.name}-{n+i}'
-                                                                                         for i in range(b.num_rows)]
-            res += [Source(str(folder), n+i, Path(str(w)).name) for i,w in enumerate(own)]
-    except BadInput: return [Source(str(folder), 0)]
+    for n,b in _record_batches(folder, damaged):
+        if not _series_columns(b.schema): return []
+        numbered = [f'{folder.name}-{n+i}' for i in range(b.num_rows)]
+        own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else numbered
+        res += [Source(str(folder), n+i, Path(str(w)).name) for i,w in enumerate(own)]
     return res
 
 # %% ../nbs/03_readers.ipynb #7e1b9b7c
@@ -1393,6 +1397,15 @@ def _second_is_numbers(path, lay):
     words = [w for w in _split_words(first_lines(path)[0][lay.skip], lay.sep) if w]
     return len(words)>1 and sum(is_number(w, lay.sep) for w in words) > len(words)/2
 
+# %% ../nbs/03_readers.ipynb #9554c7f8
+_of_arrow = ('.arrow', 'dataset_info.json', 'dataset_dict.json', 'state.json') # Files of an Arrow data set
+
+def _why_no_head(path):
+    "What to say of the numbers of an AFNI volume"
+    head = path.with_name(path.name.removesuffix('.gz').removesuffix('BRIK')+'HEAD')
+    if head.exists(): return 'holds the numbers of an AFNI volume, and is read with its HEAD'
+    return 'holds the numbers of an AFNI volume whose HEAD is not beside it: bring both files'
+
 # %% ../nbs/03_readers.ipynb #dfcda3c5
 def why_no_series(
     path:Path # of a file that a folder holds
@@ -1401,7 +1414,7 @@ def why_no_series(
     n = path.name
     if not n.endswith(_known_ends()): return None
     if 'Coordinates' in n: return 'is a table of coordinates'
-    if n.endswith(('.BRIK','.BRIK.gz')): return 'holds the numbers of an AFNI volume, and is read with its HEAD'
+    if n.endswith(('.BRIK','.BRIK.gz')): return _why_no_head(path)
     if n.endswith(('.nii','.nii.gz','.gii','.mgz','.mgh','.HEAD')): return _why_no_image(path)
     return _why_no_table(path) if n.endswith(_tables) else ''
 
@@ -1411,13 +1424,15 @@ def _look_into(top):
     files,res,other = walk(top),[],{}
     arrow = sorted({f.parent for f in files if f.name.endswith('.arrow')})
     for f in files:
-        if f.parent in arrow: continue
+        if f.parent in arrow and f.name.endswith(_of_arrow): continue
         why = why_no_series(f)
         if why is None: other[f.suffix or f.name] = other.get(f.suffix or f.name, 0)+1
         else: res.append(Found(Source(str(f)), 'passed over'*bool(why), why))
     for d in arrow:
-        rows = arrow_rows(d)
-        res += [Found(s) for s in rows] or [Found(Source(str(d)), 'passed over', 'is an Arrow data set without series')]
+        damaged = []
+        rows = [Found(s) for s in arrow_rows(d, damaged)]
+        rows += [Found(Source(e.file), 'failed', e.found, e.remedy) for e in damaged]
+        res += rows or [Found(Source(str(d)), 'passed over', 'is an Arrow data set without series')]
     said = some([f'{n} {k}' for k,n in sorted(other.items(), key=lambda o: -o[1])], 8)
     if other:
         res.append(Found(Source(str(top)), 'passed over', f'files of kinds that hold no series: {said}', '',

@@ -89,6 +89,21 @@ def test_arrow_both_ways_round(atlas, tmp_path):
     f = d/'data-00000-of-00001.arrow'; f.write_bytes(f.read_bytes()[:3000])
     assert preprocess(d, tmp_path/'store', atlas, tr_s=1).failures.reason.str.contains('cut short|not an Arrow').all()
 
+def test_what_lies_beside_an_arrow_file_is_found_too(atlas, tmp_path):
+    xs = [series(60, i) for i in range(4)]
+    d = arrow(['a','b'], tmp_path/'in', Raw_Recording=xs[:2])
+    (d/'data-00000-of-00000.arrow').write_bytes(b'no Arrow')                # comes first, and stops nothing
+    np.save(d/'sub-3_bold.npy', xs[2])
+    np.save(d/'sub-4_bold.npy', xs[3].astype(complex))
+    (d/'dataset_info.json').write_text('{}')
+    (d/'notes.json').write_text('{}')
+    got = preprocess(d, tmp_path/'store', atlas, tr_s=1)
+    t = got.intake
+    assert t['outcome'].value_counts().to_dict()=={'added': 3, 'failed': 2, 'passed over': 1}
+    assert t.loc[t['outcome']=='failed', 'reason'].str.contains('not an Arrow|complex128').all()
+    kept = [got.store.read(i) for i in range(3)]
+    assert all(any(np.allclose(x, o) for o in kept) for x in xs[:3])
+
 def test_the_blocks_make_no_difference(atlas, tmp_path):
     x = series(); f = str(paint(x, atlas, tmp_path/'a.nii.gz'))
     assert np.array_equal(read_volume(f, atlas).signal, read_volume(f, atlas, block_bytes=1).signal)
