@@ -519,7 +519,8 @@ def check_geometry(
     path # for messages, and its name for the space
 ):
     "Raises `BadInput` where an image does not say where it lies, or says two things"
-    if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {tuple(map(int, img.shape))}', 'give the 4-D series')
+    shape = tuple(map(int, img.shape))
+    if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {shape}', 'give the 4-D series')
     if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'give the 4-D series')
     if img.shape[1:3]==(1,1):
         raise BadInput(path, f'is on a surface, of {img.shape[0]:,} vertices', 'give it as CIFTI or as a volume')
@@ -1397,7 +1398,7 @@ def _second_is_numbers(path, lay):
     words = [w for w in _split_words(first_lines(path)[0][lay.skip], lay.sep) if w]
     return len(words)>1 and sum(is_number(w, lay.sep) for w in words) > len(words)/2
 
-# %% ../nbs/03_readers.ipynb #9554c7f8
+# %% ../nbs/03_readers.ipynb #974f7543
 _of_arrow = ('.arrow', 'dataset_info.json', 'dataset_dict.json', 'state.json') # Files of an Arrow data set
 
 def _why_no_head(path):

@@ -351,7 +351,7 @@ def test_links(atlas, tmp_path):
     got = taken(d, tmp_path, atlas)
     assert got.store.table.subject.tolist()==['01','02'] and len(got.failures)==3 and got.failures.remedy.str.contains('datalad get').all()
 
-@pytest.mark.parametrize('entity', ['proc','recording','chunk','feature','acq','ce','rec','dir','echo','mod','inv','filt'])
+@pytest.mark.parametrize('entity', ['proc','recording','chunk','acq','ce','rec','dir','echo','mod','inv','filt'])
 def test_no_entity_is_dropped(atlas, tmp_path, entity):
     for i in (1,2): image(atlas, tmp_path/f'd/sub-01/func/sub-01_task-rest_{entity}-{i}_{S}', seed=i)
     got = taken(tmp_path/'d', tmp_path, atlas); assert got.added==2 and got.store.table.subject.nunique()==1
