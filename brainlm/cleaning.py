@@ -20,7 +20,7 @@ from nilearn.interfaces.fmriprep import load_confounds, load_confounds_strategy
 from scipy.interpolate import interp1d
 from scipy.signal import resample_poly
 
-from .readers import BadInput, bids_parts
+from .readers import BadInput, afni_stage, bids_parts
 
 # %% ../nbs/03a_cleaning.ipynb #c57d07aa
 strategies = ('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')
@@ -123,11 +123,11 @@ def steps(
     e,by = bids_parts(path),made_by.lower()
     desc = e.get('desc', '')
     fmriprep = 'fmriprep' in by or desc in ('preproc','smoothAROMAnonaggr')
-    xcpd = 'xcp' in by or desc.startswith('denoised')
+    regressed = 'xcp' in by or desc.startswith('denoised') or afni_stage(path)=='errts' # XCP-D, AFNI
     fix = bool(re.search(r'hp\d+.*_clean', Path(path).name)) # HCP: ICA-FIX
-    known = fmriprep or xcpd or fix
+    known = fmriprep or regressed or fix
     if filtered or strategy!='none': filtering = 'done'
-    else: filtering = 'found' if xcpd or fix else 'missing' if fmriprep else 'unknown'
+    else: filtering = 'found' if regressed or fix else 'missing' if fmriprep else 'unknown'
     if fix or desc=='smoothAROMAnonaggr': ica = 'found'
     else: ica = 'done' if strategy=='ica_aroma' else 'missing' if known else 'unknown'
     moved = 'found' if known else 'unknown'

@@ -17,6 +17,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from . import __path__ as _rooms
 from . import __version__
@@ -103,8 +104,14 @@ def _atlas(a):
     from brainlm.readers import Atlas, label_image_for, look
     own = a.volume or a.dlabel or a.parcellation not in ('a424','glasser360',*label_images)
     if not own and any(label_image_for(f.source.path) for f in look(a.input, a.space) if not f.outcome):
-        return fetch_atlas(a.parcellation)
+        return _not_fetched(a.parcellation) if a.plan else fetch_atlas(a.parcellation)
     return Atlas(load_parcellation(a.parcellation), a.volume, a.dlabel)
+
+def _not_fetched(name):
+    "A published atlas as a plan needs it, which reads no image: its parcels, and which label images there are"
+    from brainlm.atlas import load_parcellation
+    dlabel = name if name in ('a424','glasser360') else None
+    return SimpleNamespace(parcellation=load_parcellation(name), volume=name, dlabel=dlabel)
 
 _full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 

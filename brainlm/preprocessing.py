@@ -46,6 +46,7 @@ from .readers import (
     check_here,
     check_kind,
     choose,
+    cleaned_by_maker,
     companions,
     detect,
     dt_range_s,
@@ -123,7 +124,7 @@ def confounds_of(
     "The confounds of a series and what to do with them; raises `BadInput` where they should be there and are not"
     strategy = src.strategy or strategy
     table = read_confounds(files.confounds)
-    if strategy=='auto' and not label_image_for(src.path): return table,'none' # who made a table of series cleaned it
+    if strategy=='auto' and cleaned_by_maker(src.path): return table,'none' # nothing is regressed twice
     why = _missing_confounds(src.path, files)
     if table is None and strategy!='none' and (strategy!='auto' or why):
         need = f'which the strategy {strategy} needs' if not why else f'and {why}'

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['formats', 'dt_range_s', 'mni_spaces', 'BadInput', 'Atlas', 'Reading', 'Format', 'file_hash', 'check_here', 'detect',
-           'stem', 'bids_parts', 'who', 'entities', 'Source', 'companions', 'read_json', 'made_by', 'told_provenance',
-           'repetition_time', 'one_number', 'sidecar_tr', 'ParcelMeans', 'parcel_result', 'check_kind',
-           'check_geometry', 'index_of', 'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume', 'Nifti', 'Mgh',
-           'brik', 'Afni', 'read_dense', 'Dense', 'hemispheres', 'read_surfaces', 'Gifti', 'plain_name', 'match_names',
-           'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout', 'oriented',
-           'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files', 'arrow_rows',
-           'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'label_image_for', 'rank', 'misfit', 'choose',
-           'data_set', 'by_pattern', 'check_pattern', 'look', 'with_people', 'find_sources', 'nothing_found']
+           'stem', 'bids_parts', 'afni_stage', 'who', 'entities', 'Source', 'companions', 'read_json', 'made_by',
+           'told_provenance', 'repetition_time', 'one_number', 'sidecar_tr', 'ParcelMeans', 'parcel_result',
+           'check_kind', 'check_geometry', 'index_of', 'parcels_of_voxels', 'open_image', 'header_tr', 'read_volume',
+           'Nifti', 'Mgh', 'brik', 'Afni', 'read_dense', 'Dense', 'hemispheres', 'read_surfaces', 'Gifti', 'plain_name',
+           'match_names', 'by_name', 'Parcellated', 'skipped', 'first_lines', 'separator', 'is_number', 'layout',
+           'oriented', 'read_text', 'Table', 'Text', 'choose_array', 'Npy', 'Npz', 'Hdf5', 'Mat', 'arrow_files',
+           'arrow_rows', 'Arrow', 'read_series', 'Found', 'walk', 'why_no_series', 'label_image_for',
+           'cleaned_by_maker', 'rank', 'misfit', 'choose', 'data_set', 'by_pattern', 'check_pattern', 'look',
+           'with_people', 'find_sources', 'nothing_found']
 
 # %% ../nbs/03_readers.ipynb #3b5f71a1
 import gzip
@@ -238,11 +239,35 @@ def _hcp_name(path):
     return dict(subject=visit[1] if visit else person, session=visit[2] if visit else '',
                 task=m['name'].lower(), run=' '.join(filter(None, run)))
 
+# %% ../nbs/03_readers.ipynb #c434c4cd
+_afni = re.compile(r'(?P<stage>errts|all_runs|pb\d\d)\.(?P<subject>.+?)'
+                   r'(\.r(?P<run>\d+)(\..+)?|\.(tproject|f?anaticor\w*|REML\w*))?')
+
+def afni_stage(
+    path # of a file
+)->str: # `errts`, `all_runs`, `pb04`, ...; '' where it is none
+    "Which stage of the work of `afni_proc.py` a file holds, by its name"
+    m = _afni.fullmatch(stem(path))
+    return m['stage'] if m else ''
+
+# %% ../nbs/03_readers.ipynb #d4cc9d3a
+def _afni_name(path):
+    "Identity from a name of `afni_proc.py` and the folder of the person"
+    if not (m := _afni.fullmatch(stem(path))): return None
+    above = [d.name for d in Path(path).absolute().parents]
+    own = [n for n in above if n.startswith('sub-')]+[n for n in above if n.endswith('.results')]
+    person = (own or [m['subject']])[0].removesuffix('.results')
+    e = bids_parts(person)
+    session = next((n[4:] for n in above if n.startswith('ses-')), e.get('ses', ''))
+    run = m['run'] if m['stage'].startswith('pb') else ''
+    return dict(subject=e.get('sub', person), session=session, task=e.get('task', ''), run=run or '')
+
+# %% ../nbs/03_readers.ipynb #e7082445
 def who(
     path # of a file
-): # (dict: subject, session, task, run; where it was read: 'BIDS', 'UK Biobank', 'HCP' or 'file name')
+): # (dict: subject, session, task, run; where it was read: 'BIDS', 'UK Biobank', 'HCP', 'AFNI' or 'file name')
     "Whose recording a file is, by its name and its folders; where both say nothing, the file name is the subject"
-    ways = {'BIDS':_bids, 'UK Biobank':_ukb_name, 'HCP':_hcp_name}
+    ways = {'BIDS':_bids, 'UK Biobank':_ukb_name, 'HCP':_hcp_name, 'AFNI':_afni_name}
     for how,way in ways.items():
         if e := way(path): return e,how
     return dict(subject=stem(path), session='', task='', run=''),'file name'
@@ -589,8 +614,10 @@ def open_image(
     try: return nib.load(path, keep_file_open=True)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.brikhead.AFNIHeaderError,
             KeyError, *_damage) as e:
-        raise BadInput(path, f'is no image that can be opened ({e})', 'export it again') from None
+        why = f'its header lacks the field {e.args[0]}' if isinstance(e, KeyError) else e
+        raise BadInput(path, f'is no image that can be opened ({why})', 'export it again') from None
 
+# %% ../nbs/03_readers.ipynb #844fbdf6
 def _slab(img, a, b, path):
     try: return np.asarray(img.dataobj[..., a:b])
     except _damage as e:
@@ -1351,7 +1378,7 @@ def _known_ends(): return _data+_own_ends()
 _tables = ('.tsv','.csv','.txt','.1D')
 
 _no_table = re.compile(r'confound|regressor|events|physio|participants|sessions|scans|motion|outliers|coordinates'
-                       r'|README|CHANGES|xfm|^rp_|_mcf|\bfd\b|qc', re.I)
+                       r'|README|CHANGES|xfm|^rp_|_mcf|\bfd\b|qc|^dfile|^outcount|\.xmat\.|aff12', re.I)
 
 _no_image = {'T1w','T2w','boldref','mask','dseg','probseg','sbref','epi','fieldmap','magnitude','phasediff','dwi','roi'}
 
@@ -1364,6 +1391,15 @@ def _why_no_surface(path):
     other = both.get('left')
     return '' if other in (None, path) else f'is the right hemisphere of {other.name}, and is read with it'
 
+# %% ../nbs/03_readers.ipynb #e2e33322
+_afni_no_series = re.compile(r'(final_|full_)?(anat|mask)'
+                             r'|(stats|fitts|cbucket|TSNR|rm)\.|Local_|follow_|.*vr_base')
+
+def _why_no_afni(path):
+    "What else `afni_proc.py` leaves beside a series; '' where the name says nothing"
+    if not (path.suffix=='.HEAD' or path.parent.name.endswith('.results')): return ''
+    return 'is no series, by its name (of AFNI)' if _afni_no_series.match(path.name) else ''
+
 # %% ../nbs/03_readers.ipynb #3ad656cd
 def _why_no_image(path):
     "Why an image is no series, as far as name and header say; '' where it may be one"
@@ -1372,7 +1408,9 @@ def _why_no_image(path):
         return 'is CIFTI, but no series over time'
     if n.endswith(('.dtseries.nii','.ptseries.nii')): return ''
     if n.endswith('.gii'): return _why_no_surface(path)
-    if e.get('desc')=='brain' or e.get('suffix') in _no_image: return f"is no series ({e.get('suffix')})"
+    if e.get('suffix') in _no_image: return f"is no series ({e['suffix']})"
+    if e.get('desc')=='brain': return 'is an intermediate stage, cut to the brain (desc-brain), no series to take'
+    if why := _why_no_afni(path): return why
     if n.startswith('melodic_'): return 'is a map of components, no series'
     if e.get('part','mag')!='mag': return f"is a {e['part']} image, no BOLD magnitude"
     if 'sub' in e: return '' if e.get('suffix')=='bold' else f"is no series ({e.get('suffix', 'no suffix')})"
@@ -1458,6 +1496,14 @@ def label_image_for(
     if n.endswith(('.dtseries.nii','.gii')): return 'dlabel'
     if n.endswith(('.nii','.nii.gz','.HEAD','.mgz','.mgh')) and not n.endswith('.ptseries.nii'): return 'volume'
 
+# %% ../nbs/03_readers.ipynb #5e5c3ddb
+def cleaned_by_maker(
+    path # of a file
+)->bool: # tables of series, and AFNI's residuals
+    "Did who made a series clean it, as far as its name says?"
+    return not label_image_for(path) or afni_stage(path)=='errts'
+
+# %% ../nbs/03_readers.ipynb #e208300e
 def rank(
     source:Source,
     atlas=None # `Atlas`, or None
@@ -1466,9 +1512,10 @@ def rank(
     path,e,need = Path(source.path),bids_parts(source.path),label_image_for(source.path)
     unreadable = atlas is not None and need is not None and getattr(atlas, need) is None
     kind = dict(volume=0, dlabel=1).get(need, 2)
+    far = bool(re.search(r'\+(orig|acpc)\.', path.name)) # AFNI, not yet in the space of its template
     hcp = '_clean' not in path.name, 'standard' not in str(path), 'MSMAll' not in path.name
     kind += path.name.endswith('.gii')/2 # the cortex alone: after CIFTI
-    return (unreadable, *hcp, _rank_in(_spaces, e.get('space')), kind, _rank_in(_descs, e.get('desc')),
+    return (unreadable, far, *hcp, _rank_in(_spaces, e.get('space')), kind, _rank_in(_descs, e.get('desc')),
             _rank_in(_dens, e.get('den', e.get('res'))), path.name)
 
 # %% ../nbs/03_readers.ipynb #db7dfa89
@@ -1505,10 +1552,14 @@ def _nameless(group):
     "Failures, where several files have one name that does not say whose they are"
     first = group[0].source
     if len(group)<2 or first.who or who(first.path)[1]!='file name': return []
-    why = f'has a name that does not say whose it is: {len(group)} files are called {Path(first.path).name}'
+    paths = [Path(f.source.path) for f in group]
+    names = some(sorted({p.name for p in paths}), 3)
+    why = f'has a name that does not say whose it is: {len(group)} files are called {names}'
     remedy = "say it, for example --subject-pattern '([^/]+)/[^/]+$' where the folder is the person"
+    if len({p.parent for p in paths})==1: remedy = _say_who
     return [Found(f.source, 'failed', why, remedy) for f in group]
 
+# %% ../nbs/03_readers.ipynb #5027324c
 def _one_of_group(group, atlas):
     "Of the files of one recording, one to read; the others with the reason why not"
     if nameless := _nameless(group): return nameless
@@ -1523,6 +1574,23 @@ def _one_of_group(group, atlas):
         else: res.append(Found(s, 'passed over', f'is the same recording, made in another way; taken is {first.name}'))
     return [Found(first), *res]
 
+# %% ../nbs/03_readers.ipynb #b5b56766
+def _afni_order(f): # the later stage first
+    stage = afni_stage(f.source.path)
+    return ('errts','all_runs').index(stage) if stage[:2]!='pb' else 100-int(stage[2:])
+
+def _last_stages(found):
+    "Of what AFNI left of one recording, all but the last stage is passed over"
+    own = [f for f in found if not f.outcome and f.source.row is None and afni_stage(f.source.path)]
+    last,earlier = {},{}
+    for f in sorted(own, key=_afni_order):
+        place = Path(f.source.path).parent,f.source.names['subject']
+        of = last.get((*place, '')) or last.setdefault((*place, f.source.names['run']), f)
+        if afni_stage(of.source.path)!=afni_stage(f.source.path):
+            why = f'is an earlier stage of the same recording; taken is {of.source.name}'
+            earlier[f.source.name] = replace(f, outcome='passed over', reason=why)
+    return [earlier.get(f.source.name, f) for f in found]
+
 # %% ../nbs/03_readers.ipynb #9c8c4830
 def choose(
     found:list, # of `Found`
@@ -1530,7 +1598,7 @@ def choose(
     atlas=None # `Atlas`: of tables for several, its own
 )->list: # of `Found`, in their order, with at most one to read of each recording
     "One file for each recording"
-    groups,res = {},{}
+    groups,res,found = {},{},_last_stages(found)
     for f in found:
         own = bids_parts(f.source.path).get('space')
         if f.outcome or f.source.row is not None: res[f.source.name] = f

@@ -335,6 +335,20 @@ def test_label_images_are_fetched_where_needed(tmp_path, monkeypatch, capsys, na
     assert main(words)==1 and asked==['a424']*fetched and len(pd.read_csv(tmp_path/'store/failures.tsv', sep='\t'))==1
     assert main([*words[:2], str(tmp_path/'other'), '--parcellation', 'aal2'])==1 and len(asked)==fetched
 
+def test_a_plan_fetches_no_label_image_and_chooses_as_reading_would(tmp_path, monkeypatch, capsys):
+    "It reads no image, so it works without a network; a volume is preferred to a table all the same"
+    def stop(name): raise FileNotFoundError(f'{name}: no network')
+    monkeypatch.setattr(brainlm.datasets, 'fetch_atlas', stop)
+    d = tmp_path/'in'
+    d.mkdir()
+    start = 'sub-1_task-rest_space-MNI152_'
+    for n in ('bold.nii.gz','bold.dtseries.nii','timeseries.tsv'): (d/f'{start}{n}').write_text('no data')
+    for name in ('a424','aal2'):
+        out = tmp_path/f'{name}.tsv'
+        assert not main(['preprocess', str(d), str(tmp_path/'store'), '--parcellation', name, '--plan', str(out)])
+        t = pd.read_csv(out, sep='\t').set_index('file')
+        assert [Path(f).name for f in t.index[t.outcome=='to read']]==[f'{start}bold.nii.gz']
+
 
 # %% ../nbs/51_cli.ipynb #1d005643
 def test_qc_of_stores_that_know_less(small, tmp_path, capsys, monkeypatch):

@@ -675,3 +675,50 @@ def test_a_table_of_series_was_cleaned_by_who_made_it(atlas, tmp_path, rows):
     pd.DataFrame(dict(framewise_displacement=np.full(rows, .1), csf=0.)).to_csv(tmp_path/'d/sub-01/func/sub-01_task-rest_feature-a_desc-confounds_regressors.tsv', sep='\t', index=False)
     got = taken(tmp_path/'d', tmp_path, atlas); t = got.store.table
     assert (got.added,t.strategy[0],t.run[0])==(1,'none','') and np.allclose(got.store.read(0), x, atol=1e-2) and (rows!=40 or t.mean_fd_mm[0]==.1)
+
+
+# %% ../nbs/03b_preprocessing.ipynb #59b22a19
+@pytest.mark.parametrize('top,person', [('s1.results','s1'), ('sub-08/func','08'),
+                                        ('sub-08/ses-2/sub-08_ses-2.results','08')])
+def test_what_afni_proc_leaves_is_one_recording_of_one_person(atlas, tmp_path, top, person):
+    "The residuals are read as they are; without them all runs in one; without these the last stage of each run"
+    d = tmp_path/'d'/top
+    d.mkdir(parents=True)
+    own = Path(top).name.removesuffix('.results') if 'results' in top else 'sub-08'
+    names = f'errts.{own}.tproject all_runs.{own} pb03.{own}.r01.volreg pb04.{own}.r01.scale pb04.{own}.r02.scale'
+    other = f'anat_final.{own}',f'mask_epi_anat.{own}','final_epi_vr_base_min_outlier'
+    for n in (*names.split(), *other): afni(d/f'{n}+tlrc.HEAD', atlas, series(20))
+    def read():
+        t = plan(tmp_path/'d', atlas)
+        t = t[t.file.str.endswith('.HEAD')]
+        chosen = t[t.outcome=='to read']
+        assert set(t.outcome)=={'to read','passed over'}
+        assert set(chosen.subject)=={person} and set(chosen.strategy)=={'none'}
+        assert set(chosen.session)=={'2' if 'ses-2' in top else ''}
+        assert t.reason.str.contains('is no series, by its name').sum()==3
+        return [Path(f).name.replace(f'.{own}', '') for f in chosen.file],list(chosen.run),t
+    files,runs,t = read()
+    assert (files,runs)==(['errts.tproject+tlrc.HEAD'],[''])
+    assert t.reason.str.contains('an earlier stage.*errts').sum()==4
+    got = taken(tmp_path/'d', tmp_path, atlas)
+    done = got.store.table[['motion_correction','filtering','strategy']]
+    assert got.added==1 and done.values.tolist()==[['found','found','none']]
+    (d/f'errts.{own}.tproject+tlrc.HEAD').unlink()
+    assert read()[:2]==(['all_runs+tlrc.HEAD'],[''])
+    (d/f'all_runs.{own}+tlrc.HEAD').unlink()
+    assert read()[:2]==(['pb04.r01.scale+tlrc.HEAD','pb04.r02.scale+tlrc.HEAD'],['01','02'])
+
+def test_cpac_s_brain_is_a_stage_and_names_that_collide_are_said_as_they_are(atlas, tmp_path):
+    names,brain = ('rest_run1.mgz','rest_run1.nii.gz'),'sub-1_task-rest_desc-brain_bold.nii.gz'
+    for n in (*names, brain): (tmp_path/n).write_bytes(b'x')
+    t = plan(tmp_path, atlas).set_index('file')
+    t.index = [Path(f).name for f in t.index]
+    assert t.reason[brain].startswith('is an intermediate stage, cut to the brain (desc-brain)')
+    for n in names:
+        assert t.outcome[n]=='failed' and 'keep one' in t.remedy[n]
+        assert '2 files are called rest_run1.mgz, rest_run1.nii.gz' in t.reason[n]
+
+def test_a_broken_header_of_afni_says_which_field_is_missing(atlas, tmp_path):
+    f = afni(tmp_path/'sub-1_task-rest_bold+tlrc.HEAD', atlas, series(20))
+    f.write_text(f.read_text().replace('BYTEORDER_STRING', 'SOMETHING_ELSE'))
+    with pytest.raises(BadInput, match='its header lacks the field BYTEORDER_STRING'): read_recording(f, atlas)
