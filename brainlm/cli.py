@@ -10,6 +10,7 @@ import argparse
 import ast
 import errno
 import importlib
+import itertools
 import os
 import re
 import shlex
@@ -264,9 +265,10 @@ def _about_run(out, log):
     "What came of pretraining, and how to load it"
     n = len(log)
     words, valid = f"{out}: {n} epoch{'s'*(n>1)}, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
-    known = valid.notna().any()
-    if known: words += f", best validation loss {valid.min():.4f} in epoch {valid.idxmin()}"
-    return f"{words}\nload it with BrainLM.from_pretrained('{Path(out)/('best' if known else 'last')}')"
+    if valid.notna().any(): words += f", best validation loss {valid.min():.4f} in epoch {valid.idxmin()}"
+    kept = 'best' if (Path(out)/'best').is_dir() else 'last'
+    if kept=='last': words += "\nnobody to validate on: this run kept `last` only"
+    return f"{words}\nload it with BrainLM.from_pretrained('{Path(out)/kept}')"
 
 # %% ../nbs/51_cli.ipynb #fdf35e88
 def _pretrain_parser(sub):
@@ -367,12 +369,14 @@ def _split_for_training(a, store):
     return store.split(**asked) if asked else _split_of_few(store)
 
 def _split_of_few(store):
-    "The default split; a wider one where there are so few people that it leaves nobody to judge on"
-    for share in (.1, .15, .2, .25):
-        split = store.split(share, share)
+    "The default split; a wider one, then another draw, where there are so few people that it leaves nobody to judge on"
+    for seed,share in itertools.product(range(10), (.1, .15, .2, .25)):
+        split = store.split(share, share, seed)
         if min(len(split.subjects[k]) for k in ('train','valid'))>=1 and len(split.subjects['test'])>=2: break
     else: return store.split()
-    if share>.1: print(f'few people: {share:.0%} of them are kept to judge on, and as many to stop on', file=sys.stderr)
+    drawn = f', drawn with seed {seed}' if seed else ''
+    few = f'few people: {share:.0%} of them are kept to judge on, and as many to stop on{drawn}'
+    if seed or share>.1: print(few, file=sys.stderr)
     return split
 
 # %% ../nbs/51_cli.ipynb #a70d07e4
@@ -403,6 +407,19 @@ def _untrained(a, store, split):
     model.card = dict(untrained=True)
     return model
 
+# %% ../nbs/51_cli.ipynb #2d27a4e5
+def _check_kept(folder):
+    "FileNotFoundError for `best` of a run that nobody validated, which kept `last` only"
+    best = Path(folder)
+    last = best.parent/'last'
+    if best.name!='best' or best.exists() or not (last/'config.json').is_file(): return
+    raise FileNotFoundError(f'{best}: not found, this run kept `last` only (nobody to validate on), expected {last}')
+
+def _check_twice(a):
+    "ValueError for a target that is to predict itself"
+    from brainlm.results import check_target
+    if 'harmonise' in a.given: check_target(a.target, a.confounds or (), a.harmonise)
+
 # %% ../nbs/51_cli.ipynb #5187efca
 def _early(a):
     "FileNotFoundError or ValueError for what cannot be, from the tables alone; a second or two"
@@ -414,6 +431,7 @@ def _early(a):
         for c in (o if isinstance(o := getattr(a, k), list) else [o]):
             if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
     _early_values(a, table)
+    _check_twice(a)
     n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
     if n<=most: return
     raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
@@ -438,16 +456,21 @@ def _whom(a, store, model):
     "Whom an analysis that reads judges, where the options say it. ValueError where nobody is left"
     if a.seen_ok: return dict(seen_ok=True)
     if not a.unseen_only: return {}
-    from brainlm.recordings import unseen_rows
+    from brainlm.basics import tell
+    from brainlm.recordings import leak_report, unseen_rows
     rows = unseen_rows(model, store)
-    if len(rows): return dict(rows=rows)
-    raise ValueError(f'{a.store}: the model has learnt from everybody in it, expected others for --unseen-only')
+    if not len(rows):
+        raise ValueError(f'{a.store}: the model has learnt from everybody in it, expected others for --unseen-only')
+    leak = leak_report(model, store, rows)
+    if leak.unknown or not leak.known: tell(f'--unseen-only: {leak.unknown or leak.words}')
+    return dict(rows=rows)
 
 # %% ../nbs/51_cli.ipynb #a1c02583
 def _run(a):
     "Call an analysis; what it says"
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
     module, name = a.place
+    _check_kept(getattr(a, 'model', None) or '')
     if a.needs: _early(a)
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}

@@ -35,6 +35,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+from sklearn.utils.validation import check_is_fitted
 
 from .baselines import NeuralForecaster, checked_windows
 from .basics import Registry, one_of, register, some, tell
@@ -116,7 +117,9 @@ class PersonEmbedding(TransformerMixin, BaseEstimator):
     kinds = 'whitened','fc','power','partial','tangent','covariance','log_sd'
 
     def transform(self, X):
-        "float32 [recording, feature]: pairs of parcels, or parcels. ValueError for other parcels than in `fit`."
+        """float32 [recording, feature]: pairs of parcels, or parcels. NotFittedError before `fit`; ValueError for other
+        parcels than there."""
+        check_is_fitted(self, 'n_parcels_')
         X = checked_recordings(X)
         if X[0].shape[1]!=self.n_parcels_:
             raise ValueError(f"X: found {X[0].shape[1]} parcels, expected {self.n_parcels_}, as in training")
@@ -168,9 +171,10 @@ def shrunk_covariance(
     y, # [time, parcel], centred
 )->np.ndarray: # [parcel, parcel], positive definite
     "Covariance, drawn towards the identity by as much as Ledoit and Wolf (2004) say"
+    y = np.asarray(y, float)                                                # two frames leave hardly any share
     share, n = ledoit_wolf_shrinkage(y, assume_centered=True), y.shape[1]
     C = y.T@y/len(y)
-    return (1-share)*C + max(share*np.trace(C)/n, 1e-12)*np.eye(n)
+    return (1-share)*C + max(max(share, 1e-8)*np.trace(C)/n, 1e-12)*np.eye(n)
 
 # %% ../nbs/30a_readouts.ipynb #17487f7f
 def _levels(x):
@@ -186,6 +190,14 @@ def _gained(self:PersonEmbedding, x):
     return z/max(np.median(size[size>0]), 1e-300)**.5 if size.any() else z
 
 # %% ../nbs/30a_readouts.ipynb #0849c661
+def _whitening(S, ridge):
+    "What whitens the covariance of all people, drawn towards the identity. ValueError where nothing does."
+    if not np.trace(S)>0: raise ValueError("X: found no parcel that varies, expected recordings with a signal")
+    if not 0<=ridge<1: raise ValueError(f"ridge: found {ridge}, expected a share from 0 to less than 1")
+    R = (1-ridge)*S*len(S)/np.trace(S) + ridge*np.eye(len(S))
+    if np.linalg.matrix_rank(R, hermitian=True)==len(R): return of_modes(R, lambda size: size**-.5)
+    raise ValueError(f"ridge: found {ridge}, expected more, since the recordings do not fill all {len(R)} dimensions")
+
 @patch
 def _learn_whitened(self:PersonEmbedding, X):
     "`scale_` and `whiten_`; a parcel that nobody has stays as it is"
@@ -193,8 +205,7 @@ def _learn_whitened(self:PersonEmbedding, X):
     S, n = 0, 0
     for y in map(self._gained, X): S, n = S+y.T@y/len(y), n+y.any(0)
     S = S/np.sqrt(np.maximum(np.outer(n, n), 1))                            # each parcel by the people who have it
-    R = (1-self.ridge)*S*len(S)/np.trace(S) + self.ridge*np.eye(len(S))
-    self.whiten_ = of_modes(R, lambda size: size**-.5)
+    self.whiten_ = _whitening(S, self.ridge)
 
 @patch
 def _whitened(self:PersonEmbedding, x):

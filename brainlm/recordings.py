@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'Recording', 'signal_hash', 'read_parquet', 'RecordingStore', 'StoreLocked',
            'StoreWriter', 'subject_split', 'same_signal', 'Split', 'hide_people', 'show_people', 'split_of',
-           'learned_from', 'save_learned_from', 'what_it_learned', 'seen_by', 'seen_rows', 'seen_before', 'unseen_rows',
-           'refuse_seen', 'Leak', 'leak_report']
+           'learned_from', 'save_learned_from', 'what_it_learned', 'seen_by', 'unknown_people', 'seen_rows',
+           'seen_before', 'unseen_rows', 'refuse_seen', 'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -1056,6 +1056,14 @@ def rows(self:RecordingStore,
     if len(x) == n: return np.flatnonzero(x)
     raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
 
+# %% ../nbs/01_recordings.ipynb #6acbcb80
+def _mark_of(key): return _hashed([_keyfile], key) # By which a key is known again; '' for none
+
+def _marks_of_keys(seen, store): # Of those by which people were hashed; an older file says it by whom it knows
+    if 'keys' in seen: return seen['keys']
+    key,known = store.people_key(),{h for s in ('train', 'valid') for h in seen.get(s, {}).get('people', [])}
+    return _mark_of(key if known & {*_hashed(store._pa.column('subject').to_pylist(), key)} else None)
+
 # %% ../nbs/01_recordings.ipynb #98a7ab83
 def learned_from(
     store, # `RecordingStore` that a model is trained on
@@ -1063,7 +1071,9 @@ def learned_from(
     before:dict=None, # What the model that one starts from has learned from
 )->dict: # For `seen.json`: of each side the hashes of signals and of people
     "What a model will have seen; the key of the people is made in the store where it is not there yet"
-    split,key,seen = Split.of(store, split),store.people_key(make=True),dict(format_version=1)
+    split,key = Split.of(store, split),store.people_key(make=True)
+    keys = _mark_of(key) + (_marks_of_keys(before, store) if before else [])
+    seen = dict(format_version=1, keys=sorted({*keys}))
     for side in ('train', 'valid'):
         people = _hashed(split.subjects[side], key) if key else []
         new = dict(signals=store.signal_hashes(split.rows(side)).tolist(), people=people)
@@ -1071,6 +1081,7 @@ def learned_from(
         seen[side] = {k:sorted({*v, *old.get(k, [])}) for k,v in new.items()}
     return seen
 
+# %% ../nbs/01_recordings.ipynb #588b633f
 def save_learned_from(
     folder, # Of the model
     seen:dict, # From `learned_from`
@@ -1119,6 +1130,22 @@ def seen_by(
     signal = np.isin(store.signal_hashes(rows), list(signals))
     return np.where(signal, 'signal', np.where(person, 'person', ''))
 
+# %% ../nbs/01_recordings.ipynb #4a615b00
+def unknown_people(
+    model, # As for `what_it_learned`
+    store, # `RecordingStore`
+)->list: # Of a sentence, or of none
+    "Where the store has not the key by which the model keeps people: only the very same signals can be recognised"
+    seen,mine = what_it_learned(model),_mark_of(store.people_key())
+    keys = mine if seen is None else _marks_of_keys(seen, store)
+    if keys == mine and (seen is None or mine != ['']): return []
+    return [_other_key + (_copy_key if len(keys) == 1 and keys != [''] else '')]
+
+_other_key = ("Whether the model learned from other recordings of these people cannot be known: it keeps people as "
+              "hashes by the key of their store, which is not the key of this one. Only the very same signals are "
+              "recognised.")
+_copy_key = " Copy people.key of the store that it learned from into this one, and people of the same name are too."
+
 # %% ../nbs/01_recordings.ipynb #d9265a7e
 def seen_rows(
     model, # As for `what_it_learned`
@@ -1136,7 +1163,7 @@ def seen_before(
     store:RecordingStore, # Recordings
     judged, # Subjects
 )->list: # Of a sentence, or of none
-    "Whether the model learned from people that it is judged on, under whatever name (`seen_rows`)"
+    "Whether the model learned from people that it is judged on, where that can be known (see `unknown_people`)"
     who = store.table['subject']
     seen = {*who.iloc[seen_rows(model, store, who.isin([*judged]).to_numpy())]}
     if not seen: return []
@@ -1174,15 +1201,22 @@ class Leak:
     n:int # Recordings that it is judged on
     signals:list # Names of those whose very signal it learned from
     people:list # Subjects of whom it learned from another recording
+    unknown:str='' # Why it cannot be known whether it learned from these people
     def __bool__(self): return bool(self.signals or self.people)
-    @property
-    def words(self)->str: # A sentence for page and terminal
-        if not self.known: return "The model does not say what it learned from: it may have seen these people."
-        if not self: return f"Nothing and nobody in what the model is judged on (n = {self.n}) was seen in training."
-        parts = [(len(self.signals), 'recordings were learned from', self.signals),
-                 (len(self.people), 'people were learned from in other recordings', self.people)]
-        said = '; '.join(f"{k} {what} ({some(names, 3)})" for k,what,names in parts if k)
-        return f"Of the {self.n} recordings that the model is judged on, {said}. What it says of them is no test."
+
+# %% ../nbs/01_recordings.ipynb #5d2f126c
+@patch(as_prop=True)
+def words(self:Leak)->str: # Sentences for page and terminal
+    "What was seen, and what cannot be known"
+    if not self.known: return "The model does not say what it learned from: it may have seen these people."
+    if not self:
+        what = 'None of the signals' if self.unknown else 'Nothing and nobody'
+        return f"{what} in what the model is judged on (n = {self.n}) was seen in training. {self.unknown}".strip()
+    parts = [(len(self.signals), 'recordings were learned from', self.signals),
+             (len(self.people), 'people were learned from in other recordings', self.people)]
+    said = '; '.join(f"{k} {what} ({some(names, 3)})" for k,what,names in parts if k)
+    test = 'What it says of them is no test.'
+    return f"Of the {self.n} recordings that the model is judged on, {said}. {test} {self.unknown}".strip()
 
 # %% ../nbs/01_recordings.ipynb #5904f9e4
 def leak_report(
@@ -1197,4 +1231,4 @@ def leak_report(
     t = store._pa.select(_key_cols).take(pa.array(rows)).to_pylist()
     names = [_name_of(o.values()) for o,s in zip(t, seen) if s=='signal']
     people = dict.fromkeys(o['subject'] for o,s in zip(t, seen) if s=='person')
-    return Leak(True, len(rows), names, list(people))
+    return Leak(True, len(rows), names, list(people), ''.join(unknown_people(model, store)))

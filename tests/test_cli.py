@@ -132,6 +132,10 @@ def test_people_that_a_model_knows_are_not_judged_unasked(tmp_path, capsys, monk
     assert '=' not in err and err.count('\n')==1 and not Path('o').exists()
     assert main([*words, 'o', '--seen-ok'])==0 and '1 of the 13 people judged' in capsys.readouterr().out
     assert main([*words, 'p', '--unseen-only'])==0 and 'own training' not in capsys.readouterr().out
+    again = RecordingStore.create('again', load_parcellation('aal2'))
+    again.extend(replace(r, signal=r.signal+1, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=13)))
+    assert main([w.replace('s', 'again') if w=='s' else w for w in words] + ['r', '--unseen-only'])==0
+    assert capsys.readouterr().err.count('cannot be known')==1
     model.seen = learned_from(store, ['train']*13)
     model.save_pretrained('all')
     assert main('networks s --model all --unseen-only --out q'.split())==1
@@ -162,6 +166,23 @@ def test_what_can_be_known_is_refused_at_once(small, tmp_path):
         said = [o for o in r.stderr.splitlines() if not o.startswith('import time')]
         assert r.returncode==1 and len(said)==1 and says in said[0] and not (tmp_path/'o').exists(), r.stderr[-500:]
         assert not re.search(r'\| +torch$', r.stderr, re.M) and spent<3
+
+def test_people_too_few_for_any_share_are_drawn_again(tmp_path, capsys, monkeypatch):
+    "Another seed where no share fits; a run without `best` says so, also to who asks for it"
+    from brainlm.cli import _split_of_few
+    monkeypatch.chdir(tmp_path)
+    store = RecordingStore.create('s', load_parcellation('aal2'))
+    ids = [f'p{i}' for i in range(5)]
+    store.extend(replace(r, subject=i, covariates=dict(score=float(k))) for k,(r,i) in enumerate(zip(waves(n_time=60, n_subjects=5), ids)))
+    split = _split_of_few(store)
+    assert split.rule['seed'] and len(split.subjects['test'])>1 and split.subjects['valid']
+    assert f"drawn with seed {split.rule['seed']}" in capsys.readouterr().err
+    assert main('pretrain s --epochs 1 --valid 0 --out run'.split())==0
+    assert "kept `last` only" in (out := capsys.readouterr().out) and f"{Path('run/last')}'" in out
+    assert main('finetune s --model run/best --target score --out f'.split())==1
+    assert 'this run kept `last` only' in capsys.readouterr().err
+    assert main('finetune s --model run/last --target score --harmonise score --out f'.split())==1
+    assert "harmonise: found 'score', the target itself" in capsys.readouterr().err and not Path('f').exists()
 
 def test_few_people_pretrain_and_forecast(tmp_path, capsys, monkeypatch):
     "The model's own split keeps people to be judged on; a side that stays empty is said"

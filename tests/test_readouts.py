@@ -13,6 +13,7 @@ import pytest
 import torch
 from nilearn.connectome import ConnectivityMeasure
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from brainlm.basics import register
 from brainlm.model import BrainLM, BrainLMConfig
@@ -58,6 +59,21 @@ def test_person_embedding(kind):
     gone = [np.where(np.arange(8)==3, np.nan, x) for x in X]
     still = [np.where(np.arange(8)==3, 5, x) for x in X]
     for bad in (gone, still): assert np.isfinite(e.transform(bad)).all() and np.isfinite(e.fit_transform(bad)).all()
+
+@pytest.mark.parametrize('kind', PersonEmbedding.kinds)
+def test_two_frames_and_no_fit(kind):
+    "Two frames are little, not an error; nothing comes of what was not learnt"
+    X = np.random.default_rng(0).standard_normal((4, 2, 6)).astype('float32')
+    with pytest.raises(NotFittedError): PersonEmbedding(kind).transform(X)
+    assert np.isfinite(PersonEmbedding(kind).fit(X).transform(X)).all()
+
+def test_whitening_that_cannot_be():
+    X = np.random.default_rng(0).standard_normal((3, 30, 6)).astype('float32')
+    with pytest.raises(ValueError, match='X: found no parcel that varies'): PersonEmbedding().fit(0*X)
+    for ridge in (-.1, 1, np.nan):
+        with pytest.raises(ValueError, match='ridge: found'): PersonEmbedding(ridge=ridge).fit(X)
+    with pytest.raises(ValueError, match='expected more'): PersonEmbedding(ridge=0).fit(X*(np.arange(6)>0))
+    assert np.isfinite(PersonEmbedding(ridge=0).fit(X).transform(X)).all()
 
 def test_whitened_is_what_it_says():
     "Step by step, as it was published here: scale, gain, group, modes"

@@ -597,6 +597,23 @@ def test_what_a_model_has_seen(tmp_path):
     other.extend([replace(_rec(0), subject='somebody else'), _rec(9)])
     assert seen_by(tmp_path/'m', other).tolist() == ['signal', '']
 
+def test_people_of_a_store_made_anew_are_not_called_unseen(tmp_path):
+    "Another key: said, with what makes it known; the same signals are recognised all the same"
+    s,again = _base(tmp_path/'s'),RecordingStore.create(tmp_path/'again', _parc())
+    seen = learned_from(s, ['train']*3)
+    assert unknown_people(seen, s) == [] and 'people.key' not in leak_report(seen, s).words
+    again.extend([replace(_rec(7), subject='s0'), replace(_rec(1), subject='s1')])
+    leak = leak_report(seen, again)
+    assert len(leak.signals) == 1 and leak.people == [] and 'cannot be known' in leak.words and '1 recordings' in leak.words
+    new = leak_report(seen, again, [0])
+    assert new.words.startswith('None of the signals in what the model is judged on (n = 1)') and 'Copy people.key' in new.words
+    both = learned_from(again, ['train']*2, before=seen)
+    assert len(both['keys']) == 2 and 'Copy' not in unknown_people(both, again)[0] and unknown_people(both, s)
+    shutil.copy(tmp_path/'s'/'people.key', tmp_path/'again'/'people.key')
+    assert leak_report(seen, again, [0]).people == ['s0'] and unknown_people(seen, again) == []
+    older = {k:v for k,v in seen.items() if k != 'keys'}
+    assert unknown_people(older, s) == [] and unknown_people(older, RecordingStore.create(tmp_path/'new', _parc()))
+
 def test_models_one_after_another(tmp_path):
     "What a model starts from counts too; a model that does not say is not called clean"
     a,b = _base(tmp_path/'a'),RecordingStore.create(tmp_path/'b', _parc())

@@ -238,6 +238,9 @@ def test_short_recordings_and_folds_of_forecasts(study, tmp_path):
 
 def test_refusals(study, tmp_path):
     store, model, split, top = study
+    for twice in (dict(confounds=['age','subject']), dict(harmonise='age')):
+        with pytest.raises(ValueError, match=f"{[*twice][0]}: found 'age', the target itself, expected another"):
+            Study(store, 'age', **twice)
     with pytest.raises(ValueError, match='expected at least 2'): forecast_report(store, model, tmp_path/'x', split=np.where(split=='test', 'train', split))
     with pytest.raises(ValueError, match="found no column 'fold'"): (tmp_path/'bad').mkdir(); pd.DataFrame(dict(model=['a'], target=['b'])).to_parquet(tmp_path/'bad/results.parquet'); read_results([tmp_path/'bad'])
     with pytest.raises(ValueError, match='cannot be read as a table'): (tmp_path/'bad/results.parquet').write_text('no'); read_results([tmp_path/'bad'])
