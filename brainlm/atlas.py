@@ -317,7 +317,7 @@ def _aal2():
 
 # %% ../nbs/00a_atlas.ipynb #6851436c
 _schaefer = ('schaefer200x7', 'schaefer200x17', 'schaefer400x7', 'schaefer400x17')
-parcellations |= {n: partial(_shipped, n) for n in (*_schaefer, 'destrieux', 'aseg19')}
+parcellations.update({n: partial(_shipped, n) for n in (*_schaefer, 'destrieux', 'aseg19')})
 
 def joined(
     name:str, # of the new one

@@ -417,7 +417,7 @@ def _check_kept(folder):
 
 def _check_twice(a):
     "ValueError for a target that is to predict itself"
-    from brainlm.results import check_target
+    from brainlm.people import check_target
     if 'harmonise' in a.given: check_target(a.target, a.confounds or (), a.harmonise)
 
 # %% ../nbs/51_cli.ipynb #5187efca

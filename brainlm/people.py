@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['reserved', 'People', 'read_people', 'match_ids', 'Matched', 'match_people', 'people_frame', 'JoinReport',
-           'join_covariates', 'annotated', 'not_annotated', 'annotate_networks']
+           'join_covariates', 'check_target', 'annotated', 'not_annotated', 'annotate_networks']
 
 # %% ../nbs/02a_people.ipynb #4c7ae7f6
 import csv
@@ -374,6 +374,15 @@ def join_covariates(
     gaps = {k: int(n) for k,n in joined[rows>=0].isna().sum().items() if n}
     unmatched, unused = [k for k in dict.fromkeys(want) if k not in at], [k for k in have if k not in set(want)]
     return joined, JoinReport(len(rows), int((rows>=0).sum()), unmatched, unused, gaps)
+
+# %% ../nbs/02a_people.ipynb #9b998741
+def check_target(
+    target:str, # column
+    confounds=(), harmonise:str=None, # as in `Study`
+):
+    "ValueError for a target that is also what it is to be held against"
+    for name, columns in (('confounds', confounds), ('harmonise', [harmonise])):
+        if target in columns: raise ValueError(f"{name}: found {target!r}, the target itself, expected another column")
 
 # %% ../nbs/02a_people.ipynb #d831d7a6
 def _keys(table, on):
