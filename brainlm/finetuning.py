@@ -37,7 +37,6 @@ from .pretraining import (
     make_learner,
     model_loss,
     run_card,
-    sided_windows,
     takes_training,
 )
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of

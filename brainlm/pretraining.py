@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Training', 'takes_training', 'MaskTokens', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly',
-           'RunFolder', 'make_learner', 'data_card', 'run_card', 'model_loss', 'sided_windows', 'pretrain_learner']
+           'RunFolder', 'make_learner', 'data_card', 'run_card', 'model_loss', 'pretrain_learner']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect
