@@ -20,7 +20,8 @@ from nilearn.interfaces.fmriprep import load_confounds, load_confounds_strategy
 from scipy.interpolate import interp1d
 from scipy.signal import resample_poly
 
-from .readers import BadInput, afni_stage, bids_parts
+from .files import check_columns, decoding
+from .readers import BadInput, afni_stage, bids_parts, first_lines
 
 # %% ../nbs/03a_cleaning.ipynb #c57d07aa
 strategies = ('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')
@@ -30,10 +31,10 @@ def read_confounds(
 ): # DataFrame [time, confound], None where there is none
     "A table of confounds; raises `BadInput`"
     if path is None: return None
-    try: return pd.read_csv(path, sep='\t', na_values='n/a')
-    except (ValueError, UnicodeDecodeError) as e:
-        raise BadInput(path, f'is not a table of confounds ({str(e).splitlines()[0]})',
-                       'get the file again, or choose --strategy none') from None
+    with decoding(path, 'is not a table of confounds', 'get the file again, or choose --strategy none'):
+        if (lines := first_lines(path)[0]) is None: raise ValueError('no text')
+        check_columns(lines[0].count('\t')+1, path)
+        return pd.read_csv(path, sep='\t', na_values='n/a')
 
 # %% ../nbs/03a_cleaning.ipynb #6fc827f1
 def which_strategy(
@@ -73,7 +74,7 @@ def nuisance(
         warnings.simplefilter('ignore') # nilearn warns where all frames are scrubbed; here that is refused
         try: return _load_nuisance(path, strategy)
         except KeyError as e: found = f'the column {e}'
-        except (ValueError, TypeError) as e: found = shorten(' '.join(str(e).split()), 200, placeholder=' ...')
+        except Exception as e: found = shorten(' '.join(str(e).split()), 200, placeholder=' ...')
     raise BadInput(path, f"lacks what the strategy {strategy} needs in its table of confounds ({found})",
                    'choose another (--strategy)')
 

@@ -126,9 +126,10 @@ def _intake_settings(a):
 def _plan(a):
     "`plan` from a shell: a table to read and to edit"
     from brainlm.basics import write_whole
+    from brainlm.files import neutral
     from brainlm.preprocessing import plan
     t = plan(a.input, _atlas(a), **_intake_settings(a))
-    write_whole(a.plan, t.to_csv(sep='\t', index=False))
+    write_whole(a.plan, neutral(t).to_csv(sep='\t', index=False))
     n = t.groupby('outcome')['n_files'].sum()
     print(', '.join(f'{v} {k}' for k,
                     v in n.items())+f'; file by file: {a.plan}. Edit it, and give it back with --manifest {a.plan}')

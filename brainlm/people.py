@@ -23,6 +23,7 @@ from fastcore.basics import patch
 
 from .atlas import Parcellation, load_parcellation
 from .basics import some, tell, write_whole
+from .files import check_columns, check_line, decoding
 from .recordings import RecordingStore
 
 # %% ../nbs/02a_people.ipynb #9091418a
@@ -32,7 +33,7 @@ def _text_of(path):
     data = Path(path).read_bytes()
     if data[:4] in (b'PK\x03\x04', b'\xd0\xcf\x11\xe0'):
         raise ValueError(f"{path}: found a workbook of a spreadsheet program, expected text: save it as .tsv or .csv")
-    if data[:2] in (b'\xff\xfe', b'\xfe\xff'): return data.decode('utf-16')
+    if data[:2] in (b'\xff\xfe', b'\xfe\xff'): return data.decode('utf-16', errors='replace')
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError: return data.decode('cp1252', errors='replace')
 
@@ -58,7 +59,9 @@ def _rows_of(path):
     lines = [l for l in _text_of(path).splitlines() if l.strip(' \t,;"')]
     if not lines: raise ValueError(f"{path}: found nothing, expected a table with a header")
     sep = max(_seps, key=lambda s: (lines[0].count(s), s=='\t'))
-    rows = [[w.strip() for w in r] for r in csv.reader(io.StringIO('\n'.join(lines)), delimiter=sep)]
+    check_columns(check_line(lines[0], path).count(sep)+1, path)
+    with decoding(path, 'is no table that can be read', 'export it again: an open quote may hold half of it'):
+        rows = [[w.strip() for w in r] for r in csv.reader(io.StringIO('\n'.join(lines)), delimiter=sep)]
     head = rows[0]
     _check_cells(rows[1:], head, sep, path)
     if twice := [c for c,n in Counter(head).items() if n>1 and c]:

@@ -36,6 +36,7 @@ from .cleaning import (
     tsnr,
     which_strategy,
 )
+from .files import as_it_was, decoding, neutral
 from .people import not_annotated
 from .readers import (
     Atlas,
@@ -239,6 +240,7 @@ def _work(found, atlas, settings, known, alone=None):
     except FileNotFoundError as e:
         return BadInput(source.name, f'is not there any more ({e})', 'find it, and call again')
     except MemoryError: return BadInput(source.name, 'does not fit into memory', 'take a machine with more')
+    except OSError as e: return BadInput(source.name, f'cannot be read ({e.strerror or e})', 'see who may read it')
     except Exception as e: return BadInput(source.name, f'{type(e).__name__}: {e}', 'not foreseen: please report it')
 
 _other = 'is in the store already, made from another content or with other settings'
@@ -385,7 +387,7 @@ def _added(self:Intake, f, rec):
 def save(self:Intake):
     "Write both tables into the store"
     for name,t in (('intake.tsv', self.table), ('failures.tsv', self.failures)):
-        self.writer.store.put_file(name, t.to_csv(sep='\t', index=False).encode(errors='backslashreplace'))
+        self.writer.store.put_file(name, neutral(t).to_csv(sep='\t', index=False).encode(errors='backslashreplace'))
 
 @patch(as_prop=True)
 def table(self:Intake): return pd.DataFrame(list(self.rows.values()), columns=_intake_columns)
@@ -429,9 +431,9 @@ def plan(
 # %% ../nbs/03b_preprocessing.ipynb #60d25603
 def _read_manifest(path):
     "Rows of a manifest by file; ValueError names the column"
-    try: t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise ValueError(f"{path}: found no table ({e})") from None
+    with decoding(path, 'is no table that can be read', 'make it again with --plan'):
+        t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]), dtype=str, keep_default_na=False)
+        t = t.map(as_it_was)
     if 'file' not in t: raise ValueError(f"{path}: found the columns {some(t, 15)}, expected one called 'file'")
     if odd := [c for c in t if c not in _intake_columns]:
         raise ValueError(f"{path}: found a column {odd[0]!r}, expected some of {some(_intake_columns, 20)}")
