@@ -50,6 +50,7 @@ class BrainLMConfig:
     parcel_embedding:bool=True # learn a vector for each parcel, beside its coordinates; needs a fixed atlas
     xyz:str='fourier' # coordinates as 'linear' (millimetres, as published) or 'fourier' features
     prior:str='none' # 'none'; 'gaussian' or 'space-time': start from the conditional mean of that prior
+    profile:int=0 # modes of the group in which the network is told how a person differs, where there is context; 0: not
     loss:str='mse' # 'mse' or 'mae', on hidden tokens only
     mask_ratio:float=0.75 # share of tokens hidden when no mask is given
 
@@ -57,6 +58,8 @@ class BrainLMConfig:
         words = dict(attention=('joint','axial'), loss=('mse','mae'),
             xyz=('linear','fourier'), prior=('none', *_priors))
         for k,ok in words.items(): one_of(k, getattr(self, k), ok)
+        if self.profile and self.prior!='space-time':
+            raise ValueError(f"profile: found {self.profile} with prior={self.prior!r}, expected 0 or prior='space-time'")
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
                 raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
@@ -265,7 +268,15 @@ def _add_decoder(self:BrainLM):
     self.prior = None if c.prior=='none' else _priors[c.prior](c.n_parcels)
     if self.prior is None: return
     self.embed_prior = nn.Linear(c.patch_size, width)
+    if c.profile: self._add_profile()
     nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)        # the first guess is the Gaussian's
+
+@patch
+def _add_profile(self:BrainLM):
+    c = self.config
+    self.embed_profile = nn.Linear(c.profile, c.width, bias=False)
+    self.decoder_profile = nn.Linear(c.profile, c.decoder_width, bias=False)
+    for o in (self.embed_profile, self.decoder_profile): nn.init.zeros_(o.weight)   # at first, everybody is the group
 
 # %% ../nbs/11_model.ipynb #74c83459
 @patch
@@ -286,15 +297,21 @@ def _layout(self:BrainLM, shape, idx=None, present=None, valid=None):
 
 # %% ../nbs/11_model.ipynb #e6f34af7
 @patch
-def _embedded(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None):
+def _embedded(self:BrainLM, patches, xyz_mm, idx=None, present=None, valid=None, profile=None):
     """The list `CLS, tokens idx [batch, m]` (None: all) of `patches` [batch, parcel, patch, size] before the first
     layer, who attends to whom in it, and its number of CLS tokens"""
     B,P,K,_ = patches.shape
     tokens, place, n_cls = patches.flatten(1,2), self.place(xyz_mm, K), self._n_cls(K)
-    x = self.embed(tokens) + place if idx is None else self.embed(_take(tokens, idx)) + place[idx]
+    if profile is not None: place = place + _each_patch(self.embed_profile(profile), K)
+    if idx is None: x = self.embed(tokens) + place
+    else: x = self.embed(_take(tokens, idx)) + (place[idx] if place.ndim==2 else _take(place, idx))
     cls = self.cls.expand(B, n_cls, -1)
     if n_cls>1: cls = cls + self.place.time[:K]
     return torch.cat([cls, x], 1), self._layout((B,P,K), idx, present, valid), n_cls
+
+def _each_patch(x, n_patches):
+    "What is known of parcels [batch, parcel, width] for each of their tokens [batch, token, width]"
+    return x[:,:,None].expand(-1, -1, n_patches, -1).flatten(1, 2)
 
 @patch
 def _read_visible(self:BrainLM, *tokens, **more):
@@ -314,13 +331,14 @@ def _one_cls(self:BrainLM, cls, valid=None):
 
 # %% ../nbs/11_model.ipynb #3e6d0680
 @patch
-def _guess_hidden(self:BrainLM, cls, x, visible, idx, hidden_idx, hidden_present, shape, xyz_mm, valid, prior):
+def _guess_hidden(self:BrainLM, cls, x, visible, idx, hidden_idx, hidden_present, shape, xyz_mm, valid, prior, profile):
     "Decode → guesses [batch, hidden, size] for the tokens `hidden_idx`"
     B,P,K = shape
     x, cls, n_cls = self.to_decoder(x), self.to_decoder(cls), cls.shape[1]
     seen = _Write.apply(x.flatten(0,1), _flat(idx, P*K, visible.gather(1, idx)), B*P*K, True).view(B, P*K, -1)
     unseen = self.mask_token if prior is None else self.mask_token + self.embed_prior(prior.flatten(1,2))
     x = torch.where(visible[...,None], seen, unseen.to(seen.dtype)) + self.decoder_place(xyz_mm, K)
+    if profile is not None: x = x + _each_patch(self.decoder_profile(profile), K)
     x, layout = torch.cat([cls, x], 1), self._layout(shape, valid=valid)
     for block in self.decoder[:-1]: x = block(x, layout)
     asks = hidden_idx + n_cls
@@ -357,10 +375,10 @@ def forward(self:BrainLM,
     mask_ratio:float|None=None, # share of tokens that the random mask hides; None: the configuration's
     generator:torch.Generator|None=None, # of the random mask
     xyz_mm:Tensor|None=None, # [parcel, 3], other parcels than the model's own; only without parcel embedding and prior
-    context:Context|None=None, # further frames of the same people, which a space-time prior reads
+    context:Context|None=None, # further frames of the same people (`window_context`), which a space-time prior reads
 )->BrainLMOutput:
-    """Hide tokens, guess them, and compare. ValueError for shapes that do not fit, or where a sample has nothing
-    visible."""
+    """Hide tokens, guess them, and compare. ValueError for shapes that do not fit, where a sample has nothing visible,
+    and for context that this model does not read."""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     shape = patches.shape[:3]
     mask, ratio = self._mask(patches, valid, mask, mask_ratio, generator)
@@ -368,25 +386,49 @@ def forward(self:BrainLM,
     if n_vis==0: raise ValueError("mask: every token is hidden, expected at least one visible")
     seen = (~mask if valid is None else ~mask & valid).flatten(1)
     idx, present = _choose(seen, n_vis)
-    cls, x = self._read_visible(patches, xyz_mm, idx, None if full else present, valid)
+    self._check_context_read(context)
+    profile = self._profile(context)
+    cls, x = self._read_visible(patches, xyz_mm, idx, None if full else present, valid, profile)
     loss, prediction = x.sum()*0, patches
     if n_hid:
         asked, there = _choose(mask.flatten(1), n_hid)
         prior = self._prior_guess(patches, seen.view(shape), context)
-        guess = self._guess_hidden(cls, x, seen, idx, asked, None if full else there, shape, xyz_mm, valid, prior)
-        loss = self._error(guess, _take(patches.flatten(1,2), asked), None if full else there)
+        there_or_all = None if full else there
+        guess = self._guess_hidden(cls, x, seen, idx, asked, there_or_all, shape, xyz_mm, valid, prior, profile)
+        loss = self._error(guess, _take(patches.flatten(1,2), asked), there_or_all)
         prediction = torch.where(mask[...,None], _filled(guess, asked, there, patches.shape), patches)
     return BrainLMOutput(loss, prediction, mask, x, idx, self._one_cls(cls, valid))
 
 # %% ../nbs/11_model.ipynb #8ca1571e
 @patch
 def _prior_guess(self:BrainLM, patches, seen, context):
-    "What the prior guesses [batch, parcel, patch, size]; None without one. ValueError for context that nobody reads"
-    able = isinstance(self.prior, SpaceTimePrior)
-    if context is not None and not able:
-        raise ValueError(f"context: found some, but prior={self.config.prior!r} reads none, expected 'space-time'")
+    "What the prior guesses [batch, parcel, patch, size]; None without one"
     if self.prior is None: return None
-    return self.prior(patches, seen, context) if able else self.prior(patches, seen)
+    if isinstance(self.prior, SpaceTimePrior): return self.prior(patches, seen, context)
+    return self.prior(patches, seen)
+
+# %% ../nbs/11_model.ipynb #3fe401b5
+@patch
+def reads_context(self:BrainLM,
+    encoder:bool=False # does its encoder, too?
+)->bool:
+    "Whether context changes what the model fills in; with `encoder`, whether it changes tokens, CLS and attention"
+    return bool(self.config.profile) if encoder else isinstance(self.prior, SpaceTimePrior)
+
+@patch
+def _check_context_read(self:BrainLM, context, encoder=False):
+    "ValueError for context that nobody reads"
+    if context is None or self.reads_context(encoder): return
+    if not encoder or self.config.prior!='space-time':
+        raise ValueError(f"context: found some, but prior={self.config.prior!r} reads none, expected 'space-time'")
+    raise ValueError("context: found some, but this encoder is told of none (profile=0), expected None; the prior of "
+                     "this model reads it where something is hidden")
+
+@patch
+def _profile(self:BrainLM, context):
+    "What the network is told of the person [batch, parcel, profile]; None where there is nothing to tell"
+    if context is None or not self.config.profile: return None
+    return self.prior.profile(context, self.config.profile).to(self.cls.dtype)
 
 # %% ../nbs/11_model.ipynb #c8071d12
 @patch
@@ -439,11 +481,13 @@ def _check(self:BrainLM, signal, valid, xyz_mm):
 def encode(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled
     valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
-    xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
+    xyz_mm:Tensor|None=None, # [parcel, 3], as in `forward`
+    context:Context|None=None # as in `forward`, for a model with a `profile`
 )->tuple[Tensor,Tensor]: # tokens [batch, parcel, patch, width], NaN where not valid; CLS [batch, width]
-    "Embed a whole window. ValueError for shapes that do not fit."
+    "Embed a whole window. ValueError for shapes that do not fit, and for context that the encoder is not told of."
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
-    cls, x = self._read_visible(patches, xyz_mm, valid=valid)
+    self._check_context_read(context, True)
+    cls, x = self._read_visible(patches, xyz_mm, valid=valid, profile=self._profile(context))
     x = x.view(*patches.shape[:3], -1)
     return x if valid is None else x.masked_fill(~valid[...,None], float('nan')), self._one_cls(cls, valid)
 
@@ -456,11 +500,13 @@ def parcel_layers(self:BrainLM): # numbers of the encoder layers that attend acr
 def encode_cls(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled
     valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
-    xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
+    xyz_mm:Tensor|None=None, # [parcel, 3], as in `forward`
+    context:Context|None=None # as in `encode`
 )->Tensor: # CLS [batch, width]
-    "The CLS vector of `encode`, without what only the tokens need. ValueError for shapes that do not fit."
+    "The CLS vector of `encode`, without what only the tokens need. Errors of `encode`."
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
-    x, layout, n = self._embedded(patches, xyz_mm, valid=valid)
+    self._check_context_read(context, True)
+    x, layout, n = self._embedded(patches, xyz_mm, valid=valid, profile=self._profile(context))
     last = self.parcel_layers[-1]
     alone = Axial(0, n, present=None if valid is None or n==1 else valid.any(1))
     cls = torch.arange(n, device=x.device).expand(len(x), n)
@@ -504,17 +550,19 @@ def maps(self:Axial, q, k, heads, n_patches): # noqa: F811, the other one is of 
 def attention_maps(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled
     valid:Tensor|None=None, # bool [batch, parcel, patch], tokens that exist; None: all of them
-    xyz_mm:Tensor|None=None # [parcel, 3], as in `forward`
+    xyz_mm:Tensor|None=None, # [parcel, 3], as in `forward`
+    context:Context|None=None # as in `encode`
 )->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row), to (column), CLS first; NaN for missing parcels
     """Self-attention of the encoder on a whole window, summed over patches, of each of `parcel_layers`. Errors of
     `encode`"""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
+    self._check_context_read(context, True)
     found, K = [], patches.shape[2]
     def watch(block, args):
         z = block.norm1(args[0])
         found.append(args[1].maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
     hooks = [self.encoder[i].register_forward_pre_hook(watch) for i in self.parcel_layers]
-    try: self._read_visible(patches, xyz_mm, valid=valid)
+    try: self._read_visible(patches, xyz_mm, valid=valid, profile=self._profile(context))
     finally: [h.remove() for h in hooks]
     if valid is None: return torch.stack(found, 1)
     there = F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None]

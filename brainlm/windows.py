@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+from .basics import one_of
 from .recordings import RecordingStore, Split
 from .scaling import RobustScaler, parcel_mean
 
@@ -90,7 +91,17 @@ def _scaled(self:Windows, row, start, n):
 @patch
 def others(self:Windows,
     i:int, # number of the window
+    of:str='recording' # or 'subject': those of the person's other recordings as well
 )->tuple[torch.Tensor,torch.Tensor]: # signal [parcel, time], scaled, 0 where missing; away [time], in frames, from 1
+    "The other frames of the same recording, or of all recordings of the person. ValueError for another word."
+    one_of('of', of, ('recording','subject'))
+    signal, away = self._beside(i)
+    if of=='recording': return signal, away
+    parts = [(signal, away), *self._elsewhere(i)]
+    return tuple(torch.cat(o, -1) for o in zip(*parts, strict=True))
+
+@patch
+def _beside(self:Windows, i):
     "The other frames of the same recording"
     item, start = int(self.item[i]), int(self.start[i])
     length = int(self.lengths[item])
@@ -103,6 +114,24 @@ def others(self:Windows,
     else: z = self._scaled(int(self.rows[item]), 0, length)[at]
     away = np.where(at<start, start-at, at-end+1)
     return torch.from_numpy(np.nan_to_num(z).T.astype('float32')), torch.from_numpy(away).float()
+
+# %% ../nbs/06_windows.ipynb #160f5351
+@patch
+def _elsewhere(self:Windows, i):
+    "Frames of the person's other recordings, end to end with this one; (signal, away) of each"
+    item, start = int(self.item[i]), int(self.start[i])
+    t, row = self.store.table, int(self.rows[item])
+    same = (t['subject']==t['subject'].iloc[row]) & np.isclose(t['tr_s'], t['tr_s'].iloc[row], rtol=.01)
+    for later in (False, True):
+        gap = max(0, int(self.lengths[item])-start-self.n_time) if later else start
+        rows = [r for r in np.flatnonzero(same) if (r>row if later else r<row)]
+        for r in rows if later else rows[::-1]:
+            if later and self.past: return
+            z = self.scaler.transform(self.store.read(r))
+            steps = np.arange(1, len(z)+1)+gap
+            gap += len(z)
+            z = torch.from_numpy(np.nan_to_num(z).T.astype('float32'))
+            yield z, torch.from_numpy(steps if later else steps[::-1].copy()).float()
 
 # %% ../nbs/06_windows.ipynb #8b68988b
 class TiledWindows(Windows):

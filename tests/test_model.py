@@ -180,6 +180,28 @@ def test_a_network_on_the_prior_of_space_and_time(tmp_path):
     assert torch.equal(again(x, mask=mask, context=context).prediction, found.prediction)
     plain = BrainLM(BrainLMConfig(n_parcels=360, prior='gaussian', **sizes), load_parcellation('glasser360'))
     with pytest.raises(ValueError, match="prior='gaussian' reads none"): plain(x, mask=mask, context=context)
+    with pytest.raises(ValueError, match='told of none .profile=0.'): model.encode(x, context=context)
+
+@pytest.mark.parametrize('attention', ['joint','axial'])
+def test_a_network_that_is_told_of_the_person(attention):
+    "At first nobody differs; what it learns of context reaches tokens, CLS, attention and guesses; the hidden never does"
+    model = small(attention, prior='space-time', profile=3)
+    x, context = torch.randn(2, 12, 200).double(), Context(torch.randn(2, 12, 80).double(), torch.arange(1., 81).expand(2, -1))
+    mask = random_mask(torch.ones(2, 12, 10, dtype=torch.bool), .5)
+    asks = dict(encode=lambda c: model.encode(x, context=c)[0], cls=lambda c: model.encode_cls(x, context=c),
+                attention=lambda c: model.attention_maps(x, context=c), fill=lambda c: model(x, mask=mask, context=c).prediction[mask])
+    assert all(torch.equal(asks[k](None), asks[k](context)) for k in ('encode','cls','attention'))
+    model(x, mask=mask, context=context).loss.backward()
+    assert model.embed_profile.weight.grad.abs().sum()>0 and model.decoder_profile.weight.grad.abs().sum()>0
+    with torch.no_grad():
+        for o in (model.embed_profile, model.decoder_profile): nn.init.normal_(o.weight)
+        assert all(not torch.allclose(ask(None), ask(context)) for ask in asks.values())
+        assert torch.allclose(model.encode(x, context=context)[1], model.encode_cls(x, context=context))
+        noise = torch.where(mask.repeat_interleave(20, 2), 1000*torch.randn_like(x), x)
+        assert torch.equal(model(noise, mask=mask, context=context).prediction[mask], model(x, mask=mask, context=context).prediction[mask])
+        one = model(x[:1], mask=mask[:1], context=context.rows(slice(0, 1))).prediction
+        assert torch.allclose(one[mask[:1]], model(x, mask=mask, context=context).prediction[:1][mask[:1]], atol=1e-3)
+    with pytest.raises(ValueError, match="profile: found 3 with prior='gaussian'"): BrainLMConfig(prior='gaussian', profile=3)
 
 
 # %% ../nbs/11_model.ipynb #24bc94df
