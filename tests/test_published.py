@@ -36,7 +36,7 @@ def loaded(case):
     c['finetuned'] = any(k.startswith('mlp_pred_head') for k in w); family = 'mae' if 'num_brain_voxels' in c else 'vit'
     m = (PublishedMAE if family=='mae' else PublishedViTMAE)(c); _put_weights(m, w, case, family); return m.eval(), AttrDict({k: v for k,v in np.load(REF/f'{case}.npz').items()}), w
 
-def forward_of(m, d): t = torch.from_numpy; return m(t(d.signal_vectors), t(d.xyz_vectors), t(d.noise))
+def forward_of(m, d): t = torch.from_numpy; return m(t(d.signal_vectors), xyz_mm=t(d.xyz_vectors), noise=t(d.noise))
 
 
 # %% ../nbs/12_published.ipynb #d4aa5250
@@ -81,7 +81,7 @@ def test_13m_dropout_is_where_it_was(monkeypatch):
 @needs_reference
 @pytest.mark.parametrize('case', ['b_tiny_p16_auto_mr75','b_tiny_p16_auto_mr75_normpix','b_tiny_p16_last_mr20','b_tiny_p16_lastpix_mr20'])
 def test_vit_family_is_the_published_one(case):
-    m, d, _ = loaded(case); x = torch.from_numpy(np.load(REF/'b_input.npz')['recording']); out = m(x, torch.from_numpy(d.noise) if 'noise' in d else None)
+    m, d, _ = loaded(case); x = torch.from_numpy(np.load(REF/'b_input.npz')['recording']); out = m(x, noise=torch.from_numpy(d.noise) if 'noise' in d else None)
     assert np.array_equal(m.order, np.load(REF/'b_input.npz')['parcel_order_by_Y'])
     place = lambda z, r: _rows(F.pad(z[:,1:], (0,0,0,r.shape[1]-z.shape[1]+1)), r)
     assert far(place(out.latent, out.restore), place(torch.from_numpy(d.latent), torch.from_numpy(d.ids_restore)).numpy())<=1e-5
@@ -95,7 +95,13 @@ def test_vit_family_is_the_published_one(case):
 @pytest.mark.parametrize('case', ['b_ft_mse_cls','b_ft_bce_meanpool','b_ft_mae_sigmoid'])
 def test_heads_are_the_published_ones(case):
     "The raw output of the head, from CLS or the mean of all tokens"
-    m, d, _ = loaded(case); out = m(torch.from_numpy(np.load(REF/'b_input.npz')['recording']), torch.from_numpy(d.noise)); assert far(out.prediction, d.logits_is_train_false)<=1e-5
+    m, d, _ = loaded(case); out = m(torch.from_numpy(np.load(REF/'b_input.npz')['recording']), noise=torch.from_numpy(d.noise)); assert far(out.prediction, d.logits_is_train_false)<=1e-5
+    guess = torch.from_numpy(d.logits_is_train_false); assert far(m.head_loss(guess, torch.from_numpy(d.labels)), d.loss)<=1e-5
+
+def test_weighted_ages():
+    "Weights by hand, in ranges and between them"
+    y = torch.tensor([-4., -2.5, -1., 0., 1., -3.4, -.25, 5.]); guess = y+2
+    assert torch.isclose(pub.finetuning_losses['weighted_mse'](guess, y), torch.tensor(4*.01*(24.16+30.73+1.5+1+2.11)))
 
 @needs_reference
 def test_vit_attention_and_tokens():
