@@ -53,10 +53,11 @@ def cls_attention(
     store:RecordingStore, # recordings, in the model's parcellation
     rows=None, # recordings, as numbers or one bool for each; None: all
     batch_size:int=4, # windows at a time
+    context:str|None=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->np.ndarray: # [recording, layer, head, parcel], as `shares`, NaN where missing; layers are `model.parcel_layers`
-    "Attention from CLS to each parcel, mean over windows. ValueError for another parcellation."
-    def look(signal, valid): return shares(model.attention_maps(signal, valid)[...,0,1:])
-    return window_means(model, store, rows, batch_size, look, 'recording').each()
+    "Attention from CLS to each parcel, mean over windows. ValueError for another parcellation, or context not read."
+    def look(signal, valid, **more): return shares(model.attention_maps(signal, valid, **more)[...,0,1:])
+    return window_means(model, store, rows, batch_size, look, 'recording', context).each()
 
 # %% ../nbs/41_attention.ipynb #9da2c647
 def rollout(
@@ -71,11 +72,11 @@ def rollout(
     return shares(through[:,0].masked_fill(missing, float('nan'))[:,1:])
 
 def cls_rollout(
-    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, # as in `cls_attention`
+    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, context=None, # as in `cls_attention`
 )->np.ndarray: # [recording, parcel]
     "`rollout`, mean over windows. ValueError for another parcellation."
-    def look(signal, valid): return rollout(model.attention_maps(signal, valid))
-    return window_means(model, store, rows, batch_size, look, 'recording').each()
+    def look(signal, valid, **more): return rollout(model.attention_maps(signal, valid, **more))
+    return window_means(model, store, rows, batch_size, look, 'recording', context).each()
 
 # %% ../nbs/41_attention.ipynb #6a30cc86
 def attribution(
@@ -163,12 +164,13 @@ def to_networks(
 # %% ../nbs/41_attention.ipynb #ae433da6
 def attention_to_networks(
     model:BrainLM, store:RecordingStore, rows=None, # as in `cls_attention`
-    atlas:str='yeo7', batch_size:int=4
+    atlas:str='yeo7', batch_size:int=4, context=None
 )->np.ndarray: # [recording, layer, head, parcel, network], log2 of share over equal share, NaN for missing parcels
     "Attention of each parcel to each network, itself left out, mean over windows. Errors of `network_members`."
     members = network_members(store.parcellation, atlas)[1]
-    def look(signal, valid): return to_networks(shares(model.attention_maps(signal, valid)[...,1:,1:]), members)
-    return window_means(model, store, rows, batch_size, look, 'recording').each()
+    def look(signal, valid, **more):
+        return to_networks(shares(model.attention_maps(signal, valid, **more)[...,1:,1:]), members)
+    return window_means(model, store, rows, batch_size, look, 'recording', context).each()
 
 def fc_to_networks(
     store:RecordingStore, rows=None, # as in `cls_attention`
@@ -358,16 +360,16 @@ def _smallest(c, net, n=20):
 
 # %% ../nbs/41_attention.ipynb #d478fca0
 def cls_and_links(
-    model:BrainLM, store:RecordingStore, rows, atlas:str, # as in `attention_to_networks`
+    model:BrainLM, store:RecordingStore, rows, atlas:str, context=None, # as in `attention_to_networks`
 )->tuple: # CLS attention [recording, parcel]; for first and last layer that read parcels [recording, parcel, network]
     "`cls_attention` and `attention_to_networks` in one pass, means over heads"
     members = network_members(store.parcellation, atlas)[1]
-    def f(signal, valid):
-        a = model.attention_maps(signal, valid)
+    def f(signal, valid, **more):
+        a = model.attention_maps(signal, valid, **more)
         ends = a[:,[0, -1][:a.shape[1]]]
         to = to_networks(shares(ends[...,1:,1:]), members).mean(2)          # [window, layer, parcel, network]
         return torch.cat([shares(a[...,0,1:]).mean((1,2))[...,None], to.movedim(1, 2).flatten(2)], -1)
-    z = window_means(model, store, rows, 4, f, 'recording').each()
+    z = window_means(model, store, rows, 4, f, 'recording', context).each()
     to = z[...,1:].reshape(*z.shape[:2], -1, len(members))
     return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in zip(range(to.shape[2]), ('first','last'))}
 

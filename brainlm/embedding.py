@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .basics import one_of, register, some, tell, write_whole
 from .cleaning import resample_time
+from .prior import given_context, stack_context
 from .published import load_model
 from .recordings import Recording, RecordingStore
 from .report import analyses
@@ -63,10 +64,12 @@ class BrainLMEmbedder(TransformerMixin, BaseEstimator):
         batch_size:int=8, # windows at a time
         device=None, # None: CUDA where there is one
         bf16:bool=None, # bfloat16; None: on CUDA only
-        progress:bool=None # a bar; None: in a terminal only
+        progress:bool=None, # a bar; None: in a terminal only
+        context:str=None # 'recording': a model with a `profile` is told of the recording's other frames; None: of none
     ):
         self.model, self.pooling, self.window, self.tr_s = model, pooling, window, tr_s
         self.batch_size, self.device, self.bf16, self.progress = batch_size, device, bf16, progress
+        self.context = context
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -84,11 +87,20 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     "Errors of `load_model`; ValueError for options or recordings that do not fit."
     one_of('pooling', self.pooling, ('cls','mean','parcel'))
     one_of('window', self.window, ('tile','center'))
+    one_of('context', self.context, (None, 'recording'))
     self.model_ = load_model(self.model) if isinstance(self.model, (str,Path)) else self.model
+    self._check_context()
     c = self.model_.config
     self.n_features_in_, self.n_out_ = c.n_parcels, c.width*(c.n_parcels if self.pooling=='parcel' else 1)
     self.scaler_ = self.model_.scaler or self._scaler(X)
     return self
+
+@patch
+def _check_context(self:BrainLMEmbedder):
+    "ValueError for context that the model's encoder is not told of"
+    if not self.context or getattr(self.model_, 'reads_context', lambda encoder: False)(encoder=True): return
+    raise ValueError(f"context: found {self.context!r}, but this model's encoder is told of none, expected None "
+                     "or a model with a `profile`")
 
 @patch
 def _scaler(self:BrainLMEmbedder, X):
@@ -168,7 +180,10 @@ def _windows(self:BrainLMEmbedder, bold, tr_s):
         filled = resample_time(np.where(gaps, 0, bold), tr_s, want)
         bold = np.where(gaps, np.nan, filled)
     z = self.scaler_.transform(bold)
-    if getattr(self.model_, 'recipe', None) is None: return _cut_windows(z, c.n_time, c.patch_size, self.window)
+    if getattr(self.model_, 'recipe', None) is None:
+        found = _cut_windows(z, c.n_time, c.patch_size, self.window)
+        if self.context is None: return found
+        return *found, [_around(z, s, c.n_time) for s in _starts(len(z), c.n_time, c.patch_size, self.window)]
     if len(z)<c.n_time:
         raise ValueError(
             f"found {len(z)} time points at the model's TR, expected at least {c.n_time}: the published models know "
@@ -178,14 +193,22 @@ def _windows(self:BrainLMEmbedder, bold, tr_s):
     return x, np.isfinite(x).all(-1, keepdims=True)
 
 # %% ../nbs/50_embedding.ipynb #147c83a5
+def _around(z, start, width):
+    "What `Windows.others` gives, of a scaled recording [time, parcel]"
+    at = np.r_[0:start, min(start+width, len(z)):len(z)]
+    away = np.where(at<start, start-at, at-start-width+1)
+    return torch.from_numpy(np.nan_to_num(z[at]).T.astype('float32')), torch.from_numpy(away).float()
+
 @patch
 @torch.no_grad()
 def _embed(self:BrainLMEmbedder, batch, out, device):
-    "Embed windows (recording, signal, valid) and put them into `out`"
-    s, v = (torch.from_numpy(np.stack(o)).to(device) for o in list(zip(*batch, strict=True))[1:])
+    "Embed windows (recording, signal, valid, context or nothing) and put them into `out`"
+    s, v, *beside = list(zip(*batch, strict=True))[1:]
+    s, v = (torch.from_numpy(np.stack(o)).to(device) for o in (s, v))
+    more = given_context(stack_context(beside[0]).to(device) if beside else None)
     bf16 = device.type=='cuda' if self.bf16 is None else self.bf16
     with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-        tokens, cls = self.model_.encode(s, None if v.all() else v)
+        tokens, cls = self.model_.encode(s, None if v.all() else v, **more)
     if self.pooling=='cls': z = cls
     elif self.pooling=='mean': z = tokens.flatten(1, 2).nanmean(1)
     else: z = tokens.nanmean(2).flatten(1)

@@ -30,6 +30,7 @@ from torch import Tensor
 from .basics import moved, one_of, optional, tell, write_whole
 from .masking import future_mask
 from .model import BrainLM, differences, read_seen, whole_folder
+from .prior import Context, given_context
 from .pretraining import (
     RunFolder,
     Training,
@@ -151,15 +152,16 @@ def fill_future(
     past:Tensor, # [batch, parcel, context], robust-scaled, on the model's device; whole patches
     horizon:int=20, # time points to come, any number for which the window has room
     valid:Tensor|None=None, # bool [batch, parcel, patch] of the past, tokens that exist; None: all of them
-    hidden:Tensor|None=None # bool [batch, parcel, patch] of the past, tokens to hide as well; None: none
+    hidden:Tensor|None=None, # bool [batch, parcel, patch] of the past, tokens to hide as well; None: none
+    context:Context|None=None # frames before the past, for a model whose prior reads them
 )->Tensor: # [batch, parcel, horizon], robust-scaled; 0 for a parcel without any past
-    "The future that the model fills in, with gradients. ValueError if past and horizon do not fit the model."
+    "The future that the model fills in, with gradients. ValueError if past, horizon or context do not fit the model."
     n, S = future_patches(model.config, past.shape[-1], horizon), model.config.patch_size
     there = past.new_ones(*past.shape[:2], past.shape[-1]//S, dtype=torch.bool) if valid is None else valid
     there = torch.cat([there, there.any(-1, keepdim=True).expand(-1, -1, n)], -1)
     mask = future_mask(there, n)
     if hidden is not None: mask = mask | F.pad(hidden, (0,n))
-    out = model(F.pad(past, (0,n*S)), None if valid is None or valid.all() else there, mask)
+    out = model(F.pad(past, (0,n*S)), None if valid is None or valid.all() else there, mask, **given_context(context))
     return out.prediction[:,:,-n:].flatten(2)[...,:horizon]
 
 # %% ../nbs/22_finetuning.ipynb #3496ecfd
@@ -184,15 +186,17 @@ def forecast(
     model:BrainLM, # pretrained or fine-tuned
     past:Tensor, # [batch, parcel, context], robust-scaled; whole patches
     horizon:int=20, # time points to come, any number for which the window has room
-    valid:Tensor|None=None # bool [batch, parcel, patch] of the past, tokens that exist; None: all of them
+    valid:Tensor|None=None, # bool [batch, parcel, patch] of the past, tokens that exist; None: all of them
+    context:Context|None=None # as of `fill_future`
 )->Tensor: # [batch, parcel, horizon], robust-scaled; 0 for a parcel without any past
     """`fill_future` in evaluation mode and without gradients, on the model's device. ValueError if past and horizon do
     not fit the model."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     if valid is not None: valid = valid.to(device)
+    if context is not None: context = context.to(device)
     try:
-        with torch.no_grad(): return fill_future(model, past.to(device), horizon, valid).to(past.device)
+        with torch.no_grad(): return fill_future(model, past.to(device), horizon, valid, None, context).to(past.device)
     finally: model.train(training)
 
 # %% ../nbs/22_finetuning.ipynb #c1d21a1a

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .basics import Registry, moved, one_of, register, some
 from .masking import centred, centring, patchify, random_mask
-from .prior import GaussianPrior, SpaceTimePrior, stack_context
+from .prior import GaussianPrior, SpaceTimePrior, window_context
 from .stats import mean_interval, percentiles, person_weights, resamples, verdicts
 
 # %% ../nbs/20_metrics.ipynb #a9d58df0
@@ -133,7 +133,7 @@ def scaled_recordings(
 # %% ../nbs/20_metrics.ipynb #e6d35209
 def model_predictor(
     model, # `BrainLM`
-    context:bool=False, # is it given the other frames of the recording? Its prior must be the one of space and time
+    context:str|None=None, # 'recording' or 'subject': it is given those other frames; its prior must read them
 ): # predict(signal, valid, mask, context=None) → [batch, parcel, patch, size]
     "A model as a predictor: evaluation mode, no gradients, on the model's own device"
     def predict(signal, valid, mask, context=None):
@@ -172,14 +172,15 @@ def _sums(y, p, mask):
 # %% ../nbs/20_metrics.ipynb #343c4a65
 def wants_context(
     predict, # predictor
-)->bool: # does it read further frames of the same person?
-    "A predictor says so by its attribute `context`"
-    return bool(getattr(predict, 'context', False))
+)->str|None: # 'recording' or 'subject': whose further frames it reads; None: nobody's
+    "A predictor says so by its attribute `context`; True is 'recording'"
+    asked = getattr(predict, 'context', None)
+    return 'recording' if asked is True else asked or None
 
-def _contexts(windows, batch, predictors):
-    "The other frames beside each window of a batch; None where nobody asks, or the windows have none"
-    if not any(map(wants_context, predictors.values())) or not hasattr(windows, 'others'): return None
-    return stack_context([windows.others(i) for i in batch])
+def _contexts(windows, batch, predictors, device):
+    "The other frames beside each window of a batch, for each kind that somebody asks for; none where windows have none"
+    kinds = {wants_context(o) for o in predictors.values()} if hasattr(windows, 'others') else {None}
+    return {k: window_context(windows, batch, k, device) for k in kinds}
 
 # %% ../nbs/20_metrics.ipynb #fbc006e7
 @torch.no_grad()
@@ -189,12 +190,15 @@ def _batch_sums(predictors, x, valid, masks, averaged=None, context=None):
     size = x.shape[-1]//valid.shape[-1]
     out = []
     for mask in masks:
-        mask,beside = mask & valid,context
+        mask,beside = mask & valid,context or {}
         z = x if averaged is None else centred(x, mask, averaged, valid)
-        if averaged is not None and context is not None: beside = context.shifted(centring(x, mask, averaged))
+        if averaged is not None:
+            moved = centring(x, mask, averaged)
+            beside = {k: None if o is None else o.shifted(moved) for k,o in beside.items()}
         y,given = patchify(z, size),z.masked_fill(mask.repeat_interleave(size, -1), 0)
         for name,predict in predictors.items():
-            p = predict(given, valid, mask, **({'context': beside} if wants_context(predict) else {}))
+            kind = wants_context(predict)
+            p = predict(given, valid, mask, **({'context': beside.get(kind)} if kind else {}))
             if p.shape!=y.shape:
                 found = f"a prediction of shape {list(p.shape)}"
                 raise ValueError(f"predictor {name!r}: found {found}, expected {list(y.shape)}")
@@ -228,8 +232,7 @@ def _evaluated(predictors, windows, batch, ratios, mask_fn, seed, device):
     masks = [torch.stack([window_mask(v, r, i, seed, mask_fn) for i,v in zip(batch, valid)]) for r in ratios]
     averaged = getattr(windows, 'averaged', None)
     if averaged is not None: averaged = averaged[batch.start:batch.stop]
-    beside = _contexts(windows, batch, predictors)
-    if beside is not None: beside = beside.to(device or x.device)
+    beside = _contexts(windows, batch, predictors, device or x.device)
     masks = [m.to(device) for m in masks]
     sums = _batch_sums(predictors, x.to(device), valid.to(device), masks, averaged, beside)
     sums = sums.movedim(2, 0).cpu().numpy()

@@ -407,7 +407,7 @@ def _prior_guess(self:BrainLM, patches, seen, context):
     if isinstance(self.prior, SpaceTimePrior): return self.prior(patches, seen, context)
     return self.prior(patches, seen)
 
-# %% ../nbs/11_model.ipynb #3fe401b5
+# %% ../nbs/11_model.ipynb #5c281a19
 @patch
 def reads_context(self:BrainLM,
     encoder:bool=False # does its encoder, too?

@@ -50,6 +50,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
+from .prior import given_context, window_context
 from .readouts import shrunk_covariance
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses
@@ -121,14 +122,17 @@ def batches(
 # %% ../nbs/40_networks.ipynb #ddfc4c7d
 def window_means(
     model:BrainLM, store:RecordingStore, rows, batch_size:int, # as in `attention_matrix`
-    f, # function of (signal, valid) → [batch, ...]
+    f, # function of (signal, valid) → [batch, ...]; where context is asked for, of (signal, valid, context=)
     by:str='subject', # or 'recording'
+    context:str|None=None, # what stands beside each window, as of `window_context`
 )->Means: # `each()` is that of each subject or recording, `mean()` the mean of them
     "Means over windows of what a function gives for them, in evaluation mode. ValueError for another parcellation."
     windows,total,device = whole_windows(model, store, rows), Means(), next(model.parameters()).device
     keys = windows.subjects if by=='subject' else windows.item
     model.eval()
-    for signal,valid,at in batches(windows, batch_size, device): total.add(keys[at], f(signal, valid).cpu())
+    for signal,valid,at in batches(windows, batch_size, device):
+        beside = given_context(window_context(windows, range(at.start, at.stop), context, device))
+        total.add(keys[at], f(signal, valid, **beside).cpu())
     return total
 
 # %% ../nbs/40_networks.ipynb #e3b3ec55
@@ -137,17 +141,18 @@ def attention_by_person(
     store:RecordingStore, # recordings, in the model's parcellation
     rows=None, # recordings, as numbers or one bool for each; None: all
     batch_size:int=4, # windows at a time
+    context:str|None=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->dict: # subject → [layer, head, parcel, parcel], from (row) and to (column); layers are `model.parcel_layers`
-    "Self-attention between parcels of each person. ValueError for another parcellation."
-    def maps(signal, valid): return model.attention_maps(signal, valid)[...,1:,1:]
-    each = window_means(model, store, rows, batch_size, maps)
+    "Self-attention between parcels of each person. ValueError for another parcellation, or context that it does not read."
+    def maps(signal, valid, **more): return model.attention_maps(signal, valid, **more)[...,1:,1:]
+    each = window_means(model, store, rows, batch_size, maps, context=context)
     return dict(zip(each.counts, each.each()))
 
 def attention_matrix(
-    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, # as in `attention_by_person`
+    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, context=None, # as in `attention_by_person`
 )->np.ndarray: # [layer, head, parcel, parcel], from (row) and to (column); layers are `model.parcel_layers`
     "Self-attention between parcels, mean over subjects. ValueError for another parcellation."
-    return nan_mean([*attention_by_person(model, store, rows, batch_size).values()])
+    return nan_mean([*attention_by_person(model, store, rows, batch_size, context).values()])
 
 # %% ../nbs/40_networks.ipynb #b0595b37
 def _chosen(numbers):
@@ -230,11 +235,11 @@ def _matrices(profiles):
 
 # %% ../nbs/40_networks.ipynb #42933ec9
 def token_profiles(
-    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, # as in `attention_matrix`
+    model:BrainLM, store:RecordingStore, rows=None, batch_size:int=4, context=None, # as in `attention_matrix`
 )->np.ndarray: # [parcel, width]
     "Encoder output of each parcel, mean over patches, windows and subjects"
-    def tokens(signal, valid): return model.encode(signal, valid)[0].nanmean(2)
-    with torch.no_grad(): return window_means(model, store, rows, batch_size, tokens).mean()
+    def tokens(signal, valid, **more): return model.encode(signal, valid, **more)[0].nanmean(2)
+    with torch.no_grad(): return window_means(model, store, rows, batch_size, tokens, context=context).mean()
 
 def place_profiles(parcellation:Parcellation)->np.ndarray: # [parcel, 3]
     "Where a parcel lies, in centimetres, both hemispheres folded into one"

@@ -26,6 +26,7 @@ from .atlas import Parcellation
 from .basics import one_of, register
 from .model import BrainLM
 from .networks import has_networks, network_members, whole_windows
+from .prior import Context, given_context, window_context
 from .plots import (
     data_words,
     figure,
@@ -76,29 +77,31 @@ def latents(
     x:Tensor, # [batch, parcel, time], robust-scaled
     kind:str='cls', # one of `latent_kinds`
     valid:Tensor=None, # bool [batch, parcel, patch], tokens that exist; None: all
+    context:Context=None, # further frames of the same people, for a model that reads them
 )->Tensor: # [batch, feature], NaN for the features of missing parcels
     "What `optimise` matches. ValueError for another kind, or a window of one patch where the future is asked for."
     one_of('kind', kind, latent_kinds)
     device = next(model.parameters()).device
     x,valid = x.to(device),None if valid is None else valid.to(device)
-    if kind=='cls': return model.encode_cls(x, valid)
-    return (_mean_tokens if kind=='tokens' else _future)(model, x, valid)
+    beside = given_context(None if context is None else context.to(device))
+    if kind=='cls': return model.encode_cls(x, valid, **beside)
+    return (_mean_tokens if kind=='tokens' else _future)(model, x, valid, beside)
 
 # %% ../nbs/42_perturbation.ipynb #84a07c69
-def _mean_tokens(model, x, valid):
+def _mean_tokens(model, x, valid, beside):
     "Tokens of each parcel, mean over its patches that exist, [batch, parcel · width]"
-    z = model.encode(x, valid)[0]
+    z = model.encode(x, valid, **beside)[0]
     if valid is None: return z.mean(2).flatten(1)
     mean = torch.where(valid[...,None], z, 0).sum(2)/valid.sum(2)[...,None].clamp(min=1)
     return mean.masked_fill(~valid.any(2)[...,None], float('nan')).flatten(1)
 
-def _future(model, x, valid):
+def _future(model, x, valid, beside):
     "Forecast of the last patch that exists, [batch, parcel · size]"
     S = model.config.patch_size
     K,at = x.shape[-1]//S,_last(x, valid, S)
     if K<2: raise ValueError(f"signal: found {x.shape[-1]} time points, expected at least two patches of {S}")
     hide = (torch.arange(K, device=x.device)==at[:,None])[:,None].expand(-1, x.shape[1], -1)
-    z = model(x, valid, mask=hide).prediction[torch.arange(len(x), device=x.device),:,at]
+    z = model(x, valid, mask=hide, **beside).prediction[torch.arange(len(x), device=x.device),:,at]
     if valid is not None: z = z.masked_fill(~(valid & hide).any(2)[...,None], float('nan'))
     return z.flatten(1)
 
@@ -113,7 +116,9 @@ def _last(x, valid, S):
     k = torch.arange(x.shape[-1]//S, device=x.device)
     return k[-1].expand(len(x)) if valid is None else (valid.any(1)*k).argmax(1)
 
-def _some_of(valid, rows): return None if valid is None else valid[rows]
+def _some_of(o, rows):
+    "Some windows' part of `valid`, or of their context; None of None"
+    return o.rows(rows) if isinstance(o, Context) else None if o is None else o[rows]
 
 # %% ../nbs/42_perturbation.ipynb #0159eba7
 def _check_windows(x, P, S, least):
@@ -149,11 +154,13 @@ def first_windows(
     model:BrainLM, # with its scaler
     store:RecordingStore, # in the model's parcellation
     rows, # numbers of the recordings
+    context:str|None=None, # 'recording' or 'subject': what stands beside each window comes third
 )->list: # signal [window, parcel, time] and valid [window, parcel, patch]
     "The first window of each recording. ValueError for another parcellation."
     w = whole_windows(model, store, rows)
     first = np.flatnonzero(np.diff(w.item, prepend=-1))
-    return [torch.stack(o) for o in zip(*(w[int(i)] for i in first))]
+    found = [torch.stack(o) for o in zip(*(w[int(i)] for i in first))]
+    return found if context is None else [*found, window_context(w, first, context)]
 
 # %% ../nbs/42_perturbation.ipynb #d309c6e6
 @dataclass
@@ -172,10 +179,11 @@ class PerturbationResult:
 def _slices(n, size): return [slice(i, i+size) for i in range(0, n, size)]
 
 @torch.no_grad()
-def _encoded(model, x, latent, valid, batch_size):
+def _encoded(model, x, latent, valid, batch_size, context=None):
     "Latents of many windows"
     model.eval()
-    return torch.cat([latents(model, x[r], latent, _some_of(valid, r)) for r in _slices(len(x), batch_size)])
+    given = (valid, context)
+    return torch.cat([latents(model, x[r], latent, *(_some_of(o, r) for o in given)) for r in _slices(len(x), batch_size)])
 
 def _squared(z, goal):
     "Squared distance [batch] over the features that exist"
@@ -204,14 +212,15 @@ def _penalty(d, there, l1, energy, smooth):
 # %% ../nbs/42_perturbation.ipynb #67f733c0
 class _Task:
     "What one run of `optimise` moves, and where to"
-    def __init__(self, model, x, shift, latent, valid, batch_size):
+    def __init__(self, model, x, shift, latent, valid, batch_size, context):
         self.x,self.valid = _ready(model, x, valid, 2 if latent=='future' else 1)
         self.model,self.latent,self.there = model,latent,_existing_frames(self.x, self.valid)
+        self.context = context
         self.parts = _slices(len(x), batch_size)
-        self.goal,self.far = _goal(_encoded(model, self.x, latent, self.valid, batch_size), shift, latent)
+        self.goal,self.far = _goal(_encoded(model, self.x, latent, self.valid, batch_size, context), shift, latent)
     def moved(self, g, rows): return torch.where(self.there[rows], g(self.x[rows], rows), self.x[rows])
     def ratio(self, y, rows):
-        z = latents(self.model, y, self.latent, _some_of(self.valid, rows))
+        z = latents(self.model, y, self.latent, *(_some_of(o, rows) for o in (self.valid, self.context)))
         return _squared(z, self.goal[rows])/self.far[rows]
     @torch.no_grad()
     def result(self, g, log):
@@ -231,9 +240,10 @@ def optimise(
     valid:Tensor=None, # bool [window, parcel, patch], tokens that exist; None: all
     start:float=1e-2, seed:int=0, # of `Perturbation`
     batch_size:int=8, # windows at a time; changes nothing but memory
+    context:Context=None, # as of `latents`; it stays as it is
 )->PerturbationResult:
     "Find G by gradient through the model, where that is. ValueError for windows, valid or a shift that do not do."
-    task = _Task(model, x, shift, latent, valid, batch_size)
+    task = _Task(model, x, shift, latent, valid, batch_size, context)
     g = Perturbation(task.x.shape, kind, start=start, seed=seed).to(task.x.device)
     opt,log = torch.optim.Adam(g.parameters(), lr),[]
     for k in range(steps):
@@ -262,11 +272,12 @@ def direction(
     latent:str='cls', # of `latents`
     valid:tuple=(None, None), # of the two, each as in `optimise`
     batch_size:int=8, # windows at a time
+    context:tuple=(None, None), # of the two, each as in `optimise`
 )->Tensor: # [feature], on the model's device; NaN for parcels that are missing in all windows of a condition
     "Mean latent of the second condition minus that of the first. ValueError as of `optimise`."
     least = 2 if latent=='future' else 1
     ready = [_ready(model, x, v, least) for x,v in zip((first, second), valid)]
-    a,b = (_encoded(model, x, latent, v, batch_size).nanmean(0) for x,v in ready)
+    a,b = (_encoded(model, x, latent, v, batch_size, c).nanmean(0) for (x,v),c in zip(ready, context))
     return b-a
 
 # %% ../nbs/42_perturbation.ipynb #54e0c14a
@@ -315,12 +326,12 @@ def plot_path(
 def apart(
     model:BrainLM,
     x:Tensor, # [window, parcel, time], one of each person
-    shift:Tensor, latent:str='cls', valid:Tensor=None, batch_size:int=8, # as in `optimise`
+    shift:Tensor, latent:str='cls', valid:Tensor=None, batch_size:int=8, context:Context=None, # as in `optimise`
 )->np.ndarray: # [window], 1 is the squared length of the shift
     "Squared latent distance from each window to one of another person. ValueError for one window."
     if len(x)<2: raise ValueError(f"signal: found {len(x)} window, expected those of at least two people")
     x,valid = _ready(model, x, valid, 2 if latent=='future' else 1)
-    z = _encoded(model, x, latent, valid, batch_size)
+    z = _encoded(model, x, latent, valid, batch_size, context)
     goal,far = _goal(z, shift, latent)
     other = z.roll(1, 0)
     return (_squared(other, z.masked_fill((goal+other).isnan(), float('nan')))/far).cpu().numpy()
@@ -401,6 +412,7 @@ def respond(
     parcels, # the changed ones: numbers, names, or the name of a network of `atlas`
     valid:Tensor=None, # bool [window, parcel, patch], tokens that exist; None: all
     atlas:str='yeo7', batch_size:int=8, # column of networks; windows at a time
+    context:Context=None, # further frames of the same people, for a model whose prior reads them
 )->np.ndarray: # [window, parcel, 2 · patch size], last but one (NaN in `parcels`) and last; NaN where unknown
     "Prediction after the change minus prediction before it. ValueError for unknown parcels, bad windows or no change."
     at = _parcel_numbers(parcels, model.parcellation, atlas)
@@ -410,7 +422,7 @@ def respond(
     same = (y==x).flatten(1).all(1)
     if same.all(): raise ValueError("changed: found no difference in these parcels, expected a stimulus")
     now = _last(x, valid, model.config.patch_size)[:,None]-1
-    out = _difference(model, x, y, valid, now, driven, batch_size)
+    out = _difference(model, x, y, valid, now, driven, batch_size, context)
     lost = same[:,None,None] | _unknown(valid, now, out)
     lost[:,at,0] = True
     return out.masked_fill(lost[...,None], float('nan')).flatten(2).cpu().numpy()
@@ -425,14 +437,15 @@ def _unknown(valid, now, out):
     if valid is None: return torch.zeros(out.shape[:3], dtype=torch.bool, device=out.device)
     return ~valid.take_along_dim(_pair(now)[...,0], 2)
 
-def _difference(model, x, y, valid, now, driven, batch_size):
+def _difference(model, x, y, valid, now, driven, batch_size, context):
     "Prediction of y minus that of x, `now` and next, [window, parcel, 2, size]; `driven` alone is seen `now`"
     model.eval()
     k = torch.arange(x.shape[2]//model.config.patch_size, device=x.device)
     hide = (k==now+1)[:,None] | ((k==now)[:,None] & ~driven)
     out = []
     for r in _slices(len(x), batch_size):
-        a,b = (model(o[r], _some_of(valid, r), mask=hide[r]).prediction for o in (y, x))
+        beside = given_context(None if context is None else context.rows(r).to(x.device))
+        a,b = (model(o[r], _some_of(valid, r), mask=hide[r], **beside).prediction for o in (y, x))
         out.append((a-b).take_along_dim(_pair(now)[r], 2))
     return torch.cat(out)
 
@@ -442,14 +455,14 @@ def stimulate(
     x:Tensor, # [window, parcel, time], as in `respond`
     parcels, # numbers, names, or the name of a network of `atlas`
     amplitude:float=1., # IQR, added to them for one patch; None: they are silenced (set to 0, their median)
-    valid:Tensor=None, atlas:str='yeo7', batch_size:int=8, # as in `respond`
+    valid:Tensor=None, atlas:str='yeo7', batch_size:int=8, context:Context=None, # as in `respond`
 )->np.ndarray: # [window, parcel, 2 · patch size], as of `respond`
     "What the model expects otherwise when parcels are driven in the last patch but one. ValueError as of `respond`."
     x,valid = _ready(model, x, valid, 3)
     S = model.config.patch_size
     on = (torch.arange(x.shape[2], device=x.device)//S==_last(x, valid, S)[:,None]-1)[:,None]
     changed = torch.where(on, torch.zeros_like(x) if amplitude is None else x+amplitude, x)
-    return respond(model, x, changed, parcels, valid, atlas, batch_size)
+    return respond(model, x, changed, parcels, valid, atlas, batch_size, context)
 
 # %% ../nbs/42_perturbation.ipynb #321af3d2
 def response_matrix(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['band_edges', 'context_kinds', 'all_parts', 'first_choices', 'GaussianPrior', 'Context', 'stack_context',
-           'window_context', 'SpaceTimePrior']
+           'window_context', 'given_context', 'SpaceTimePrior']
 
 # %% ../nbs/10a_prior.ipynb #076c8fa0
 from pathlib import Path
@@ -319,7 +319,7 @@ def stack_context(
     pad = lambda o, v: nn.functional.pad(o, (0, n-o.shape[-1]), value=v)
     return Context(torch.stack([pad(s, 0.) for s,_ in frames]), torch.stack([pad(a, torch.inf) for _,a in frames]))
 
-# %% ../nbs/10a_prior.ipynb #c9b1b145
+# %% ../nbs/10a_prior.ipynb #df261b7a
 context_kinds = (None, 'recording', 'subject') # What `context` may say, in Python; on the command line None is 'none'
 
 def window_context(
@@ -339,6 +339,12 @@ def window_context(
     if context is None: return None
     found = stack_context([windows.others(int(i), context) for i in at])
     return found if device is None else found.to(device)
+
+def given_context(
+    context:Context|None
+)->dict: # `context` as a keyword argument; empty without, for models that know no such argument
+    "What a call of a model is given beside windows"
+    return {} if context is None else {'context': context}
 
 # %% ../nbs/10a_prior.ipynb #61e1f0ff
 def _seconds(dt_s):
@@ -403,7 +409,7 @@ def _before_window(self:SpaceTimePrior, see, context, dt_s, parts):
     g_, n_ = g[:,None,None], n[:,None,None]
     return (g_*cov + n_*s)/(g_+n_), g+n
 
-# %% ../nbs/10a_prior.ipynb #c5d05d16
+# %% ../nbs/10a_prior.ipynb #44c049ef
 @patch
 @torch.no_grad()
 def profile(self:SpaceTimePrior,

@@ -18,9 +18,11 @@ import brainlm.attention as ba
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.datasets import fetch_hcp_surfaces
 from brainlm.model import BrainLM, preset
+from brainlm.prior import window_context
 from brainlm.recordings import Recording, RecordingStore, learned_from, unseen_rows
 from brainlm.report import said
 from brainlm.scaling import RobustScaler
+from brainlm.windows import TiledWindows
 
 
 # %% ../nbs/41_attention.ipynb #a0d4bf20
@@ -180,3 +182,33 @@ def test_real_areas_of_glasser_and_a424():
         for side in on:
             y = s.midthickness.parts[side].coordinates[:,1]; ok = np.isfinite(on[side])
             assert (ok==(s.areas[side]!='')).all() and np.median(np.abs(on[side][ok]-y[ok]))<10
+
+
+# %% ../nbs/41_attention.ipynb #1ce5c616
+def told_of_people(n=10, **sizes):
+    "A model whose encoder is told of the person, and that has learnt to listen"
+    torch.manual_seed(0)
+    p = Parcellation('few', load_parcellation('aal2').table.iloc[:n])
+    kw = dict(width=16, heads=2, mlp=16, layers=2, decoder_layers=1, prior='space-time', profile=2) | sizes
+    m = BrainLM(preset('tiny', n_parcels=n, **kw), p, RobustScaler()).eval()
+    a = torch.randn(n, 30)
+    m.prior.set(torch.zeros(n), a@a.T/30)
+    if m.config.profile: torch.nn.init.normal_(m.embed_profile.weight)
+    return m
+
+def test_attention_knows_the_person(tmp_path):
+    "With context it is that of the windows with it; without a profile context is refused"
+    model, rng = told_of_people(), np.random.default_rng(0)
+    store = RecordingStore.create(tmp_path/'s', model.parcellation)
+    store.extend(Recording(rng.standard_normal((t,10)).astype('float32'), 1., s, provenance='simulated') for s,t in (('a',400),('b',200)))
+    model.scaler = RobustScaler().fit(store, rows='all')
+    windows = TiledWindows(store, model.scaler)
+    beside = window_context(windows, range(3))
+    maps = model.attention_maps(torch.stack([windows[i][0] for i in range(3)]), context=beside)
+    assert np.allclose(cls_attention(model, store, context='recording')[0], _log_shares(maps[:2,...,0,1:]).mean(0), atol=1e-4)
+    alone, given = (cls_rollout(model, store, context=c) for c in (None, 'recording'))
+    assert not np.allclose(alone[0], given[0]) and np.allclose(alone[1], given[1], atol=1e-5)     # b has no other frames
+    deaf = told_of_people(profile=0)
+    deaf.scaler = model.scaler
+    with pytest.raises(ValueError, match='told of none'): cls_attention(deaf, store, context='subject')
+    with pytest.raises(ValueError, match="context: found 'group'"): cls_attention(model, store, context='group')

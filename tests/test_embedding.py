@@ -24,8 +24,10 @@ from sklearn.utils.estimator_checks import (
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
+from brainlm.prior import window_context
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
+from brainlm.windows import TiledWindows
 
 
 # %% ../nbs/50_embedding.ipynb #c116d6a0
@@ -99,3 +101,29 @@ def test_any_length_and_any_atlas(n_parcels):
     recs = [Recording(g.normal(size=(n, n_parcels)).astype('float32'), 2., str(n)) for n in (38, 60, 80, 180, 234, 316)]
     z = BrainLMEmbedder(BrainLM(preset('tiny', n_parcels=n_parcels), p)).fit(recs).transform(recs)
     assert z.shape==(6, z.shape[1]) and np.isfinite(z).all()
+
+
+# %% ../nbs/50_embedding.ipynb #723db007
+def told_of_people(n=10, **sizes):
+    "A model whose encoder is told of the person, and that has learnt to listen"
+    torch.manual_seed(0)
+    p = Parcellation('few', load_parcellation('aal2').table.iloc[:n])
+    kw = dict(width=16, heads=2, mlp=16, layers=2, decoder_layers=1, prior='space-time', profile=2) | sizes
+    m = BrainLM(preset('tiny', n_parcels=n, **kw), p, RobustScaler()).eval()
+    a = torch.randn(n, 30)
+    m.prior.set(torch.zeros(n), a@a.T/30)
+    if m.config.profile: torch.nn.init.normal_(m.embed_profile.weight)
+    return m
+
+def test_embedding_knows_the_person(made):
+    "With context it is that of the windows with it; a model whose encoder is told of none refuses it"
+    store, plain, _ = made
+    model = told_of_people()
+    model.scaler = plain.scaler
+    windows = TiledWindows(store, model.scaler, rows=[1])
+    x, valid = (torch.stack(o) for o in zip(*windows))
+    with torch.no_grad(): want = model.encode(x, valid, context=window_context(windows, range(3)))[1].mean(0)
+    alone, given = (BrainLMEmbedder(model, context=c, progress=False).fit_transform([store.read(1)])[0] for c in (None, 'recording'))
+    assert np.allclose(given, want, atol=1e-4) and not np.allclose(alone, given)
+    with pytest.raises(ValueError, match="encoder is told of none, expected None"): BrainLMEmbedder(plain, context='recording').fit(store)
+    with pytest.raises(ValueError, match="context: found 'subject'"): BrainLMEmbedder(model, context='subject').fit(store)

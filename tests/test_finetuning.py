@@ -24,6 +24,7 @@ from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.people import join_covariates
 from brainlm.pretraining import Training, pretrain_learner
+from brainlm.prior import Context
 from brainlm.recordings import Recording, RecordingStore, seen_rows, split_of
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
@@ -369,3 +370,19 @@ def test_forecast_learner_on_other_horizons(tmp_path):
     with pytest.raises(ValueError, match="found no 'valid'"): make(split=np.where(sides=='valid', 'test', sides))
     short = small_store(tmp_path/'t', (240,)*4+(100,)+(240,)*4)
     with pytest.raises(ValueError, match="subject 's4': found 100 time points, expected at least context . horizon = 200"): forecast_learner(short, small_model(short), tmp_path/'x', sides, training=quiet)
+
+
+# %% ../nbs/22_finetuning.ipynb #4111f22c
+def test_a_future_that_knows_the_person():
+    "An untrained network on the prior of space and time forecasts what that prior does, given the same frames"
+    p, n = Parcellation.from_table(load_parcellation('aal2').table.iloc[:8], 'few'), 8
+    sizes = dict(width=16, layers=1, heads=2, mlp=16, decoder_width=16, decoder_layers=1, decoder_heads=2, decoder_mlp=16)
+    model = BrainLM(BrainLMConfig(n_parcels=n, prior='space-time', **sizes), p).eval()
+    a = torch.randn(n, 20)
+    model.prior.set(torch.zeros(n), a@a.T/20)
+    model.prior.spectra[:4] = 3.
+    past, context = torch.randn(2, n, 100), Context(torch.randn(2, n, 60), torch.arange(60., 0, -1).expand(2, -1))
+    alone, given = (forecast(model, past, 20, context=c) for c in (None, context))
+    assert torch.allclose(given, model.prior.forecast(past, 20, context), atol=.02) and not torch.allclose(given, alone, atol=1e-3)
+    with pytest.raises(ValueError, match="prior='none' reads none"):
+        forecast(BrainLM(BrainLMConfig(n_parcels=n, **sizes), p), past, 20, context=context)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
+from brainlm.prior import Context
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
@@ -258,3 +259,28 @@ def test_report_wants_five_subjects_and_its_own_parcels(tmp_path):
     with pytest.raises(ValueError, match='found 4 subjects in half of the store, expected at least 5'): perturbation_report(store, m, tmp_path/'o')
     other = small(Parcellation('others', load_parcellation('aal2').table.iloc[10:20].reset_index(drop=True)), n_time=60)
     with pytest.raises(ValueError, match="found parcellation few \\(10 parcels\\), expected the model's"): perturbation_report(store, other, tmp_path/'o')
+
+
+# %% ../nbs/42_perturbation.ipynb #f866df24
+def told_of_people(n=10, **sizes):
+    "A model whose encoder is told of the person, and that has learnt to listen"
+    torch.manual_seed(0)
+    p = Parcellation('few', load_parcellation('aal2').table.iloc[:n])
+    kw = dict(width=16, heads=2, mlp=16, layers=2, decoder_layers=1, prior='space-time', profile=2) | sizes
+    m = BrainLM(preset('tiny', n_parcels=n, **kw), p, RobustScaler()).eval()
+    a = torch.randn(n, 30)
+    m.prior.set(torch.zeros(n), a@a.T/30)
+    if m.config.profile: torch.nn.init.normal_(m.embed_profile.weight)
+    return m
+
+def test_perturbation_knows_the_person():
+    "Responses, latents and paths with context are their own, the same in any batch; a model that reads none refuses it"
+    model, x = told_of_people(), torch.randn(3, 10, 200)
+    context = Context(torch.randn(3, 10, 60), torch.arange(1., 61).expand(3, -1))
+    alone, given = (stimulate(model, x, [3], context=c) for c in (None, context))
+    assert not np.allclose(alone, given, equal_nan=True)
+    assert np.allclose(stimulate(model, x, [3], batch_size=2, context=context), given, atol=1e-3, equal_nan=True)
+    for kind in ('cls', 'tokens', 'future'): assert not torch.allclose(latents(model, x, kind), latents(model, x, kind, context=context))
+    shift = direction(model, x, x+1, context=(context, context))
+    assert optimise(model, x, shift, steps=2, batch_size=2, context=context).distance.shape==(3,)
+    with pytest.raises(ValueError, match="prior='none' reads none"): stimulate(BrainLM(preset('tiny', n_parcels=10, width=16, heads=2), model.parcellation), x, [3], context=context)
