@@ -30,7 +30,6 @@ from torch import Tensor
 from .basics import moved, one_of, optional, tell, write_whole
 from .masking import future_mask
 from .model import BrainLM, differences, read_seen, whole_folder
-from .prior import Context, given_context
 from .pretraining import (
     RunFolder,
     Training,
@@ -40,6 +39,7 @@ from .pretraining import (
     run_card,
     takes_training,
 )
+from .prior import Context, given_context
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
 from .windows import TiledWindows, Windows, dt_words, sided_windows, window_dls

@@ -26,7 +26,6 @@ from .atlas import Parcellation
 from .basics import one_of, register
 from .model import BrainLM
 from .networks import has_networks, network_members, whole_windows
-from .prior import Context, given_context, window_context
 from .plots import (
     data_words,
     figure,
@@ -38,6 +37,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
+from .prior import Context, given_context, window_context
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper

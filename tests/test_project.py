@@ -66,10 +66,12 @@ def imports(c):
         elif isinstance(n, ast.ImportFrom) and (n.module or '').startswith('brainlm.'): yield n.module.split('.')[1]
         elif isinstance(n, ast.Import): yield from (a.name.split('.')[1] for a in n.names if a.name.startswith('brainlm.'))
 
+looks_ahead = {'09a_door'} # exports nothing, and ends beside the model that it explains
+
 def test_imports_go_down():
     floor = lambda nb: int(m[1]) if (m := re.match(r'(\d+)', nb.name)) else 99
     floors = {m[1]:floor(nb) for nb in notebooks for c in cells(nb) if (m := re.match(r'#\|\s*default_exp\s+(\w+)', source(c)))}
-    bad = {f'{nb.name} imports brainlm.{mod}' for nb in notebooks for c in cells(nb) if c['cell_type']=='code'
+    bad = {f'{nb.name} imports brainlm.{mod}' for nb in notebooks if nb.stem not in looks_ahead for c in cells(nb) if c['cell_type']=='code'
            for mod in imports(c) if floors.get(mod, -1)>floor(nb) or (mod=='cli' and floors.get(mod)!=floor(nb))}
     assert not bad, f"data flows from lower numbers to higher ones: {', '.join(sorted(bad))}"
 
