@@ -89,14 +89,15 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     one_of('window', self.window, ('tile','center'))
     one_of('context', self.context, (None, 'recording'))
     self.model_ = load_model(self.model) if isinstance(self.model, (str,Path)) else self.model
-    self._check_context()
+    self._check_told()
     c = self.model_.config
     self.n_features_in_, self.n_out_ = c.n_parcels, c.width*(c.n_parcels if self.pooling=='parcel' else 1)
     self.scaler_ = self.model_.scaler or self._scaler(X)
     return self
 
+# %% ../nbs/50_embedding.ipynb #b3525ccd
 @patch
-def _check_context(self:BrainLMEmbedder):
+def _check_told(self:BrainLMEmbedder):
     "ValueError for context that the model's encoder is not told of"
     if not self.context or getattr(self.model_, 'reads_context', lambda encoder: False)(encoder=True): return
     raise ValueError(f"context: found {self.context!r}, but this model's encoder is told of none, expected None "

@@ -189,12 +189,11 @@ def _batch_sums(predictors, x, valid, masks, averaged=None, context=None):
     no part of the mean over `averaged` [batch] frames that windows and context are centred by"""
     size = x.shape[-1]//valid.shape[-1]
     out = []
-    for mask in masks:
-        mask,beside = mask & valid,context or {}
+    for mask in (m & valid for m in masks):
+        beside = context or {}
         z = x if averaged is None else centred(x, mask, averaged, valid)
-        if averaged is not None:
-            moved = centring(x, mask, averaged)
-            beside = {k: None if o is None else o.shifted(moved) for k,o in beside.items()}
+        moved = None if averaged is None else centring(x, mask, averaged)
+        if moved is not None: beside = {k: o and o.shifted(moved) for k,o in beside.items()}
         y,given = patchify(z, size),z.masked_fill(mask.repeat_interleave(size, -1), 0)
         for name,predict in predictors.items():
             kind = wants_context(predict)

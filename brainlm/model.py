@@ -59,7 +59,8 @@ class BrainLMConfig:
             xyz=('linear','fourier'), prior=('none', *_priors))
         for k,ok in words.items(): one_of(k, getattr(self, k), ok)
         if self.profile and self.prior!='space-time':
-            raise ValueError(f"profile: found {self.profile} with prior={self.prior!r}, expected 0 or prior='space-time'")
+            found = f"found {self.profile} with prior={self.prior!r}"
+            raise ValueError(f"profile: {found}, expected 0 or prior='space-time'")
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
                 raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
@@ -271,6 +272,7 @@ def _add_decoder(self:BrainLM):
     if c.profile: self._add_profile()
     nn.init.zeros_(self.head.weight), nn.init.zeros_(self.head.bias)        # the first guess is the Gaussian's
 
+# %% ../nbs/11_model.ipynb #7935a30d
 @patch
 def _add_profile(self:BrainLM):
     c = self.config
@@ -313,6 +315,7 @@ def _each_patch(x, n_patches):
     "What is known of parcels [batch, parcel, width] for each of their tokens [batch, token, width]"
     return x[:,:,None].expand(-1, -1, n_patches, -1).flatten(1, 2)
 
+# %% ../nbs/11_model.ipynb #f2451c99
 @patch
 def _read_visible(self:BrainLM, *tokens, **more):
     "Encode the tokens of `_embedded` → CLS tokens and tokens, [batch, ·, width]"
@@ -496,6 +499,7 @@ def encode(self:BrainLM,
 def parcel_layers(self:BrainLM): # numbers of the encoder layers that attend across parcels, those of `attention_maps`
     return [i for i,b in enumerate(self.encoder) if self.config.attention=='joint' or b.axis=='parcel']
 
+# %% ../nbs/11_model.ipynb #46a7d845
 @patch
 def encode_cls(self:BrainLM,
     signal:Tensor, # [batch, parcel, time], robust-scaled

@@ -143,7 +143,7 @@ def attention_by_person(
     batch_size:int=4, # windows at a time
     context:str|None=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->dict: # subject → [layer, head, parcel, parcel], from (row) and to (column); layers are `model.parcel_layers`
-    "Self-attention between parcels of each person. ValueError for another parcellation, or context that it does not read."
+    "Self-attention between parcels of each person. ValueError for another parcellation, or context not read."
     def maps(signal, valid, **more): return model.attention_maps(signal, valid, **more)[...,1:,1:]
     each = window_means(model, store, rows, batch_size, maps, context=context)
     return dict(zip(each.counts, each.each()))

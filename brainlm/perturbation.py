@@ -182,8 +182,8 @@ def _slices(n, size): return [slice(i, i+size) for i in range(0, n, size)]
 def _encoded(model, x, latent, valid, batch_size, context=None):
     "Latents of many windows"
     model.eval()
-    given = (valid, context)
-    return torch.cat([latents(model, x[r], latent, *(_some_of(o, r) for o in given)) for r in _slices(len(x), batch_size)])
+    def some(r): return latents(model, x[r], latent, *(_some_of(o, r) for o in (valid, context)))
+    return torch.cat([some(r) for r in _slices(len(x), batch_size)])
 
 def _squared(z, goal):
     "Squared distance [batch] over the features that exist"

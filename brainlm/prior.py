@@ -340,6 +340,7 @@ def window_context(
     found = stack_context([windows.others(int(i), context) for i in at])
     return found if device is None else found.to(device)
 
+# %% ../nbs/10a_prior.ipynb #a0bf8afd
 def given_context(
     context:Context|None
 )->dict: # `context` as a keyword argument; empty without, for models that know no such argument

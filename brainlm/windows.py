@@ -95,13 +95,14 @@ def others(self:Windows,
 )->tuple[torch.Tensor,torch.Tensor]: # signal [parcel, time], scaled, 0 where missing; away [time], in frames, from 1
     "The other frames of the same recording, or of all recordings of the person. ValueError for another word."
     one_of('of', of, ('recording','subject'))
-    signal, away = self._beside(i)
+    signal, away = self._same_recording(i)
     if of=='recording': return signal, away
-    parts = [(signal, away), *self._elsewhere(i)]
+    parts = [(signal, away), *self._other_recordings(i)]
     return tuple(torch.cat(o, -1) for o in zip(*parts, strict=True))
 
+# %% ../nbs/06_windows.ipynb #ba97d5dd
 @patch
-def _beside(self:Windows, i):
+def _same_recording(self:Windows, i):
     "The other frames of the same recording"
     item, start = int(self.item[i]), int(self.start[i])
     length = int(self.lengths[item])
@@ -117,7 +118,7 @@ def _beside(self:Windows, i):
 
 # %% ../nbs/06_windows.ipynb #160f5351
 @patch
-def _elsewhere(self:Windows, i):
+def _other_recordings(self:Windows, i):
     "Frames of the person's other recordings, end to end with this one; (signal, away) of each"
     item, start = int(self.item[i]), int(self.start[i])
     t, row = self.store.table, int(self.rows[item])
