@@ -207,9 +207,9 @@ def _window_cov(d, shown, cov0, weight_s, dt_s, kept, passes=2):
 # %% ../nbs/10a_prior.ipynb #c754896b
 band_edges = (0., .01, .02, .03, .045, .06, .08, .1, .13, .17, .22, .3, .4, .55) # Hz, lower ends; the last is open
 
-def _band_of(n, dt_s):
+def _band_of(n, dt_s, edges=band_edges):
     "Band, and how often it counts, of each frequency of n frames [n//2+1]"
-    at = np.searchsorted(band_edges, np.fft.rfftfreq(n, dt_s)+1e-9, side='right')-1
+    at = np.searchsorted(edges, np.fft.rfftfreq(n, dt_s)+1e-9, side='right')-1
     times = np.full(len(at), 2.)
     times[0] = 1
     if n%2==0: times[-1] = 1
@@ -218,24 +218,24 @@ def _band_of(n, dt_s):
 # %% ../nbs/10a_prior.ipynb #436f604f
 class _CrossSpectra:
     "Sums over pieces of recordings of x(f)·x(f)ᴴ, real part, band by band; missing parcels leave no trace"
-    def __init__(self, n, dt_s):
-        self.dt_s = dt_s
-        self.s, self.n, self.times = np.zeros((len(band_edges), n, n)), np.zeros((n, n)), np.zeros(len(band_edges))
+    def __init__(self, n, dt_s, edges=band_edges):
+        self.dt_s, self.edges = dt_s, edges
+        self.s, self.n, self.times = np.zeros((len(edges), n, n)), np.zeros((n, n)), np.zeros(len(edges))
 
     def add(self, z, length=400, overlap=.6):
         there, length = ~np.isnan(z).all(0), min(length, len(z))
         z = np.nan_to_num(z-np.nanmean(np.where(there, z, 0), 0))
-        at, times = _band_of(length, self.dt_s)
+        at, times = _band_of(length, self.dt_s, self.edges)
         taper = np.hanning(length+2)[1:-1]
         taper /= np.sqrt((taper**2).sum())
         for a in range(0, len(z)-length+1, max(1, int(length*(1-overlap)))):
             f = np.fft.rfft(z[a:a+length]*taper[:,None], axis=0)*np.sqrt(times)[:,None]
             for b in np.unique(at): self.s[b] += f.real[at==b].T@f.real[at==b] + f.imag[at==b].T@f.imag[at==b]
             self.n += np.outer(there, there)
-            self.times += np.bincount(at, times/length, minlength=len(band_edges))
+            self.times += np.bincount(at, times/length, minlength=len(self.edges))
 
     def __sub__(self, o):
-        r = _CrossSpectra(len(self.n), self.dt_s)
+        r = _CrossSpectra(len(self.n), self.dt_s, self.edges)
         r.s, r.n, r.times = self.s-o.s, self.n-o.n, self.times-o.times
         return r
 
@@ -382,9 +382,13 @@ _hidden_shares = (.2, .5, .75) # Of tokens, for which `group_s` was chosen
 
 class SpaceTimePrior(GaussianPrior):
     "Conditional mean of hidden patches in space and time, adapted to window and person; guesses 0 until fitted"
-    def __init__(self, n_parcels:int): # parcels of the atlas
+    def __init__(self,
+        n_parcels:int, # parcels of the atlas
+        edges:tuple=band_edges, # Hz, lower ends of the bands of the spectra; finer ones are for forecasts
+    ):
         super().__init__(n_parcels)
-        self.register_buffer('spectra', torch.ones(len(band_edges), n_parcels))
+        self.edges = tuple(map(float, edges))
+        self.register_buffer('spectra', torch.ones(len(edges), n_parcels))
         first = dict(group_s=[576.]*3, near_s=432., kept=.9, power=.75, level=0., dt_s=.72)
         for k,v in first.items(): self.register_buffer(k, torch.tensor(v))
 
@@ -438,7 +442,8 @@ def _embedded_power(rho, times, n, level=0.):
 @patch
 def _component_gain(self:SpaceTimePrior, n, dt_s, lam=None):
     "Power [..., component, n//2+1] of each component, smallest first, of eigenvalues `lam`; of the residual if None"
-    at, times = (torch.as_tensor(o, device=self.cov.device) for o in _band_of(max(1024, 2*n), dt_s))
+    bands = _band_of(max(1024, 2*n), dt_s, self.edges)
+    at, times = (torch.as_tensor(o, device=self.cov.device) for o in bands)
     rho = (self.spectra.flip(1)**self.power)[at].T
     if lam is None:
         quiet = 1/torch.linalg.eigvalsh(self.cov).clamp(min=1e-5)           # components weigh by their precision
@@ -514,11 +519,11 @@ first_choices = dict(
     near_s=(144., 432., 1296.), kept=(.8, .9, 1.))
 # What `fit` chooses among
 
-def _fold_spectra(recordings, n_parcels, fold, dt_s):
+def _fold_spectra(recordings, n_parcels, fold, dt_s, edges):
     "Cross-spectra of each fold"
     spectra = {}
     for subject,z in recordings():
-        kept = spectra.setdefault(fold[subject], _CrossSpectra(n_parcels, dt_s))
+        kept = spectra.setdefault(fold[subject], _CrossSpectra(n_parcels, dt_s, edges))
         if len(z)>1: kept.add(np.asarray(z, float))
     return spectra
 
@@ -595,14 +600,15 @@ def fit(self:SpaceTimePrior,
     dt_s = _seconds(dt_s)
     GaussianPrior.fit(self, recordings, shrinkages, n_folds, patch_size, seed)
     fold, moments = _fold_moments(recordings, len(self.mean), n_folds)
-    spectra = _fold_spectra(recordings, len(self.mean), fold, dt_s)
+    spectra = _fold_spectra(recordings, len(self.mean), fold, dt_s, self.edges)
     def filled(p, moments, spectra):
         p.dt_s.fill_(dt_s)
         p.spectra.copy_(torch.as_tensor(spectra.components().copy()))
         return p.set(*moments.mean_cov(self.shrinkage))
     all_m, all_s = _summed(moments), _summed(spectra)
     filled(self, all_m, all_s)
-    others = {k: filled(SpaceTimePrior(len(self.mean)), all_m-moments[k], all_s-spectra[k]) for k in moments}
+    def new(): return SpaceTimePrior(len(self.mean), self.edges)
+    others = {k: filled(new(), all_m-moments[k], all_s-spectra[k]) for k in moments}
     trials = _trial_windows(recordings, fold, patch_size, n_trials, n_trials if ahead else 1)
     return _try_weights(self, others, trials, choices or {}, seed, ahead)
 
@@ -653,6 +659,8 @@ def save(self:GaussianPrior,
     **card # what to remember, as words
 )->Path: # the file
     "Save a prior, whole or not at all"
+    edges = getattr(self, 'edges', band_edges)
+    if edges!=band_edges: card['edges'] = ' '.join(map(str, edges))
     words = {'model_type': 'brainlm-prior', 'format_version': '1', **{k: str(v) for k,v in card.items()}}
     state = {k: v.contiguous().cpu() for k,v in self.state_dict().items()}
     return write_whole(path, lambda part: save_file(state, part, words))
@@ -671,7 +679,8 @@ def load(cls:GaussianPrior,
         raise ValueError(f"{path}: found {card.get('model_type')!r}, expected 'brainlm-prior', written by `save`")
     if int(card['format_version'])>1:
         raise ValueError(f"{path}: found format_version {card['format_version']}, expected 1: install a newer brainlm")
-    prior = (SpaceTimePrior if 'spectra' in state else GaussianPrior)(len(state['mean']))
+    n, edges = len(state['mean']), tuple(map(float, card['edges'].split())) if 'edges' in card else band_edges
+    prior = SpaceTimePrior(n, edges) if 'spectra' in state else GaussianPrior(n)
     prior.load_state_dict(state)
     prior.card = card
     return prior

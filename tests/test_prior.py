@@ -107,6 +107,9 @@ def test_the_file_of_a_prior(tmp_path):
         assert type(again) is type(p) and torch.equal(again(x, visible), p(x, visible)) and again.card['atlas']=='ten'
     save_file({'cov': prior.cov}, tmp_path/'other.safetensors')
     with pytest.raises(ValueError, match="other.safetensors: found None, expected 'brainlm-prior'"): GaussianPrior.load(tmp_path/'other.safetensors')
+    fine = SpaceTimePrior(10, (0., .005, *band_edges[1:]))
+    again = GaussianPrior.load(fine.save(tmp_path/'fine.safetensors'))
+    assert again.edges==fine.edges and len(again.spectra)==15
     group.save(tmp_path/'new.safetensors', format_version=2)
     with pytest.raises(ValueError, match='found format_version 2, expected 1: install'): GaussianPrior.load(tmp_path/'new.safetensors')
 
