@@ -838,6 +838,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.model._filled': ('model.html#_filled', 'brainlm/model.py'),
                                'brainlm.model._flat': ('model.html#_flat', 'brainlm/model.py'),
                                'brainlm.model._probabilities': ('model.html#_probabilities', 'brainlm/model.py'),
+                               'brainlm.model._read_card': ('model.html#_read_card', 'brainlm/model.py'),
                                'brainlm.model._read_config': ('model.html#_read_config', 'brainlm/model.py'),
                                'brainlm.model._sdpa': ('model.html#_sdpa', 'brainlm/model.py'),
                                'brainlm.model._take': ('model.html#_take', 'brainlm/model.py'),

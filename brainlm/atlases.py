@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['nearness', 'carried', 'save_atlases']
 
-# %% ../nbs/13_atlases.ipynb #f2d5f024
+# %% ../nbs/13_atlases.ipynb #801c3985
 import copy
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from .model import BrainLM, whole_folder
 from .prior import GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
 
-# %% ../nbs/13_atlases.ipynb #c28587a9
+# %% ../nbs/13_atlases.ipynb #c9fff60a
 def nearness(
     here:Parcellation, there:Parcellation, # atlases
     reach_mm:float=10., # where nearness has fallen to 0.6
@@ -32,12 +32,13 @@ def nearness(
     w = np.exp(-(away-away.min(1, keepdims=True))/(2*reach_mm**2))
     return w/w.sum(1, keepdims=True)
 
-# %% ../nbs/13_atlases.ipynb #a2da64ea
+# %% ../nbs/13_atlases.ipynb #9796e1db
 def _by_rank(values, n):
     "Rows of `values` [band, component] read at n ranks"
     at = np.linspace(0, values.shape[1]-1, n)
     return np.stack([np.interp(at, np.arange(values.shape[1]), o) for o in values])
 
+# %% ../nbs/13_atlases.ipynb #a5eef683
 def carried(
     prior:GaussianPrior, # fitted
     here:Parcellation, there:Parcellation, # its atlas, and the new one
@@ -57,7 +58,7 @@ def carried(
     new.spectra.copy_(torch.as_tensor(_by_rank(prior.spectra.cpu().numpy(), len(there))))
     return new
 
-# %% ../nbs/13_atlases.ipynb #afa95705
+# %% ../nbs/13_atlases.ipynb #c5611deb
 @patch
 def on(self:BrainLM,
     parcellation:Parcellation, # the other atlas
@@ -69,22 +70,22 @@ def on(self:BrainLM,
     if self.config.parcel_embedding:
         raise ValueError("config: found parcel_embedding=True, expected a network without vectors for each parcel")
     if prior is None and self.prior is not None: prior = carried(self.prior, self.parcellation, parcellation)
-    other = _sharing(self)
-    other.config = replace(self.config, n_parcels=len(parcellation))
-    other.parcellation, other.scaler, other.person = parcellation, scaler, None
-    other.card = self.card | (card or {})
+    other, n = _sharing(self), len(parcellation)
+    other.config, other.scaler, other.card = replace(self.config, n_parcels=n), scaler, self.card | (card or {})
+    other.parcellation = parcellation
     other.xyz_mm = torch.tensor(parcellation.places_mm()).to(self.xyz_mm)
     other.prior = None if prior is None else prior.to(self.xyz_mm.device)
     return other
 
-# %% ../nbs/13_atlases.ipynb #aaafdfac
+# %% ../nbs/13_atlases.ipynb #1d977969
 def _sharing(model):
     "A second model with the same parameters and layers, whose own parts may be exchanged"
     other = copy.copy(model)
+    other.person = None
     for part in ('_modules', '_buffers', '_parameters'): setattr(other, part, dict(getattr(model, part)))
     return other
 
-# %% ../nbs/13_atlases.ipynb #1d57d7bc
+# %% ../nbs/13_atlases.ipynb #3b38374a
 def save_atlases(
     models:dict, # name of the atlas → `BrainLM`; one network on all of them
     folder:str|Path, # where to; a model that is there already is replaced
@@ -97,7 +98,7 @@ def save_atlases(
         for name in others: _save_atlas(models[name], new/'atlases'/name)
     return Path(folder)
 
-# %% ../nbs/13_atlases.ipynb #dd02e2ec
+# %% ../nbs/13_atlases.ipynb #82810f5c
 def _save_atlas(model, folder):
     "What a model knows of its atlas"
     folder.mkdir(parents=True)

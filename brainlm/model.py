@@ -690,8 +690,6 @@ def from_pretrained(cls:BrainLM,
     "Load a model. FileNotFoundError or ValueError names every file, field, key and shape that does not fit."
     folder = model_folder(folder)
     config, known = _read_config(folder), model_atlases(folder)
-    if not (folder/'model.safetensors').is_file():
-        raise FileNotFoundError(f"{folder/'model.safetensors'}: not found, expected beside config.json")
     if atlas is not None: one_of('atlas', atlas, known)
     own = known[atlas or next(iter(known))]
     model = _empty_model(cls, config, own)
@@ -699,9 +697,7 @@ def from_pretrained(cls:BrainLM,
     if diff := differences(model.state_dict(), weights):
         raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
     model.load_state_dict(weights)
-    cards = [o/'card.json' for o in dict.fromkeys((folder, own))]
-    model.card = {k:v for f in cards if f.is_file() for k,v in json.loads(f.read_text(encoding='utf-8')).items()}
-    model.seen = read_seen(folder)
+    model.card, model.seen = _read_card(folder) | _read_card(own), read_seen(folder)
     return model.eval()
 
 # %% ../nbs/11_model.ipynb #39f46b1d
@@ -714,9 +710,16 @@ def _empty_model(cls, config, folder):
     if person.is_file(): model.person = load_file(person)
     return model
 
+def _read_card(folder):
+    file = folder/'card.json'
+    return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+
+# %% ../nbs/11_model.ipynb #5d81b3c6
 def _weights_of(folder, own, model):
     "Weights of a network, and of the prior of an atlas whose files are in `own`"
-    weights = load_file(folder/'model.safetensors')
+    file = folder/'model.safetensors'
+    if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json")
+    weights = load_file(file)
     if own==folder: return weights
     weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | dict(xyz_mm=model.xyz_mm)
     if model.prior is None: return weights
