@@ -35,10 +35,10 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
+from .protocol import as_read_by, said_first, wide_tokens
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import checked_contrast, contrast, correlation, detectable, nan_mean
-from .windows import other_dt
 
 # %% ../nbs/41_attention.ipynb #c4d9f72c
 def shares(
@@ -461,12 +461,14 @@ def attention_report(
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
 )->Path: # the page
     "CLS attention, variance, FC strength and links between networks, contrasted. ValueError before any work."
+    store = as_read_by(model, store)
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
     whole_windows(model, store, rows)
     labelled,t = has_networks(p, atlas), store.table.iloc[rows]
     g,groups,z = asked_contrast(t, column, groups, threshold, covariates)
     judged = np.flatnonzero(g.notna() if groups is None else g.isin(groups))
-    seen = [*refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True), *other_dt(model, store)]
+    seen = [*refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True)]
+    seen += [*said_first(model, store), *wide_tokens(model)]
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
     maps,links = _asked_maps(model, store, rows, atlas if labelled else None)
     parcels = {k: both(v, p.names) for k,v in maps.items()}

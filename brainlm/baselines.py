@@ -575,7 +575,7 @@ class FutureNet(nn.Module):
         super().__init__()
         future_patches(model.config, context, horizon)
         self.horizon, self.model = horizon, copy.deepcopy(model)
-        if fresh_head: nn.init.zeros_(self.model.head.weight), nn.init.zeros_(self.model.head.bias)
+        if fresh_head: self.model.fresh_head()
     def there(self, x): # bool [batch, parcel, patch]
         return (~x.isnan().all(1))[...,None].expand(-1, -1, x.shape[1]//self.model.config.patch_size)
     def forward(self, x, hidden=None):

@@ -9,10 +9,8 @@ __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullW
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
 import math
-import sys
 import warnings
 from copy import deepcopy
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .basics import moved, one_of, optional, tell, write_whole
+from .basics import moved, one_of, tell, write_whole
 from .masking import future_mask
 from .model import BrainLM, differences, read_seen, whole_folder
 from .pretraining import (
@@ -39,22 +37,11 @@ from .pretraining import (
     run_card,
     takes_training,
 )
-from .prior import Context, given_context
+from .protocol import as_read_by, check_long, must_hide, shape_of, whole_only, windows_of
+from .published import finetuning_losses, load_model
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
-from .windows import TiledWindows, Windows, dt_words, sided_windows, window_dls
-
-# %% ../nbs/22_finetuning.ipynb #44bc62b9
-def _matches(store, model):
-    "ValueError if this model cannot read this store"
-    if model.parcellation is None or model.scaler is None:
-        raise ValueError(
-            "model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, scaler)`")
-    if store.parcellation==model.parcellation: return
-    found, want = ((o.name, len(o)) for o in (store.parcellation, model.parcellation))
-    raise ValueError(
-        f"store: found parcellation {found[0]} ({found[1]} parcels), expected the model's, {want[0]} ({want[1]} "
-        f"parcels): {store.parcellation.difference(model.parcellation)}")
+from .windows import Windows, dt_words, sided_windows, window_dls
 
 # %% ../nbs/22_finetuning.ipynb #fd090a96
 def checked_split(
@@ -63,7 +50,7 @@ def checked_split(
     split=None, # `Split`, or a word for each recording; None: the model's, or else `store.split()`
 )->Split:
     "The sides of a store that the model can read. ValueError where it cannot, or the split does not fit the store."
-    _matches(store, model)
+    as_read_by(model, store)
     return Split.of(store, split_of(model, store) if split is None else split)
 
 def tell_dt(
@@ -121,7 +108,7 @@ def finetune(self:Learner,
 # %% ../nbs/22_finetuning.ipynb #c1e6046f
 def _restore(model, folder):
     "Put the saved weights and card back into a model"
-    saved = BrainLM.from_pretrained(folder) if isinstance(model, BrainLM) else load_finetuned(folder)
+    saved = load_model(folder) if (folder/'config.json').is_file() else load_finetuned(folder)
     model.load_state_dict(saved.state_dict())
     model.card = saved.card
 
@@ -176,10 +163,18 @@ def future_patches(
         raise ValueError(f"context: found {context} time points, expected a multiple of the patch size, {S}")
     if horizon<1: raise ValueError(f"horizon: found {horizon} time points, expected at least 1")
     n = -(-horizon//S)
+    _fills_whole(config, context, n*S)
     if context+n*S<=config.n_time: return n
     raise ValueError(
         f"context + horizon: found {context} + {horizon} time points, expected at most the model's window, "
         f"{config.n_time}")
+
+# %% ../nbs/22_finetuning.ipynb #c021574d
+def _fills_whole(config, context, ahead):
+    "ValueError where a published model, which knows whole windows only, would get another one"
+    if not getattr(config, 'whole', False) or context+ahead==config.n_time: return
+    raise ValueError(f"context + horizon: found {context} + {ahead} time points in whole patches, expected "
+        f"{config.n_time} in all: published models know no shorter windows")
 
 # %% ../nbs/22_finetuning.ipynb #e8574af1
 def forecast(
@@ -227,8 +222,10 @@ def forecast_learner(
     if horizon%S:
         raise ValueError(
             f"horizon: found {horizon} time points, expected a multiple of the patch size, {S}, to train on")
+    must_hide(model)
+    store = as_read_by(model, store)
     split = checked_split(store, model, split)
-    task = dict(task='forecasting', config=asdict(model.config), context=context, horizon=horizon)
+    task = dict(task='forecasting', config=shape_of(model), context=context, horizon=horizon)
     used = _unseen(store, model, split)
     run = _run_folder(folder, task, store, model, split, used, t)
     size = dict(n_time=context+horizon, patch_size=S, past=context)
@@ -297,7 +294,7 @@ def _build(self:FineTuned, width):
     self.pool, self.head = _Pool(o['pooling'], width), _head(o['head'], width, n_out)
     self.register_buffer('mean', torch.zeros(width))
     self.register_buffer('std', torch.ones(width))
-    if o['lora_rank']: _add_lora(self.model, o['lora_rank'])
+    if o['lora_rank']: self.model.add_lora(o['lora_rank'])
 
 @patch(as_prop=True)
 def classes(self:FineTuned): return self.options['classes'] # None: regression
@@ -363,10 +360,7 @@ def standardise(self:FineTuned,
 # %% ../nbs/22_finetuning.ipynb #4b8b538a
 def _parts(tuned):
     "The layers of the encoder in groups, from the input up, and the head"
-    m = tuned.model
-    blocks = [[b] for b in m.encoder]
-    blocks[-1].append(m.norm)
-    return [[m.embed, m.place, m.cls], *blocks, [tuned.pool, tuned.head]]
+    return [*tuned.model.layer_groups(), [tuned.pool, tuned.head]]
 
 def _parameters(part): return [p for o in part for p in ([o] if isinstance(o, nn.Parameter) else o.parameters())]
 
@@ -379,32 +373,6 @@ def _thaw(tuned, unfreeze):
 def _groups(tuned):
     "Parameters that learn, by group, for fastai's optimiser"
     return [g for part in _parts(tuned) if (g := [p for p in _parameters(part) if p.requires_grad])]
-
-# %% ../nbs/22_finetuning.ipynb #9caffe9a
-def _peft():
-    "peft, without torchvision where that does not load; ImportError says how to get it"
-    try:
-        import torchvision  # noqa: F401, to see whether it can be
-    except (ImportError, RuntimeError): sys.modules['torchvision'] = None
-    try: return optional('peft', 'lora', "unfreeze='lora'")
-    finally:
-        if sys.modules['torchvision'] is None: del sys.modules['torchvision']
-
-def _add_lora(model, rank):
-    "Low-rank updates of all linear layers of the encoder's blocks"
-    peft, where = _peft(), ['query','key_value','out','mlp.0','mlp.2']
-    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules=where)
-    peft.inject_adapter_in_model(config, model.encoder)
-
-# %% ../nbs/22_finetuning.ipynb #358d905b
-def _without_lora(model):
-    "The model as it was before `_add_lora`"
-    weights = model.state_dict()
-    if not any('lora_' in k for k in weights): return model
-    plain = BrainLM(model.config, model.parcellation, model.scaler)
-    plain.card = model.card
-    plain.load_state_dict({k.replace('.base_layer', ''): v for k,v in weights.items() if 'lora_' not in k})
-    return plain
 
 # %% ../nbs/22_finetuning.ipynb #65cbdbee
 __getattr__ = moved(__name__, people='JoinReport join_covariates')
@@ -546,26 +514,28 @@ def _class_weights(y, classes, kind):
     return None if kind is None else torch.tensor(len(y)/(len(classes)*_counts(y, classes)), dtype=torch.float32)
 
 # %% ../nbs/22_finetuning.ipynb #ec10765d
-def _check_options(task, unfreeze, class_weights, threshold):
+regression_losses = {k: finetuning_losses[k] for k in ('mse', 'mae', 'weighted_mse')} # the last for ages as z-scores
+
+def _check_options(task, unfreeze, class_weights, threshold, loss='mse'):
     "ValueError for options that are not there or do not go together"
     one_of('task', task, ('regression','classification'))
     one_of('unfreeze', unfreeze, ('none','last','all','lora'))
     one_of('class_weights', class_weights, (None,'balanced'))
+    one_of('loss', loss, regression_losses)
     if task=='classification': return
     for name,value in dict(class_weights=class_weights, threshold=threshold).items():
         if value is not None:
             raise ValueError(f"{name}: found {value!r} with task 'regression', expected task='classification'")
 
 def _target(store, target, split, task, transform, threshold, class_weights):
-    "Name, encoded values [recording], the split without those that have none, classes, transform and loss of a target"
+    "Name, encoded values [recording], split without those that have none, classes, transform and class weights"
     name, y = _values(store, target)
     used = Split.of(store, _left_out(store, name, y, split))
     if task=='regression':
         y, transform = _scores(store, name, y, used, transform)
-        return name, y, used, None, transform, nn.MSELoss()
+        return name, y, used, None, transform, None
     y, classes = _labels(store, name, y, used, threshold)
-    weight = _class_weights(y[used.train], classes, class_weights)
-    return name, y, used, classes, None, nn.CrossEntropyLoss(weight)
+    return name, y, used, classes, None, _class_weights(y[used.train], classes, class_weights)
 
 # %% ../nbs/22_finetuning.ipynb #9cc507f8
 def _readied(tuned, store, split, y, unfreeze, t):
@@ -573,8 +543,10 @@ def _readied(tuned, store, split, y, unfreeze, t):
     tuned.to(t.device).eval()
     _thaw(tuned, unfreeze)
     _begin(tuned, y[split.train])
-    c = tuned.model.config
-    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, n_time=c.n_time, patch_size=c.patch_size)
+    c, kind = tuned.model.config, windows_of(tuned.model)
+    if whole_only(tuned.model): check_long(store, split.train, c.n_time)
+    size = dict(n_time=c.n_time, patch_size=c.patch_size)
+    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, kind, **size)
     tuned.standardise(tuned.window_features(train, n_max=1000))
     frozen = unfreeze=='none' and tuned.options['pooling']!='attention'
     items = partial(_Features, tuned) if frozen else _WithTarget
@@ -599,23 +571,27 @@ def finetune_learner(
     head:str='linear', # 'linear' or 'mlp'
     unfreeze:str='none', # what learns beside the head: 'none', 'last', 'all' or 'lora'
     lora_rank:int=8, # of the low-rank updates
+    loss:str='mse', # of a regression: 'mse', 'mae', or 'weighted_mse', the published one for ages as z-scores
     training:Training|None=None # settings; left open: batches of 8, a patience of 5 (with 0, validation is optional)
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
     """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or
     where there is nothing to learn. With a frozen encoder and pooling 'cls' or 'mean' the head learns from features,
     and no window is encoded twice."""
     t = (training or Training()).settled(batch_size=8, patience=5)
-    _check_options(task, unfreeze, class_weights, threshold)
+    _check_options(task, unfreeze, class_weights, threshold, loss)
+    store = as_read_by(model, store)
     split = checked_split(store, model, split)
     unseen = _unseen(store, model, split)
-    name, y, used, classes, transform, loss = _target(store, target, unseen, task, transform, threshold, class_weights)
+    about = task, transform, threshold, class_weights
+    name, y, used, classes, transform, weight = _target(store, target, unseen, *about)
+    loss = nn.CrossEntropyLoss(weight) if classes else regression_losses[loss]
     torch.manual_seed(t.seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0)
     tuned.seen = learned_from(store, used, model.seen)
     about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze)
-    run = _run_folder(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
+    run = _run_folder(folder, about | _about(tuned) | dict(config=shape_of(model)), store, model, split, used, t)
     dls = _readied(tuned, store, used, y, unfreeze, t)
-    return make_learner(dls, tuned, loss.to(t.device), run, t, splitter=_groups)
+    return make_learner(dls, tuned, loss.to(t.device) if classes else loss, run, t, splitter=_groups)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned):
@@ -641,7 +617,7 @@ def save_pretrained(self:FineTuned,
     "Save encoder, head, target transform or classes, and card, whole or not at all"
     card, about = {**self.card, **card}, dict(kind='FineTuned', **_about(self))
     with whole_folder(folder) as new:
-        _without_lora(self.model).save_pretrained(new/'encoder', finetuned_for=self.options['target'])
+        self.model.without_lora().save_pretrained(new/'encoder', finetuned_for=self.options['target'])
         save_file({k: v.contiguous().cpu() for k,v in _own(self).items()}, new/'head.safetensors')
         for n,o in (('finetuned.json',about), ('card.json',card)): write_whole(new/n, o)
         write_whole(new/'README.md', _tuned_card_text(about, card))
@@ -658,7 +634,7 @@ def load_finetuned(
     about = _read_about(folder)
     transform = about.pop('transform')
     if transform is not None: transform = TargetTransform.from_dict(transform)
-    tuned = FineTuned(BrainLM.from_pretrained(folder/'encoder'), **about, transform=transform)
+    tuned = FineTuned(load_model(folder/'encoder'), **about, transform=transform)
     file = folder/'head.safetensors'
     weights = load_file(file)
     if diff := differences(_own(tuned), weights):
@@ -671,7 +647,7 @@ def load_finetuned(
 # %% ../nbs/22_finetuning.ipynb #2314a325
 def _read_about(folder):
     "What `finetuned.json` says; FileNotFoundError and ValueError name what does not fit"
-    for name in ('finetuned.json','head.safetensors','card.json'):
+    for name in ('finetuned.json','head.safetensors','card.json','encoder/config.json'):
         if not (folder/name).is_file():
             raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained")
     file, expected = folder/'finetuned.json', ['classes','head','kind','lora_rank','pooling','target','transform']
@@ -690,9 +666,9 @@ def predict(self:FineTuned,
     batch_size:int=8 # windows at a time
 )->pd.DataFrame: # a row a recording: subject, session, task, run, n_windows, prediction, probability of each class
     "Predictions in the target's own units. ValueError for another parcellation."
-    _matches(store, self.model)
+    store = as_read_by(self.model, store)
     c, training = self.model.config, self.training
-    windows = TiledWindows(store, self.model.scaler, rows, c.n_time, c.patch_size)
+    windows = windows_of(self.model)(store, self.model.scaler, rows, c.n_time, c.patch_size)
     self.eval()
     out = torch.cat([self(*o).cpu() for o in batches(windows, batch_size, device=self.mean.device)])
     self.train(training)

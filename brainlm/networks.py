@@ -51,6 +51,7 @@ from .plots import (
     plot_matrix,
 )
 from .prior import given_context, window_context
+from .protocol import as_read_by, said_first, wide_tokens, windows_of
 from .readouts import shrunk_covariance
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses
@@ -68,7 +69,7 @@ from .stats import (
     verdicts,
     zscored,
 )
-from .windows import TiledWindows, other_dt
+from .windows import TiledWindows
 
 # %% ../nbs/40_networks.ipynb #8ec27779
 def network_members(
@@ -98,13 +99,8 @@ def whole_windows(
     rows=None, # recordings, as numbers or one bool for each; None: all
 )->TiledWindows: # one after the other, as long as the model's
     "Whole windows of recordings. ValueError for another parcellation."
-    if store.parcellation!=model.parcellation:
-        def said(p, n): return f"{p.name if p is not None else None} ({n} parcels)"
-        found = said(store.parcellation, store.n_parcels)
-        wanted = said(model.parcellation, model.config.n_parcels)
-        how = '' if model.parcellation is None else f': {store.parcellation.difference(model.parcellation)}'
-        raise ValueError(f"store: found parcellation {found}, expected the model's, {wanted}{how}")
-    return TiledWindows(store, model.scaler, rows, model.config.n_time, model.config.patch_size)
+    store, c = as_read_by(model, store), model.config
+    return windows_of(model)(store, model.scaler, rows, c.n_time, c.patch_size)
 
 # %% ../nbs/40_networks.ipynb #db198616
 def batches(
@@ -669,7 +665,7 @@ def untrained_twin(
 )->BrainLM: # of the same shape, with the same scaler; it has learned nothing
     "What the architecture does by itself"
     torch.manual_seed(seed)
-    return BrainLM(model.config, model.parcellation, model.scaler).to(next(model.parameters()).device).eval()
+    return model.blank()
 
 def prior_profiles(
     model:BrainLM,
@@ -807,10 +803,11 @@ def networks_report(
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
 )->Path: # the page, report.html, beside results.csv, people.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside its rivals. Errors of `classify_parcels` and `refuse_seen`, before any work."
+    store = as_read_by(model, store)
     out,p,rows = Path(out), store.parcellation, store.rows(rows)
     _taking_part(np.zeros((len(p), 1)), p, atlas, 5)
     who = store.table['subject'].iloc[rows]
-    seen = [*refuse_seen(model, store, who, seen_ok, rows=True), *other_dt(model, store)]
+    seen = [*refuse_seen(model, store, who, seen_ok, rows=True), *said_first(model, store), *wide_tokens(model)]
     maps = attention_matrix(model, store, rows)
     given = network_rivals(model, store, rows, maps, seed)
     found = every_atlas(given, p, atlas, n_permutations, seed)

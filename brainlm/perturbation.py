@@ -37,11 +37,10 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .prior import Context, given_context, window_context
+from .protocol import as_read_by, must_hide, said_first, wide_tokens
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
-from .windows import other_dt
 
 # %% ../nbs/42_perturbation.ipynb #d2b5fc58
 kinds = ('additive','low-rank','gain')
@@ -92,8 +91,9 @@ def _mean_tokens(model, x, valid, beside):
     "Tokens of each parcel, mean over its patches that exist, [batch, parcel · width]"
     z = model.encode(x, valid, **beside)[0]
     if valid is None: return z.mean(2).flatten(1)
-    mean = torch.where(valid[...,None], z, 0).sum(2)/valid.sum(2)[...,None].clamp(min=1)
-    return mean.masked_fill(~valid.any(2)[...,None], float('nan')).flatten(1)
+    there = ~z.detach().isnan().any(-1, keepdim=True)
+    mean = torch.where(there, z, 0).sum(2)/there.sum(2).clamp(min=1)
+    return mean.masked_fill(~there.any(2), float('nan')).flatten(1)
 
 def _future(model, x, valid, beside):
     "Forecast of the last patch that exists, [batch, parcel · size]"
@@ -647,6 +647,7 @@ def _checked(q, store, model):
     "ValueError for what cannot be asked of this store and this model"
     one_of('kind', q.kind, kinds)
     one_of('latent', q.latent, latent_kinds)
+    if q.latent=='future': must_hide(model, 'times', "say what comes next (latent 'future')")
     has_networks(store.parcellation, q.atlas)
     whole_windows(model, store, [0]) # in the model's parcellation?
     if q.column not in store.table:
@@ -687,8 +688,8 @@ def _experiment(q, model, a, b, x):
     r.toward,r.null = (optimise(model, x, o, **kw, seed=q.seed) for o in (shift, other))
     r.again = optimise(model, x, shift, **kw, start=.1, seed=q.seed+1)
     r.driven = np.argsort(-_mean_map(r.toward.energy), kind='stable')[:min(10, x.shape[1]//4)]
-    forecasts = isinstance(model, BrainLM)
-    r.response = respond(model, x, x+torch.from_numpy(r.toward.delta), r.driven, valid) if forecasts else None
+    able = model.hides=='tokens'
+    r.response = respond(model, x, x+torch.from_numpy(r.toward.delta), r.driven, valid) if able else None
     return r
 
 # %% ../nbs/42_perturbation.ipynb #89ed1481
@@ -770,6 +771,9 @@ def _response_section(q, store, r, sizes, title):
     return section('What follows', figure_html(fig, below), text(seen))
 
 # %% ../nbs/42_perturbation.ipynb #6f6dad46
+_no_response = ('Not asked: one parcel cannot be driven while others stay hidden, because a token of this model is '
+                'sixteen parcels wide, or because it came without a decoder.')
+
 def _page(q, store, r, shares, sizes, rows, seen):
     "The page of `perturbation_report`"
     p,title,n = store.parcellation,data_words(store),len(r.far)
@@ -778,6 +782,7 @@ def _page(q, store, r, shares, sizes, rows, seen):
     below = 'Distance of the latents to the target over steps, mean over windows.'
     parts.append(section('How far', figure_html(_how_far(q, r), below), text(_how(q, r, rows))))
     if r.response is not None: parts.append(_response_section(q, store, r, sizes, title))
+    else: parts.append(section('What follows', text(_no_response)))
     page = Page(f'Perturbation: {q.source} → {q.target}', title, f'{n} subjects')
     return page.verdict(*seen, _perturbation_words(q, r, shares)).put(*parts)
 
@@ -817,6 +822,7 @@ def perturbation_report(
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
+    store = as_read_by(model, store)
     q,out,p = PerturbationQuestion(column, source, target, **asked),Path(out),store.parcellation
     _checked(q, store, model)
     rows = _conditions(q, store, model, store.rows(rows))
@@ -824,7 +830,7 @@ def perturbation_report(
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)
     r = _experiment(q, model, *(first_windows(model, store, o) for o in rows))
     shares,sizes = _by_network(q, r, p)
-    page = _page(q, store, r, shares, sizes, rows, [*seen, *other_dt(model, store)])
+    page = _page(q, store, r, shares, sizes, rows, [*seen, *said_first(model, store), *wide_tokens(model)])
     page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'delta.npy', r.toward.delta.astype('float32'))

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['offers', 'shape_of', 'must_hide', 'whole_only', 'WholeWindows', 'windows_of', 'check_long', 'StoreView',
-           'at_interval', 'dt_of', 'as_read_by', 'said_first']
+           'at_interval', 'dt_of', 'as_read_by', 'said_first', 'wide_tokens', 'peft', 'fits_scale']
 
 # %% ../nbs/12a_protocol.ipynb #2eb61758
 import sys
 from copy import deepcopy
 from dataclasses import asdict, is_dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,12 @@ from .basics import optional, write_whole
 from .cleaning import resample_time
 from .model import BrainLM, whole_folder
 from .published import PublishedMAE, PublishedViTMAE, weight_terms
-from .recordings import Recording, RecordingStore, signal_hash
+from .recordings import RecordingStore
 from .windows import TiledWindows, other_dt
 
 # %% ../nbs/12a_protocol.ipynb #13cff827
 offers = ('config parcellation scaler card seen hides forward encode encode_cls attention_maps parcel_layers prior '
-          'layer_groups add_lora without_lora blank save_pretrained').split()
+          'layer_groups add_lora without_lora fresh_head blank save_pretrained').split()
 
 @patch(as_prop=True)
 def hides(self:BrainLM): return 'tokens' # what a mask may hide
@@ -130,7 +130,7 @@ def read(self:StoreView, i:int, start:int=0, n_time:int=None)->np.ndarray: # [ti
     n_time = int(self._n[i])-start if n_time is None else n_time
     if start<0 or n_time<1 or start+n_time>self._n[i]:
         raise ValueError(f"{self.url}: recording {i} has {self._n[i]} time points, asked for {n_time} from {start} on")
-    x = self._resampled(i)[start:start+n_time] if self.moved[i] else self.base.read(i, start, n_time)
+    x = self._at_model_dt(i)[start:start+n_time] if self.moved[i] else self.base.read(i, start, n_time)
     out = np.full((len(x), self.n_parcels), np.nan, 'float32')
     out[:,self.at] = x
     return out
@@ -140,11 +140,11 @@ def read(self:StoreView, i:int, start:int=0, n_time:int=None)->np.ndarray: # [ti
 def _at_dt(store, i, dt_s, to_s): return at_interval(store.read(i), dt_s, to_s) # windows of one recording come in a row
 
 @patch
-def _resampled(self:StoreView, i):
+def _at_model_dt(self:StoreView, i):
     return _at_dt(self.base, i, float(self.base._pa.column('tr_s')[i].as_py()), self.dt_s)
 
 @patch
-def _hash_now(self:StoreView, i): return self.base._hash_now(i) # of the signal as it was recorded
+def signal_hashes(self:StoreView, rows=None): return self.base.signal_hashes(rows) # as they were recorded
 
 @patch
 def refresh(self:StoreView)->StoreView: # itself
@@ -160,6 +160,9 @@ def dt_of(
     r = getattr(model, 'recipe', None)
     return (None, 0.) if r is None else (r.tr_s, r.tr_tolerance_s)
 
+_bare = ("model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, scaler)`, or "
+         "scaler= of a published one (--scaler)")
+
 def _is_cortex_of(p, whole):
     "Is this Glasser 360, and the other the atlas that has it as its cortex?"
     a424 = load_parcellation('a424')
@@ -168,19 +171,19 @@ def _is_cortex_of(p, whole):
 
 # %% ../nbs/12a_protocol.ipynb #bf3db970
 def as_read_by(
-    model, # of either kind, with parcellation and scaler
-    store:RecordingStore # recordings
+    model, # of either kind, with parcellation
+    store:RecordingStore, # recordings
+    scaled:bool=True # must it have a scaler?
 )->RecordingStore: # the store, or a `StoreView` of it
     "The store in the model's parcels and at its sampling interval. ValueError, with the reason, where that cannot be"
     want, p = model.parcellation, store.parcellation
-    if want is None or model.scaler is None:
-        raise ValueError("model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, "
-            "scaler)`, or scaler= of a published one")
+    if want is None or (p==want and scaled and model.scaler is None): raise ValueError(_bare)
     if p!=want and not _is_cortex_of(p, want):
         also = ('; only glasser360, the cortex of a424, is read too: series of other parcels would be made up'
                 if want.name=='a424' else '')
         raise ValueError(f"store: found parcellation {p.name} ({len(p)} parcels), expected the model's, {want.name} "
             f"({len(want)} parcels): {p.difference(want)}{also}")
+    if scaled and model.scaler is None: raise ValueError(_bare)
     dt, near = dt_of(model)
     moved = np.zeros(len(store), bool) if dt is None else np.abs(store.table['tr_s'].to_numpy()-dt)>near
     if p==want and not moved.any(): return store
@@ -208,8 +211,17 @@ def _of_weights(model):
     published = isinstance(model, (PublishedMAE, PublishedViTMAE))
     return [f'The model is a published one. {weight_terms}'] if published else []
 
+# %% ../nbs/12a_protocol.ipynb #7fe1e0d0
+def wide_tokens(
+    model
+)->list: # of one sentence, for a page that speaks of single parcels
+    "That parcels share tokens"
+    if model.hides=='tokens': return []
+    return ['A token of this model is sixteen parcels wide, in their order from back to front: of all parcels of one '
+            'token it says the same.']
+
 # %% ../nbs/12a_protocol.ipynb #308c4a18
-def _peft():
+def peft():
     "peft, without torchvision where that does not load; ImportError says how to get it"
     try:
         import torchvision  # noqa: F401, to see whether it can be
@@ -218,15 +230,17 @@ def _peft():
     finally:
         if sys.modules['torchvision'] is None: del sys.modules['torchvision']
 
+# %% ../nbs/12a_protocol.ipynb #5de3acf6
 @patch
 def add_lora(self:BrainLM,
     rank:int # of the updates
 ):
     "Low-rank updates of all linear layers of the encoder's blocks"
-    peft, where = _peft(), ['query','key_value','out','mlp.0','mlp.2']
-    config = peft.LoraConfig(r=rank, lora_alpha=2*rank, target_modules=where)
-    peft.inject_adapter_in_model(config, self.encoder)
+    lora, where = peft(), ['query','key_value','out','mlp.0','mlp.2']
+    config = lora.LoraConfig(r=rank, lora_alpha=2*rank, target_modules=where)
+    lora.inject_adapter_in_model(config, self.encoder)
 
+# %% ../nbs/12a_protocol.ipynb #e58866b0
 @patch
 def without_lora(self:BrainLM)->BrainLM:
     "The model as it was before `add_lora`"
@@ -268,14 +282,32 @@ def add_lora(self:PublishedMAE|PublishedViTMAE, # noqa: F811, another is of `Bra
         node.lora_down = nn.Parameter(nn.init.kaiming_uniform_(down, a=5**.5))
         node.lora_up = nn.Parameter(torch.zeros(n_out, rank, device=node.weight.device))
 
+# %% ../nbs/12a_protocol.ipynb #4db0faea
 @patch
-def without_lora(self:PublishedMAE|PublishedViTMAE)->PublishedMAE|PublishedViTMAE: # noqa: F811, another is of `BrainLM`
+def without_lora(self:PublishedMAE|PublishedViTMAE): # noqa: F811, another is of `BrainLM`
     "The model as it was before `add_lora`"
     if not any('lora_' in k for k in self.w): return self
     plain = deepcopy(self)
     for node in plain.modules():
         for k in ('lora_down','lora_up'): node._parameters.pop(k, None)
     return plain
+
+# %% ../nbs/12a_protocol.ipynb #532560c0
+@patch
+def fresh_head(self:BrainLM):
+    "Let what is filled in begin at zero"
+    nn.init.zeros_(self.head.weight)
+    nn.init.zeros_(self.head.bias)
+
+@patch
+def fresh_head(self:PublishedMAE|PublishedViTMAE): # noqa: F811, another is of `BrainLM`
+    "Let what is filled in begin at zero"
+    last = 'decoder_pred2' if isinstance(self, PublishedMAE) else 'decoder_pred'
+    for p in self.get_submodule(f'decoder.{last}').parameters(): nn.init.zeros_(p)
+
+def fits_scale(model)->bool:
+    "Is the model to be scaled by the people at hand?"
+    return getattr(getattr(model, 'recipe', None), 'scaler', '')=='fit'
 
 # %% ../nbs/12a_protocol.ipynb #a23919fa
 @patch
@@ -284,7 +316,7 @@ def blank(self:BrainLM)->BrainLM: # in evaluation mode, on the same device
     return BrainLM(self.config, self.parcellation, self.scaler).to(self.cls.device).eval()
 
 @patch
-def blank(self:PublishedMAE|PublishedViTMAE)->PublishedMAE|PublishedViTMAE: # noqa: F811, another is of `BrainLM`
+def blank(self:PublishedMAE|PublishedViTMAE): # noqa: F811, another is of `BrainLM`
     "A model of the same shape, with the same scaler, that has learned nothing; `torch.manual_seed` decides its weights"
     new = type(self)(self.published)
     if isinstance(self, PublishedMAE): new.xyz_mm.copy_(self.xyz_mm)
@@ -303,7 +335,7 @@ def save_pretrained(self:PublishedMAE|PublishedViTMAE,
     own = {k: v for k,v in self.published.items() if k not in ('finetuned','order')}
     with whole_folder(folder) as new:
         write_whole(new/'README.md', f"# A published BrainLM, trained further\n\n{weight_terms}\n\nThis folder holds "
-            "weights that may have been changed: keep it to yourself. Load it with `brainlm.published.load_model(folder)`.\n")
+            "weights that may have been changed: keep it to yourself. `load_model` of `brainlm.published` loads it.\n")
         for name,o in {'config.json': own, 'card.json': self.card}.items(): write_whole(new/name, o)
         save_file(weights, new/'model.safetensors')
         if self.scaler is not None: self.scaler.save(new/'scaler.json')

@@ -50,6 +50,7 @@ from .model import BrainLM
 from .people import check_target, join_covariates
 from .plots import data_words, figure, okabe_ito, plot_calibration, plot_glass_brain, plot_intervals
 from .pretraining import Training, takes_training
+from .protocol import as_read_by, fits_scale, must_hide, said_first
 from .readouts import Sites, harmonised, picked, readouts
 from .recordings import (
     RecordingStore,
@@ -65,7 +66,6 @@ from .recordings import (
 from .report import Page, analyses
 from .scaling import RobustScaler
 from .stats import holm, sentence
-from .windows import other_dt
 
 # %% ../nbs/33_results.ipynb #3afa0854
 result_columns = ('model','target','fold','metric','value','low','high','n_subjects')
@@ -296,7 +296,7 @@ def warnings(self:Study, model, judged):
         groups = groups.gt(self.threshold).map({True: 'more', False: 'at most'}).where(groups.notna())
     table = self.store.table.assign(**self.covariates)
     return [*group_differences(table, self.subjects, groups, classes), *seen_before(model, self.store, judged),
-            *unknown_people(model, self.store), *other_dt(model, self.store)]
+            *unknown_people(model, self.store), *said_first(model, self.store)]
 
 # %% ../nbs/33_results.ipynb #fb8830fa
 _axes = dict(r2=('R²', 0), r=('r', 0), mae=('MAE (units of the target)', None), auc=('AUC', .5),
@@ -411,6 +411,7 @@ def finetune_report(
 )->Path: # the page
     """Fine-tune, predict the test subjects, and write the folder. Errors of `join_covariates` and `finetune_learner`;
     ValueError for more than two classes, fewer than two test subjects, or some that the model has learnt from."""
+    store = as_read_by(model, store, scaled=False)
     study = Study(store, target, table, on, task, threshold, confounds, harmonise)
     rounds = study.rounds(model, split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
@@ -436,7 +437,7 @@ def scaled_by(
     split:Split, # of this round
 ):  # the model, or a copy that differs in the scaler alone
     "A model that has learned nothing knows nobody but those who train"
-    if not is_untrained(model) or model.scaler is None: return model
+    if not (is_untrained(model) and model.scaler is not None) and not fits_scale(model): return model
     own = copy(model)
     own.scaler = RobustScaler().fit(store, split)
     return own
@@ -590,9 +591,20 @@ def fitting_context(
     "Frames to give: `most`, or as many as four of five recordings have. ValueError where they have not one patch."
     room, size = min(int(store.table['n_time'].quantile(.2, interpolation='lower')), config.n_time), config.patch_size
     n = room-horizon
+    if getattr(config, 'whole', False): return _rest_of_window(config, horizon, room)
     if n>=size: return min(most, n)//size*size
     raise ValueError(f"horizon: found {horizon} frames, expected at most {room-size}: recordings and model leave room "
                      f"for {room}, and a patch of {size} must be given")
+
+# %% ../nbs/33_results.ipynb #51840a51
+def _rest_of_window(config, horizon, room):
+    "Frames to give a model whose windows must be whole. ValueError where recordings are shorter than a window"
+    if room<config.n_time:
+        raise ValueError(f"store: found fewer than four of five recordings with {config.n_time} frames, expected them: "
+            "published models know no shorter windows")
+    n = config.n_time+horizon//-config.patch_size*config.patch_size
+    if n>0: return n
+    raise ValueError(f"horizon: found {horizon} frames, expected fewer than the window of {config.n_time}")
 
 # %% ../nbs/33_results.ipynb #12060b3c
 class _Forecasts:
@@ -696,6 +708,8 @@ def forecast_report(
     `forecast_learner`; ValueError for fewer than two test subjects, an unknown rival, or a residual without epochs."""
     if residual and not epochs:
         raise ValueError("residual: found epochs 0, expected at least 1: what VAR + means leaves over must be learnt")
+    must_hide(model)
+    store = as_read_by(model, store, scaled=False)
     done = _Forecasts(store, model, rival_names(rivals), out, context, horizon, stride)
     rounds = done.rounds(split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
@@ -784,7 +798,7 @@ def verdict(self:_Forecasts, mine, best):
     beyond = sentence(beyond_spectrum(self.stats, self.on_surrogates, mine), '+.3f')
     short = whole_scan(self.store, np.unique(self.test.rows), self.context, self.horizon)
     seen = seen_before(self.model, self.store, set(self.test.subjects)) + unknown_people(self.model, self.store)
-    return [*seen, *other_dt(self.model, self.store), *filter(None, (short, first, others, beyond))]
+    return [*seen, *said_first(self.model, self.store), *filter(None, (short, first, others, beyond))]
 
 # %% ../nbs/33_results.ipynb #63775943
 @patch

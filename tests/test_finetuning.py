@@ -19,12 +19,11 @@ import torch
 from fastai.callback.core import Callback
 
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.finetuning import _peft
 from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.people import join_covariates
 from brainlm.pretraining import Training, pretrain_learner
-from brainlm.prior import Context
+from brainlm.protocol import peft
 from brainlm.recordings import Recording, RecordingStore, seen_rows, split_of
 from brainlm.scaling import MinMax, RobustScaler
 from brainlm.windows import RandomWindows, TiledWindows
@@ -54,7 +53,7 @@ def learner(store, model, folder, target='size', split=sides, **kwargs):
     training = Training(**{k: kw.pop(k) for k in settings & kw.keys()})
     return finetune_learner(store, model, target, folder, split, training=training, **kw)
 def has_peft():
-    try: _peft(); return True
+    try: peft(); return True
     except ImportError: return False
 lora = pytest.param('lora', marks=pytest.mark.skipif(not has_peft(), reason='peft is not installed'))
 

@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import AttrDict
 
 from brainlm.atlas import load_parcellation
-from brainlm.masking import future_mask, random_mask
+from brainlm.masking import future_mask
 from brainlm.model import BrainLM, preset
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, load_model
 from brainlm.recordings import Recording, RecordingStore
