@@ -666,7 +666,8 @@ def open_image(
     "An image whose data stay on disk, as large as its file can hold; raises `BadInput`"
     check_header(path)
     if str(path).endswith('.HEAD'): check_size(path, 'a header', os.path.getsize(path), 2**26, packed=False)
-    with decoding(path, 'is no image that can be opened', 'export it again'):
+    quiet = nib.imageglobals.LoggingOutputSuppressor()
+    with decoding(path, 'is no image that can be opened', 'export it again'), quiet:
         img = nib.load(path, keep_file_open=True)
     _check_image(img, path)
     return img

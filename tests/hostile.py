@@ -2,29 +2,25 @@
 import base64
 import gzip
 import io
-import json
-import os
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 
 from brainlm.atlas import Parcellation
 from brainlm.readers import Atlas
 
 affine = np.array([[-8., 0, 0, 88], [0, 8, 0, -124], [0, 0, 8, -72], [0, 0, 0, 1]])
 names = [f'{h}_{n}' for h in 'LR' for n in 'abcdef']
-GB = 2**30
+
+lab = np.zeros((23, 28, 24), 'int16')
+for i,(x,y,z) in enumerate((x, y, z) for x in (5, 14) for y in (6, 13, 20) for z in (6, 14)):
+    lab[x:x+4, y:y+4, z:z+4] = i+1
 
 def cubes(folder):
-    "An atlas of twelve cubes in a grid of 8 mm, and the same parcels on 240 vertices of each hemisphere"
-    lab = np.zeros((23, 28, 24), 'int16')
-    corners = [(x, y, z) for x in (5, 14) for y in (6, 13, 20) for z in (6, 14)]
-    for i,(x,y,z) in enumerate(corners): lab[x:x+4, y:y+4, z:z+4] = i+1
+    "An atlas of twelve cubes in a grid of 8 mm, and the same parcels on 120 vertices of each hemisphere"
     img = nib.Nifti1Image(lab, affine)
     img.set_sform(affine, 4)
     nib.save(img, folder/'atlas.nii.gz')
@@ -41,7 +37,6 @@ def series(n_time=60, seed=0):
 
 def volume(file, n_time=60, **header):
     "A good image of the cubes; then fields of its header as they are given"
-    lab = np.asarray(nib.load(file.parent/'atlas.nii.gz').dataobj)
     img = nib.Nifti1Image(np.concatenate([np.zeros((1, n_time), 'float32'), series(n_time).T])[lab], affine)
     img.header.set_zooms((8, 8, 8, 2))
     img.header.set_xyzt_units('mm', 'sec')
@@ -105,11 +100,19 @@ def npy(file, header, data=b''):
     file.write_bytes(npy_bytes(header, data))
     return file
 
-def deflated(blocks, level=9):
-    "A raw deflate stream of many alike megabytes, without their being held"
-    c = zlib.compressobj(level, zlib.DEFLATED, -15)
-    zero = bytes(2**20)
-    return b''.join([c.compress(zero) for _ in range(blocks)]+[c.flush()])
+def zeros(blocks, wbits=-15):
+    "A stream that unpacks to many megabytes of zeros: one of them, packed, many times (raw or zlib)"
+    c = zlib.compressobj(9, zlib.DEFLATED, -15)
+    one,n = c.compress(bytes(2**20))+c.flush(zlib.Z_FULL_FLUSH),blocks<<20
+    raw = one*blocks+b'\3\0'
+    return b'\x78\xda'+raw+struct.pack('>I', n%65521<<16 | 1) if wbits==15 else raw
+
+def behind(first, blocks):
+    "Bytes, then many megabytes of zeros: a raw deflate stream, and the CRC of what it unpacks to"
+    c = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start,crc = c.compress(first)+c.flush(zlib.Z_FULL_FLUSH),zlib.crc32(first)
+    for _ in range(blocks): crc = zlib.crc32(bytes(2**20), crc)
+    return start+zeros(blocks),crc
 
 def head(descr='<f8', shape=(60, 12), order=False): return dict(descr=descr, fortran_order=order, shape=shape)
 
@@ -183,27 +186,30 @@ def npy_with_a_header_of_4_gb(d):
     return d/'sub-1.npy'
 
 def zipped(d, members, file='sub-1.npz'):
-    "An archive of members that were deflated by hand: (name, header, blocks of a megabyte of zeros, length said)"
-    with zipfile.ZipFile(d/file, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as z:
-        for name,first,blocks in members:
-            with z.open(name, 'w', force_zip64=True) as o:
-                o.write(first)
-                for _ in range(blocks): o.write(bytes(2**20))
+    "An archive by hand: (name, first bytes, megabytes of zeros behind them)"
+    body,ends = b'',b''
+    for name,first,blocks in members:
+        data,crc = behind(first, blocks)
+        about = struct.pack('<HHHHHIIIHH', 20, 0, 8, 0, 33, crc, len(data), len(first)+(blocks<<20), len(name), 0)
+        ends += b'PK\1\2\x14\0'+about+struct.pack('<HHHII', 0, 0, 0, 0, len(body))+name.encode()
+        body += b'PK\3\4'+about+name.encode()+data
+    end = struct.pack('<HHHHIIH', 0, 0, len(members), len(members), len(ends), len(body), 0)
+    (d/file).write_bytes(body+ends+b'PK\5\6'+end)
     return d/file
 
 @hostile('bomb')
-def npz_of_1_gb_in_one_mb(d): return zipped(d, [('bold.npy', npy_bytes(head(shape=(2**20*1023//96, 12))), 1023)])
+def npz_of_300_mb_in_300_kb(d): return zipped(d, [('bold.npy', npy_bytes(head(shape=(2**20*300//96, 12))), 300)])
 
 @hostile('bomb')
 def npz_with_a_bomb_beside_the_series(d):
     first = npy_bytes(head(shape=(60, 12)), series().astype('<f8').tobytes())
-    return zipped(d, [('bold.npy', first, 0), ('other.npy', npy_bytes(head(shape=(2**17*1024,))), 1024)])
+    return zipped(d, [('bold.npy', first, 0), ('other.npy', npy_bytes(head(shape=(2**17*300,))), 300)])
 
 @hostile('shape that lies')
 def npz_longer_than_its_member(d): return zipped(d, [('bold.npy', npy_bytes(head(shape=(10**9, 12))), 1)])
 
 @hostile('shape that lies')
-def npz_shorter_than_its_member(d): return zipped(d, [('bold.npy', npy_bytes(head(shape=(60, 12))), 1024)])
+def npz_shorter_than_its_member(d): return zipped(d, [('bold.npy', npy_bytes(head(shape=(60, 12))), 300)])
 
 @hostile('forged NumPy header')
 def npz_of_objects(d): return zipped(d, [('bold.npy', npy_bytes(head('|O')), 1)])
@@ -219,7 +225,7 @@ def npz_that_says_another_length(d):
 @hostile('damage')
 def npz_with_a_thousand_names(d):
     with zipfile.ZipFile(d/'sub-1.npz', 'w') as z:
-        for i in range(20000): z.writestr(f'{i}.npy', b'')
+        for i in range(1500): z.writestr(f'{i}.npy', b'')
     return d/'sub-1.npz'
 
 @hostile('damage')
@@ -233,11 +239,9 @@ def npz_under_a_password(d):
 # gzip and volumes
 
 def huge_gz(file, first, blocks):
-    c = zlib.compressobj(9, zlib.DEFLATED, 31)
-    with open(file, 'wb') as f:
-        f.write(c.compress(first))
-        for _ in range(blocks): f.write(c.compress(bytes(2**20)))
-        f.write(c.flush())
+    data,crc = behind(first, blocks)
+    size = len(first)+(blocks<<20)
+    file.write_bytes(b'\x1f\x8b\x08\0\0\0\0\0\2\xff'+data+struct.pack('<II', crc, size & 0xffffffff))
     return file
 
 def nifti_head(shape, dtype='float32', **fields):
@@ -255,18 +259,18 @@ def nifti_head(shape, dtype='float32', **fields):
     return h.binaryblock+bytes(4)
 
 @hostile('bomb')
-def gz_of_2_gb_of_zeros(d): return huge_gz(d/'sub-1_bold.nii.gz', nifti_head((64, 64, 64, 2048)), 2048)
+def gz_of_300_mb_of_zeros(d): return huge_gz(d/'sub-1_bold.nii.gz', nifti_head((64, 64, 64, 300)), 300)
 
 @hostile('bomb')
-def gz_of_text_without_a_line(d): return huge_gz(d/'sub-1_timeseries.tsv', b'0', 2048)
+def gz_of_text_without_a_line(d): return huge_gz(d/'sub-1_timeseries.tsv', b'0', 300)
 
 @hostile('bomb')
 def gz_of_a_table_of_zeros(d):
-    line = b'\t'.join([b'0']*12)+b'\n'
-    c = zlib.compressobj(9, zlib.DEFLATED, 31)
-    block = line*40000
+    c = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = (b'\t'.join([b'0']*12)+b'\n')*40000
+    one = c.compress(block)+c.flush(zlib.Z_FULL_FLUSH)
     f = d/'sub-1.txt.gz'
-    f.write_bytes(b''.join([c.compress(block) for _ in range(600)]+[c.flush()]))
+    f.write_bytes(b'\x1f\x8b\x08\0\0\0\0\0\2\xff'+one*300+b'\3\0'+bytes(8))
     return f
 
 @hostile('shape that lies')
@@ -276,7 +280,7 @@ def nifti_of_a_huge_volume(d):
     return f
 
 @hostile('shape that lies')
-def gz_of_a_huge_volume(d): return huge_gz(d/'sub-1_bold.nii.gz', nifti_head((2000, 2000, 2000, 2), 'uint8'), 64)
+def gz_of_a_huge_volume(d): return huge_gz(d/'sub-1_bold.nii.gz', nifti_head((2000, 2000, 2000, 2), 'uint8'), 16)
 
 @hostile('shape that lies')
 def nifti_of_32767_frames(d):
@@ -329,7 +333,7 @@ def nifti_whose_repetition_time_is_nan(d): return volume(d/'sub-1_bold.nii', pix
 @hostile('forged header')
 def nifti_with_a_mask_of_many_volumes(d):
     f = volume(d/'sub-1_space-MNI152_desc-preproc_bold.nii.gz')
-    huge_gz(d/'sub-1_space-MNI152_desc-brain_mask.nii.gz', nifti_head((23, 28, 24, 32767), 'float64'), 512)
+    huge_gz(d/'sub-1_space-MNI152_desc-brain_mask.nii.gz', nifti_head((23, 28, 24, 32767), 'float64'), 1)
     return f
 
 @hostile('damage')
@@ -447,7 +451,7 @@ def cifti_gz_with_a_long_extension(d):
     data[168:176] = struct.pack('<q', 544+2**30)
     data[544:548] = struct.pack('<i', 2**30)
     (d/'sub-1_bold.dtseries.nii').unlink()
-    return huge_gz(d/'sub-1_bold.dtseries.nii.gz', bytes(data), 1100)
+    return huge_gz(d/'sub-1_bold.dtseries.nii.gz', bytes(data), 300)
 
 @hostile('XML')
 def gifti_of_entities(d):
@@ -469,9 +473,8 @@ def external(x):
 def gifti_that_names_another_file(d): return gifti(d, change=external)
 
 @hostile('bomb')
-def gifti_of_1_gb(d):
-    c = zlib.compressobj(9)
-    bomb = base64.b64encode(b''.join([c.compress(bytes(2**20)) for _ in range(1024)]+[c.flush()]))
+def gifti_of_300_mb(d):
+    bomb = base64.b64encode(zeros(300, 15))
     def change(x):
         a,b = x.find(b'<Data>')+6,x.find(b'</Data>')
         return x[:a]+bomb+x[b:]
@@ -511,12 +514,10 @@ def hdf5_of_a_terabyte_never_written(d):
     return hdf5(d, lambda h,_: h.create_dataset('x', (10**10, 12), 'f8', chunks=(1000, 12)))
 
 @hostile('bomb')
-def hdf5_of_1_gb_in_a_megabyte(d):
+def hdf5_of_300_mb_in_300_kb(d):
     def fill(h, _):
-        n = 2**30//96
-        x = h.create_dataset('x', (n, 12), 'f8', chunks=(2**20, 12), compression='gzip', compression_opts=9)
-        c = zlib.compress(bytes(2**20*96), 9)
-        for i in range(0, n, 2**20): x.id.write_direct_chunk((i, 0), c)
+        x = h.create_dataset('x', (3*2**20, 12), 'f8', chunks=(2**20, 12), compression='gzip', compression_opts=9)
+        for i in range(3): x.id.write_direct_chunk((i*2**20, 0), zeros(96, 15))
     return hdf5(d, fill)
 
 @hostile('other files')
@@ -597,12 +598,11 @@ def mat_matrix(name, dims, data, said=None):
     return mat_element(14, body)
 
 @hostile('bomb')
-def mat_of_1_gb(d):
-    n = 2**30
+def mat_of_300_mb(d):
+    n = 300<<20
     first = mat_matrix(b'x', (n//96, 12), b'')
     first = struct.pack('<II', 14, len(first)-8+n)+first[8:-8]+struct.pack('<II', 9, n)
-    c = zlib.compressobj(9)
-    data = c.compress(first)+b''.join(c.compress(bytes(2**20)) for _ in range(n>>20))+c.flush()
+    data = b'\x78\xda'+behind(first, 300)[0]+bytes(4)
     return mat5(d, struct.pack('<II', 15, len(data))+data)
 
 @hostile('shape that lies')
@@ -628,14 +628,14 @@ def text(d, words, name='sub-1_timeseries.tsv'):
     return d/name
 
 @hostile('text')
-def csv_of_one_line_of_60_mb(d): return text(d, b','.join([b'1.5']*15_000_000), 'sub-1_timeseries.csv')
+def csv_of_one_line_of_60_mb(d): return text(d, b'1.5,'*15_000_000, 'sub-1_timeseries.csv')
 
 @hostile('text')
 def csv_of_one_word_of_60_mb(d): return text(d, b'a'*60_000_000, 'sub-1_timeseries.csv')
 
 @hostile('text')
 def csv_whose_second_line_is_long(d):
-    return text(d, '\t'.join(names)+'\n'+'\t'.join(['1.5']*5_000_000), 'sub-1_timeseries.tsv')
+    return text(d, '\t'.join(names)+'\n'+'1.5\t'*2_000_000, 'sub-1_timeseries.tsv')
 
 @hostile('text')
 def csv_with_an_open_quote(d):
@@ -703,17 +703,17 @@ def arrow_whose_offsets_lie(d):
     return arrow(d, change)
 
 @hostile('bomb')
-def arrow_of_1_gb(d):
+def arrow_of_300_mb(d):
     import pyarrow as pa
-    n = 2**27
+    n = 75*2**19
     flat = pa.array(np.zeros(n), pa.float64())
-    rows = pa.ListArray.from_arrays(pa.array(np.arange(0, n+1, n//16, dtype='int32')), flat)
-    cell = pa.ListArray.from_arrays(pa.array([0, 16], pa.int32()), rows)
+    rows = pa.ListArray.from_arrays(pa.array(np.arange(0, n+1, n//15, dtype='int32')), flat)
+    cell = pa.ListArray.from_arrays(pa.array([0, 15], pa.int32()), rows)
     t = pa.table(dict(Raw_Recording=cell, Filename=['sub-1']))
     (d/'arrow').mkdir()
     f = d/'arrow'/'data-00000-of-00001.arrow'
-    with pa.OSFile(str(f), 'wb') as o, pa.ipc.new_stream(o, t.schema, options=pa.ipc.IpcWriteOptions(compression='zstd')) as w:
-        w.write_table(t)
+    packed = pa.ipc.IpcWriteOptions(compression='zstd')
+    with pa.OSFile(str(f), 'wb') as o, pa.ipc.new_stream(o, t.schema, options=packed) as w: w.write_table(t)
     return d/'arrow'
 
 @hostile('damage')
