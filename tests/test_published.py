@@ -23,6 +23,7 @@ from brainlm import published as pub
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
 from brainlm.published import _fir, _put_weights, _mae_defaults, _rows
+from brainlm.scaling import RobustScaler
 
 
 # %% ../nbs/12_published.ipynb #fb86a89b
@@ -125,7 +126,7 @@ def written(folder, c, w, bin=False):
 def test_what_is_saved_is_loaded(tmp_path, capsys, bin):
     "Position tables may be there, and the dead keys may be missing"
     m = PublishedMAE(config()); w = dict(m.state_dict()); pe = pub.time_encoding(5000, 16); w |= {'vit.embeddings.pos_embedding.pe': pe, 'decoder.pos_embedding.pe': pe.clone()}; del w['decoder.decoder_pred.weight']
-    x = torch.randn(1, 8, 40); got = load_published(written(tmp_path/'m', config(), w, bin), scaler='mine'); assert torch.equal(got.encode(x)[1], m.eval().encode(x)[1]) and got.scaler=='mine' and not got.training
+    x = torch.randn(1, 8, 40); got = load_published(written(tmp_path/'m', config(), w, bin), scaler='fit'); assert torch.equal(got.encode(x)[1], m.eval().encode(x)[1]) and got.scaler is None and got.recipe.scaler=='fit' and not got.training
     assert 'CC BY-NC-ND' in capsys.readouterr().err and got.recipe.tr_s==.735
 
 def test_refused(tmp_path):
@@ -146,11 +147,51 @@ def test_filter_gradient_is_right():
 def check_order_quietly(x):
     with warnings.catch_warnings(): warnings.simplefilter('ignore'); return check_order(x)
 
+@pytest.mark.parametrize('bad', [0, -1., float('nan'), float('inf'), '0.8', None, 735, True])
+def test_a_repetition_time_that_cannot_be_is_refused(bad):
+    with pytest.raises(ValueError, match='dt_s: found'): pub.at_dt(np.zeros((50,2)), bad, .735)
+
+def test_scale_is_checked_after_scaling():
+    "Raw units pass; z-scored, per cent and huge units stop with the remedy"
+    rng = np.random.default_rng(0); s = RobustScaler(); s.median, s.iqr = np.zeros(424), np.full(424, 46.); x = 34*rng.standard_normal((200,424)); r = InputRecipe()
+    assert r.prepare(x, .735, s).shape==(200,424)
+    for units in (1/34, .01, 20.):
+        with pytest.raises(ValueError, match="scaler='fit'"): r.prepare(units*x, .735, s)
+    with pytest.raises(ValueError, match='424 of 424 parcels are missing'): r.prepare(np.full((200,424), np.nan), .735, s)
+
+def test_scaler_is_named(tmp_path):
+    f = written(tmp_path/'m', config(), dict(PublishedMAE(config()).state_dict())); s = RobustScaler(); s.median, s.iqr = np.zeros(8), np.ones(8)
+    assert load_published(f, s).scaler is s and load_published(f, s).recipe.scaler=='given' and load_published(f).recipe.missing=='zero'
+    for bad,words in (('hcp',"one of 'ukb', 'fit'"), (3,'RobustScaler'), (RobustScaler(),'fitted to the 8 parcels')):
+        with pytest.raises(ValueError, match=words): load_published(f, bad)
+    with pytest.raises(ValueError, match='missing: found'): load_published(f, 'fit', 'mean')
+
+def test_missing_parcels_by_rule():
+    "Left out is the model without that parcel; zero is the model with zeros; batches that lack different parcels; attention and loss"
+    torch.manual_seed(0); m = PublishedMAE(config(num_brain_voxels=8)).eval(); x = torch.randn(3, 8, 40); y = x.clone(); y[0,2] = y[2,5] = float('nan'); zero = torch.where(y.isnan(), 0, y)
+    tokens, cls = m.encode(y, missing='zero'); assert torch.equal(cls, m.encode(zero)[1]) and tokens[0,2].isnan().all() and tokens.isnan().sum()==2*2*16
+    tokens, cls = m.encode(y, missing='leave'); assert torch.allclose(cls[1], m.encode(x)[1][1], atol=1e-6) and not torch.allclose(cls[0], m.encode(zero)[1][0], atol=1e-6)
+    few = PublishedMAE(config(num_brain_voxels=7)).eval(); few.load_state_dict(m.state_dict()); few.xyz_mm.copy_(m.xyz_mm[[0,1,3,4,5,6,7]]); want = few.encode(x[:1,[0,1,3,4,5,6,7]])
+    assert torch.allclose(cls[:1], want[1], atol=1e-6) and torch.allclose(tokens[:1,[0,1,3,4,5,6,7]], want[0], atol=1e-6)
+    valid = ~y.isnan()[:,:,::20]; assert torch.equal(m.encode(zero, valid, missing='leave')[1], cls)
+    m.recipe = InputRecipe(missing='leave'); a = m.attention_maps(y); assert a[0,:,:,3].isnan().all() and (a[0,:,:,[0,1,2,4,5],3]==0).all() and torch.allclose(a[0,:,:,0].sum(-1), torch.ones(1,2), atol=1e-5)
+    out = m(y); assert out.loss.isfinite() and not out.mask[0,2].any() and not out.mask[2,5].any() and out.mask[1].any()
+    m.recipe = None; out = m(y); assert out.loss.isfinite() and not out.mask[0,2].any()
+    with pytest.raises(ValueError, match='at most 2'): m.encode(torch.where(torch.arange(8)[:,None]<3, float('nan'), x))
+    with pytest.raises(ValueError, match='parcel 4 .* has gaps'): m.encode(x.index_fill(2, torch.tensor([7]), 0).masked_fill((torch.arange(8)[:,None]==4) & (torch.arange(40)<3), float('nan')))
+    with pytest.raises(ValueError, match='shorter than 40'): m.encode(zero, torch.tensor([True,False]).expand(3, 8, 2))
+
+def test_vit_takes_missing_parcels():
+    c = AttrDict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=16, patch_size=16, image_size=[432,432], mask_ratio=.75)
+    torch.manual_seed(0); m = PublishedViTMAE(c).eval(); x = torch.randn(1, 424, 200); y = x.clone(); y[0,404] = float('nan'); tokens, cls = m.encode(y)
+    assert torch.equal(cls, m.encode(torch.where(y.isnan(), 0, y))[1]) and tokens[0,404].isnan().all() and tokens[0,:404].isfinite().all() and m(y).loss.isfinite()
+    with pytest.raises(ValueError, match='sixteen parcels'): m.encode(y, missing='leave')
+
 def test_recipe_and_order():
     "Other TRs are resampled, missing parcels named, another order is noticed"
-    rng = np.random.default_rng(0); r = InputRecipe(); same = type('S', (), dict(transform=staticmethod(lambda x: x))); x = rng.standard_normal((100,424)); half = rng.standard_normal((100,180)); x[:,:180] += half; x[:,180:360] += half
-    assert r.prepare(x, .8, same).shape==(100,424) and abs(len(r.prepare(x, 1.47, same))-200)<=2
-    y = x.copy(); y[:,7] = np.nan; pytest.raises(ValueError, r.prepare, y, .735, same).match('1 parcels are missing'); pytest.raises(ValueError, r.prepare, x[:,:400], .735, same).match('expected .time, 424')
+    rng = np.random.default_rng(0); r = InputRecipe(); same = type('S', (), dict(transform=staticmethod(lambda x: x-x.mean(0)))); x = rng.standard_normal((100,424)); half = rng.standard_normal((100,180)); x[:,:180] += half; x[:,180:360] += half
+    assert r.prepare(x, .76, same).shape==(100,424) and len(r.prepare(x, .8, same))==109 and abs(len(r.prepare(x, 1.47, same))-200)<=2
+    y = x.copy(); y[:,7] = np.nan; pytest.raises(ValueError, InputRecipe(missing='refuse').prepare, y, .735, same).match('1 parcels are missing'); pytest.raises(ValueError, r.prepare, x[:,:400], .735, same).match('expected .time, 424')
     right = check_order_quietly(x); assert right.mirror>.9
     i, j = pub._lateral.T; twin = x.copy(); shared = rng.standard_normal((100,300)); np.add.at(twin.T, i, shared.T); np.add.at(twin.T, j, shared.T); assert check_order_quietly(twin).lateral>.05
     with pytest.warns(UserWarning, match='left and right exchanged'): assert check_order(twin[:,np.r_[180:360, 0:180, 360:424]]).lateral<-.05
