@@ -253,6 +253,13 @@ class BrainLM(nn.Module):
         self._add_encoder()
         self._add_decoder()
 
+# %% ../nbs/11_model.ipynb #b02b5550
+@patch
+def __repr__(self:BrainLM): # a line, for whatever prints its parameters; `print(model.encoder)` shows the layers
+    c, n = self.config, sum(p.numel() for p in self.parameters())
+    where = self.parcellation.name if self.parcellation is not None else 'no parcellation'
+    return f"BrainLM({n/1e6:.1f} M parameters, {c.n_parcels} parcels ({where}), {c.n_time} time points)"
+
 # %% ../nbs/11_model.ipynb #e90c1153
 @patch
 def _add_encoder(self:BrainLM):

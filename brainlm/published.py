@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['missing_rules', 'published_names', 'no_scale', 'PublishedMAE', 'check_missing', 'PublishedViTMAE', 'InputRecipe',
-           'check_dt', 'at_dt', 'frames_needed', 'check_scale', 'check_order', 'load_published', 'published_scaler',
-           'load_model', 'save_derived', 'reference_weights']
+           'check_dt', 'at_dt', 'check_scale', 'check_order', 'odd_order', 'parcel_columns', 'store_columns',
+           'take_columns', 'load_published', 'published_scaler', 'lent', 'device_of', 'load_model', 'save_derived',
+           'reference_weights']
 
 # %% ../nbs/12_published.ipynb #fa0e4a92
 import json
@@ -13,8 +14,8 @@ import math
 import sys
 import warnings
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,9 @@ class _Tree(nn.Module):
             node.register_parameter(leaf, nn.Parameter(_blank(leaf, shape)))
     @property
     def w(self): return dict(self.named_parameters())
+    def __repr__(self):
+        c, n = self.config, sum(p.numel() for p in self.parameters())
+        return f"{type(self).__name__}({n/1e6:.1f} M parameters, {c.n_parcels} parcels, {c.n_time} time points)"
 
 def _blank(leaf, shape):
     "What stands at a parameter before weights are loaded"
@@ -231,7 +235,7 @@ def _empty(self, signal):
     z = s.transform(np.zeros((1, signal.shape[1])), np.zeros(signal.shape[1]))[0]
     return torch.from_numpy(np.nan_to_num(z)).to(signal)
 
-def _whole(self, signal, valid, missing=None):
+def _complete_signal(self, signal, valid, missing=None):
     "The signal without NaN, which parcels are there [batch, parcel] or None for all, and whether others are left out"
     _check_signal(self, signal)
     there, rule = _there(self, signal, valid), _rule(self, missing)
@@ -265,8 +269,9 @@ def forward(self:PublishedMAE,
     mask_ratio:float|None=None, # None: the configuration's
     valid=None # bool [batch, parcel, patch]; False or NaN in the signal: missing, see `missing_rules`
 )->AttrDict: # loss, prediction [batch, parcel, patch, size], mask, latent [batch, 1 + kept, width], cls, restore, keep
-    "The published pass; what is missing is never judged. ValueError for shapes that do not fit."
-    signal, there, leave = _whole(self, signal, valid)
+    "The published pass; with a mask the answer of a `BrainLM`; what is missing is never judged. ValueError for shapes."
+    if mask is not None: return self._filled_in(signal, valid, mask)
+    signal, there, leave = _complete_signal(self, signal, valid)
     w, xyz = self.w, self.xyz_mm if xyz_mm is None else xyz_mm
     x, patches = self._tokens(w, signal, xyz)
     (B, N), ratio = x.shape[:2], self.published.mask_ratio if mask_ratio is None else mask_ratio
@@ -325,8 +330,7 @@ def _check_hidden(self, mask, shape):
 @patch
 def _filled_in(self:PublishedMAE, signal, valid, mask):
     "The answer to a mask, as of a `BrainLM`: loss, prediction where hidden and the input elsewhere, mask"
-    _check_whole(self, valid)
-    _check_signal(self, signal)
+    signal, there, leave = _complete_signal(self, signal, valid)
     w = self.w
     x, patches = self._tokens(w, signal, self.xyz_mm)
     _check_hidden(self, mask, patches.shape[:3])
@@ -348,7 +352,7 @@ def encode(self:PublishedMAE,
     missing:str=None # one of `missing_rules`; None: that of the recipe
 )->tuple[Tensor,Tensor]: # tokens [batch, parcel, patch, width], NaN where hidden or missing; CLS [batch, width]
     "Embed a window: nothing hidden, tokens in order. ValueError for what the rule for missing parcels refuses."
-    signal, there, leave = _whole(self, signal, valid, missing)
+    signal, there, leave = _complete_signal(self, signal, valid, missing)
     if as_published:
         out = self(signal, noise=noise)
         z = _spread(out.latent[:,1:], out.keep, out.restore.shape[1]).unflatten(1, out.mask.shape[1:])
@@ -378,7 +382,7 @@ def attention_maps(self:PublishedMAE,
 )->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel], from (row), to (column), CLS first; NaN from missing parcels
     """Softmax attention of the encoder on a whole window, summed over patches; without the filter's share. Errors of
     `encode`."""
-    signal, there, leave = _whole(self, signal, valid)
+    signal, there, leave = _complete_signal(self, signal, valid)
     x, patches = self._tokens(self.w, signal, self.xyz_mm)
     x = x.unflatten(1, patches.shape[1:3])
     if not leave: return _from_missing(self._maps(x), there)
@@ -532,8 +536,9 @@ def forward(self:PublishedViTMAE,
     mask_ratio:float|None=None, # None: the configuration's
     valid=None # bool [batch, parcel, patch]; False or NaN in the signal: missing
 )->AttrDict: # loss, prediction and mask [batch, 424, 200], latent, cls, restore; with a head a prediction [batch, 1]
-    "The published pass; what is missing is never judged. ValueError for shapes that do not fit."
-    signal, there, _ = _whole(self, signal, valid)
+    "The published pass; with a mask the answer of a `BrainLM`; what is missing is never judged. ValueError for shapes."
+    if mask is not None: return self._filled_in(signal, valid, mask)
+    signal, there, _ = _complete_signal(self, signal, valid)
     w, c, rows = self.w, self.published, self.image(signal)
     noise, n_keep, start = self._noise(rows, c.mask_ratio if mask_ratio is None else mask_ratio, noise)
     keep, restore, mask = _hide(noise, n_keep)
@@ -591,8 +596,7 @@ def _must_fill(self:PublishedViTMAE):
 def _filled_in(self:PublishedViTMAE, signal, valid, mask):
     "The answer to a mask, as of a `BrainLM`: loss, prediction where hidden and the input elsewhere, mask"
     self._must_fill()
-    _check_whole(self, valid)
-    _check_signal(self, signal)
+    signal, there, _ = _complete_signal(self, signal, valid)
     patches = signal.unflatten(-1, (-1, self.config.patch_size))
     _check_hidden(self, mask, patches.shape[:3])
     w, x = self.w, self._tokens(self.w, self.image(signal))
@@ -661,7 +665,7 @@ def encode(self:PublishedViTMAE,
     missing:str=None # 'zero' or 'refuse'; None: that of the recipe
 )->tuple[Tensor,Tensor]: # tokens [batch, parcel, column, width], NaN where hidden or missing; CLS [batch, width]
     "Embed a window: nothing hidden. Parcels of one token share it. ValueError for what the rule refuses."
-    signal, there, _ = _whole(self, signal, valid, missing)
+    signal, there, _ = _complete_signal(self, signal, valid, missing)
     x = self._tokens(self.w, self.image(signal))
     row, col = self._token_columns()
     if as_published:
@@ -680,7 +684,7 @@ def attention_maps(self:PublishedViTMAE,
 )->Tensor: # [batch, layer, head, 1 + parcel, 1 + parcel]; NaN from missing parcels
     """As of a `BrainLM`; what goes to a token is shared equally by its parcels, and what goes to padding is left out,
     so that rows add up to less than 1"""
-    signal, there, _ = _whole(self, signal, valid)
+    signal, there, _ = _complete_signal(self, signal, valid)
     w, n, out = self.w, self.published.num_attention_heads, []
     x = self._with_cls(w, self._tokens(w, self.image(signal)))
     for i in self.parcel_layers:
@@ -716,11 +720,12 @@ class InputRecipe:
 # %% ../nbs/12_published.ipynb #49fff88c
 def check_dt(
     dt_s, # seconds between time points
+    name:str='dt_s' # what it is called, for the message
 )->float:
     "The number, or ValueError for 0, below 0, NaN, text, and what can only be milliseconds"
     number = isinstance(dt_s, (int,float,np.number)) or getattr(dt_s, 'ndim', None)==0
     if number and not isinstance(dt_s, bool) and 0<float(dt_s)<=60: return float(dt_s)
-    raise ValueError(f"dt_s: found {dt_s!r}, expected seconds between time points, above 0 and at most 60")
+    raise ValueError(f"{name}: found {dt_s!r}, expected seconds between time points, above 0 and at most 60")
 
 def at_dt(
     bold, # [time, parcel]; a missing parcel is NaN throughout
@@ -731,16 +736,6 @@ def at_dt(
     if same_dt(check_dt(dt_s), want_s): return bold
     gone = np.isnan(bold).all(0)
     return np.where(gone, np.nan, resample_time(np.where(gone, 0, bold), dt_s, want_s))
-
-def frames_needed(
-    n:int, # time points that the model reads
-    dt_s:float, # seconds between time points of a recording
-    want_s:float # what the model has learned
-)->int:
-    "Frames that `at_dt` makes at least `n` of"
-    if same_dt(check_dt(dt_s), want_s): return n
-    f = Fraction(dt_s/want_s).limit_denominator(200)
-    return (n-1)*f.denominator//f.numerator+1
 
 # %% ../nbs/12_published.ipynb #62c207a2
 def check_scale(
@@ -804,6 +799,7 @@ _lateral = np.array([o.split('-') for o in """
 # %% ../nbs/12_published.ipynb #f3c137e9
 def check_order(
     bold:np.ndarray, # [time, 424] or [time, 360]
+    warn:bool=True # say so where it seems wrong
 )->AttrDict: # `mirror` and `lateral`
     """Are the parcels in the order of A424? `mirror`: share of cortical parcels whose mirror parcel is among the 5 %
     most correlated of the other side. `lateral`: mean difference in Fisher z of 300 pairs and their mirror images.
@@ -816,11 +812,14 @@ def check_order(
     f = np.arctanh(np.clip(r, -.99, .99))
     i, j = _lateral.T
     lateral = float((f[i,j]-f[(i+180)%360,(j+180)%360]).mean())
-    if said := _odd_order(mirror, lateral): warnings.warn(f"bold: {said}", stacklevel=2)
+    if warn and (said := odd_order(mirror, lateral)): warnings.warn(f"bold: {said}", stacklevel=2)
     return AttrDict(mirror=mirror, lateral=lateral)
 
 # %% ../nbs/12_published.ipynb #024975ab
-def _odd_order(mirror, lateral):
+def odd_order(
+    mirror:float, # of `check_order`, or the mean over recordings
+    lateral:float # likewise
+)->str: # '' where nothing seems wrong
     "What to say of an order that seems wrong"
     if mirror<.5:
         return (f"only {mirror:.0%} of mirror parcels are strongly correlated; "
@@ -829,6 +828,46 @@ def _odd_order(mirror, lateral):
         return ("pairs of parcels that are more correlated on one side in nearly everyone "
             f"are more correlated on the other here (difference {lateral:.3f}); are left and right exchanged? "
             "In A424 the right cortex comes first")
+    return ''
+
+# %% ../nbs/12_published.ipynb #30ec20a5
+def parcel_columns(
+    names, # [parcel] of a store or a table
+    want, # `Parcellation` of the model
+    what:str='store' # whose names they are, for the message
+): # int [parcel of the model], the column of each, -1 where it is missing
+    "Parcels by name. ValueError for names that the model does not know, twice the same, or too few of them."
+    names = [str(n) for n in names]
+    at = {n: i for i,n in enumerate(names)}
+    if len(at)<len(names): raise ValueError(f"{what}: found a parcel twice, {some(sorted({n for n in names if names.count(n)>1}))}")
+    if other := [n for n in names if n not in set(want.names)]:
+        raise ValueError(f"{what}: found parcels that {want.name} does not have ({some(other)}); expected those of {want.name}. "
+            "The model has learned these parcels and no others: series made up from another atlas would give plausible "
+            "nonsense. Make the recordings anew with its atlas (brainlm preprocess --parcellation)")
+    missing = [n for n in want.names if n not in at]
+    check_missing(len(missing), len(want), f'missing: {some(missing)}')
+    return np.array([at.get(n, -1) for n in want.names])
+
+def store_columns(
+    found, # `Parcellation` of a store
+    want # of the model
+): # int [parcel of the model] as of `parcel_columns`; None where nothing is to be done
+    "Columns of a store for a model. ValueError for another atlas: other names, or the same ones in other places."
+    if found==want: return None
+    at = parcel_columns(found.names, want, f'store: parcellation {found.name}')
+    here = at>=0
+    away = np.abs(found.xyz_mm[at[here]]-want.xyz_mm[here]).max() if found.has_places and want.has_places else 0.
+    if away<=2.: return at
+    raise ValueError(f"store: found parcellation {found.name}, whose parcels are called as those of {want.name} but lie "
+        f"up to {away:.0f} mm from them; expected the same places")
+
+def take_columns(
+    bold, # [time, parcel]
+    at # of `parcel_columns`, or None
+): # [time, parcel of the model], NaN where a parcel is missing
+    "A recording with the parcels of the model"
+    if at is None: return bold
+    return np.where(at>=0, np.asarray(bold)[:,at], np.nan)
 
 # %% ../nbs/12_published.ipynb #03ac0e27
 published_names = dict.fromkeys(('old_13M', 'vitmae_111M', 'vitmae_650M'), 'vandijklab/brainlm') # name: repository
@@ -993,6 +1032,33 @@ def published_scaler(
 
 no_scale = ("get it where there is a network (brainlm.datasets.fetch_ukb_normalization), or say scaler='fit' "
     "(--scaler fit) to scale by your own data, or give a RobustScaler")
+
+# %% ../nbs/12_published.ipynb #1516561f
+@contextmanager
+def lent(
+    model, # any `nn.Module`
+    device # where it is to work
+):
+    "The model on a device and in evaluation mode; afterwards it is where it was, each of its parts in its own mode"
+    home = next((p.device for p in model.parameters()), torch.device('cpu'))
+    modes = [(m, m.training) for m in model.modules()]
+    try: yield model.to(device).eval()
+    finally:
+        model.to(home)
+        for m,training in modes: m.training = training
+
+def device_of(
+    name=None # 'cpu', 'cuda', 'cuda:1', a `torch.device`; None: CUDA where there is one
+)->torch.device:
+    "A device that is there. ValueError for one that is not."
+    try:
+        d = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        if d.type!='meta': torch.empty(0, device=d)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e: why = str(e).splitlines()[0][:80]
+    else:
+        if d.type!='meta': return d
+        why = 'it holds no numbers'
+    raise ValueError(f"device: found {name!r}, which cannot be used here ({why}); expected cpu" + (', cuda' if torch.cuda.is_available() else ''))
 
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(

@@ -7,14 +7,17 @@ from brainlm.embedding import *
 
 
 # %% ../nbs/50_embedding.ipynb #136cddb0
+import copy
 import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastcore.basics import AttrDict
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import (
     check_estimator_repr,
     check_get_params_invariance,
@@ -24,7 +27,7 @@ from sklearn.utils.estimator_checks import (
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
-from brainlm.prior import window_context
+from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
@@ -58,16 +61,87 @@ def test_padding_and_gaps_are_not_there(made):
 
 def test_fit_learns_only_what_the_model_lacks(made):
     store, m, _ = made; assert BrainLMEmbedder(m).fit(store).scaler_ is m.scaler
-    bare = BrainLM(m.config, few); e = BrainLMEmbedder(bare).fit(store); assert e.scaler_ is not None and bare.scaler is None and np.allclose(e.scaler_.transform(store.read(0)), m.scaler.transform(store.read(0)), atol=1e-5)
+    bare = BrainLM(m.config, few)
+    with pytest.warns(UserWarning, match='brings no scaler'): e = BrainLMEmbedder(bare).fit(store)
+    assert e.scaler_ is not None and bare.scaler is None and np.allclose(e.scaler_.transform(store.read(0)), m.scaler.transform(store.read(0)), atol=1e-5)
 
 def test_refusals(made):
     store, m, top = made; fit = lambda **k: BrainLMEmbedder(m, **k).fit(store)
+    rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="pooling: found 'max'"): fit(pooling='max')
-    with pytest.raises(ValueError, match='recording 1: found shape'): fit().transform([np.zeros((200,10)), np.zeros((200,9))])
+    with pytest.raises(ValueError, match='recording 1: found shape'): fit().transform([rng.normal(size=(200,10)), np.zeros((200,9))])
     with pytest.raises(FileNotFoundError): BrainLMEmbedder(top/'nothing').fit(store)
-    other = RecordingStore.create('memory://other', Parcellation('less', few.table.iloc[:8])); other.extend([Recording(np.random.default_rng(0).standard_normal((200,8)).astype('float32'), 1., 'a', provenance='simulated')])
-    with pytest.raises(ValueError, match=f'missing: {few.names[8]}, {few.names[9]}'): fit().transform(other)
+    other = RecordingStore.create('memory://other', Parcellation('less', few.table.iloc[:5])); other.extend([Recording(np.random.default_rng(0).standard_normal((200,5)).astype('float32'), 1., 'a', provenance='simulated')])
+    with pytest.raises(ValueError, match=f'missing: {few.names[5]}, {few.names[6]}'): fit().transform(other)
     with pytest.raises(NotFittedError): BrainLMEmbedder(m).transform(store)
+
+@pytest.fixture(scope='module')
+def published():
+    "A small network of the 13M family and of the ViT family in A424, with a scaler of raw units of 46, and noise that looks like brains"
+    torch.manual_seed(0); p = load_parcellation('a424'); s = RobustScaler(); s.median, s.iqr, s.parcellation = np.zeros(424), np.full(424, 46.), 'a424'
+    size = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=16)
+    mae = PublishedMAE(AttrDict({**_mae_defaults, **size, **dict(num_brain_voxels=424, num_timepoints_per_voxel=200, timepoint_patching_size=20)})); vit = PublishedViTMAE(AttrDict(size | dict(patch_size=16, image_size=[432,432], mask_ratio=.75)))
+    for m in (mae, vit): m.eval(); m.parcellation, m.scaler, m.recipe = p, s, InputRecipe(divisor=getattr(m, 'divisor', 1.))
+    return mae, vit
+
+def brains(n, frames, seed=0, sd=34.): rng = np.random.default_rng(seed); x = rng.standard_normal((n,frames,424)); x[...,:180] += x[...,180:360]; return (sd*x/x.std()+1e4)
+
+def test_units_that_are_not_the_scalers_stop(published):
+    "The same recordings, z-scored: with the scale of raw units they would collapse; by their own scale they are as far apart as before"
+    m, x = published[0], brains(3, 200); z = (x-x.mean(1, keepdims=True))/x.std(1, keepdims=True); spread = lambda e: e.std(0).mean()
+    good = spread(BrainLMEmbedder(m).fit(x).transform(x))
+    with pytest.raises(ValueError, match="recording 0: .*scaler='fit'"): BrainLMEmbedder(m).fit(z).transform(z)
+    assert abs(spread(BrainLMEmbedder(m, scaler='fit').fit(z).transform(z))/good-1)<.2 and m.scaler.iqr[0]==46.
+    m.scaler, s = None, m.scaler
+    try:
+        with pytest.raises(ValueError, match='statistics of UK Biobank|fetch_ukb'), pytest.MonkeyPatch.context() as mp: mp.setattr('brainlm.published.fetch_ukb_normalization', lambda: (_ for _ in ()).throw(FileNotFoundError('no network'))); BrainLMEmbedder(m).fit(x)
+    finally: m.scaler = s
+
+@pytest.mark.parametrize('family', [0, 1])
+def test_a_missing_parcel_ends_no_run(published, tmp_path, family):
+    "Zero by default, counted; refused where asked; the others go on; the file says all"
+    m, p, x = published[family], load_parcellation('a424'), brains(4, 210); x[1,:,404] = x[2,:,:200] = np.nan; store = RecordingStore.create(tmp_path/'s', p); store.extend([Recording(o.astype('float32'), dt, f's{i}') for i,(o,dt) in enumerate(zip(x, (.72,.72,.72,.8)))])
+    t = embed_store(store, m, tmp_path/'e.parquet'); said = t.attrs['brainlm']; assert t.subject.tolist()==['s0','s1','s3'] and t.n_missing.tolist()==[0,1,0] and t.missing[1]==p.names[404] and t.n_windows.tolist()==[1]*3
+    assert pd.read_parquet(tmp_path/'e.parquet').attrs==t.attrs and said['missing_rule']=='zero' and said['precision']=='fp32' and said['n_resampled']==1 and len(said['weights_sha256'])==64 and said['scaler']['rule']=='ukb'
+    lost = pd.read_csv(tmp_path/'e.failures.tsv', sep='\t'); assert lost.subject.tolist()==['s2'] and '200 of 424 parcels are missing' in lost.reason[0]
+    assert embed_store(store, m, tmp_path/'r.parquet', missing='refuse').subject.tolist()==['s0','s3']; said = embed_report(tmp_path/'s', tmp_path/'e.parquet', m); assert 'rule: zero' in said and '1 recordings could not' in said and 'brought to 0.735 s' in said
+    with pytest.raises(ValueError, match='rule is .refuse'): BrainLMEmbedder(m, missing='refuse').fit(x).transform(x[1:])
+
+@pytest.mark.parametrize('dt', [.72, .74, .8, .835, 1., 2.])
+@pytest.mark.parametrize('frames', [16, 160])
+def test_brainmarks_samples_of_any_repetition_time(published, dt, frames):
+    "Short and long samples of the suite, with published weights; the scale is fitted to the training samples"
+    transform, wrapper = brainmarks_model(published[0], scaler='fit'); rng = np.random.default_rng(0); sample = lambda: dict(bold=torch.from_numpy(rng.standard_normal((frames,424))).float(), mean=torch.full((1,424), 100.), std=torch.full((1,424), 5.), tr=torch.tensor(dt))
+    with pytest.raises(ValueError, match='fit.training samples'): transform(sample())
+    batch = torch.utils.data.default_collate([transform.fit([sample() for _ in range(3)])(sample()) for _ in range(2)]); out = wrapper(batch); assert out.cls_embeds.shape==(2,1,16) and out.patch_embeds.isfinite().all()
+
+def test_parcels_by_name(published):
+    "Columns of a table in any order; Glasser's cortex with 64 parcels missing; another atlas is refused"
+    m, p, x = published[0], load_parcellation('a424'), brains(2, 200); e = BrainLMEmbedder(m).fit(x); want = e.transform(x); mix = np.random.default_rng(1).permutation(424); frame = lambda o, i: pd.DataFrame(o[:,i], columns=np.array(p.names)[i])
+    assert np.allclose(e.transform([frame(o, mix) for o in x]), want, atol=1e-5) and np.allclose(e.transform([pd.DataFrame(o) for o in x]), want, atol=1e-5)
+    holes = x.copy(); holes[...,360:] = np.nan; assert np.allclose(e.transform([frame(o, np.arange(360)) for o in x]), e.transform(holes), atol=1e-5)
+    g = RecordingStore.create('memory://glasser', load_parcellation('glasser360')); g.extend([Recording(o[:,:360].astype('float32'), .72, str(i)) for i,o in enumerate(x)]); assert np.allclose(e.transform(g), e.transform(holes), atol=1e-3)
+    for bad,words in ((frame(x[0], mix).rename(columns={p.names[3]: 'V9'}), 'nonsense'), (frame(x[0], [*range(423), 0]), 'twice'), (frame(x[0], np.arange(300)), 'at most 106'), (x[0][:,:360], 'Glasser 360 without names')):
+        with pytest.raises(ValueError, match=words): e.transform([bad])
+    with pytest.warns(UserWarning, match='order of A424'): e.transform(x[...,mix])
+
+def test_edges(made):
+    "Nothing, too little, generators, devices and options; a network that is lent comes back as it was"
+    store, m, _ = made; e = BrainLMEmbedder(m).fit(store); recs = [store[i] for i in range(4)]; want = e.transform(recs)
+    assert np.allclose(e.transform(r for r in recs), want, equal_nan=True) and np.allclose(BrainLMEmbedder(m).fit_transform(r for r in recs), want, equal_nan=True)
+    for bad,words in (([], 'no recordings'), (recs[0], 'found one Recording'), (np.zeros((200,10)), 'found one ndarray'), ([np.full((200,10), 'a')], 'real numbers'), ([np.ones((200,10))*1j], 'real numbers'), ([np.full((200,10), np.nan)], 'all parcels are missing')):
+        with pytest.raises(ValueError, match=words): e.transform(bad)
+    for bad in (dict(batch_size=0), dict(batch_size=2.5), dict(device='gpu'), dict(device='cuda:99'), dict(tr_s='0.8'), dict(tr_s=0), dict(tr_s=float('nan')), dict(missing='mean'), dict(missing='zero'), dict(scaler='hcp'), dict(scaler=RobustScaler())):
+        with pytest.raises(ValueError, match=next(iter(bad))): BrainLMEmbedder(m, **bad).fit(store)
+        with pytest.raises(ValueError, match=next(iter(bad))): BrainLMEmbedder(m).fit(store).set_params(**bad).transform(store)
+    with pytest.raises(ValueError, match='only once'): BrainLMEmbedder(m, scaler='fit').fit(r for r in recs)
+    e = BrainLMEmbedder(m).fit(store).set_params(pooling='parcel'); assert e.n_out_==160==e.transform(recs).shape[1]==len(e.get_feature_names_out())
+    with pytest.raises(ValueError, match='changed after fit'): BrainLMEmbedder(m).fit(store).set_params(model=copy.deepcopy(m)).transform(store)
+    mine = copy.deepcopy(m).train(); mine.encoder[0].eval(); BrainLMEmbedder(mine).fit(store).transform(recs[:1]); assert mine.training and not mine.encoder[0].training and mine.encoder[1].training
+
+def test_a_clone_shares_the_network_and_prints_none(made):
+    store, m, _ = made; e = BrainLMEmbedder(m, 'mean').set_output(transform='pandas'); again = clone(make_pipeline(e))[0]; assert again.model is m and again.pooling=='mean' and again._sklearn_output_config=={'transform': 'pandas'}
+    assert len(repr(e))<200 and 'M parameters' in repr(e) and len(make_pipeline(e)._repr_html_())<60000 and 'Linear(' not in make_pipeline(e)._repr_html_()+e._repr_html_()
 
 def test_scikit_learn_takes_it_for_its_own():
     "Its checks that need no two-dimensional input: parameters, clone, repr, tags. Those that feed [sample, feature] do not apply to [recording, time, parcel]."
@@ -76,7 +150,7 @@ def test_scikit_learn_takes_it_for_its_own():
     assert e.__sklearn_tags__().input_tags.three_d_array
 
 def test_store_to_parquet(made):
-    store, m, top = made; t = embed_store(store, top/'m', top/'new/e.parquet'); assert pd.read_parquet(top/'new/e.parquet').equals(t) and t.subject.tolist()==['s0','s1','s2','s3'] and t.shape==(4,20)
+    store, m, top = made; t = embed_store(store, top/'m', top/'new/e.parquet'); assert pd.read_parquet(top/'new/e.parquet').equals(t) and t.subject.tolist()==['s0','s1','s2','s3'] and t.shape==(4,25)
 
 
 # %% ../nbs/50_embedding.ipynb #98bbd104
@@ -85,7 +159,7 @@ def test_brainmarks_protocol(frames):
     "Samples of the suite, short and long, through transform, collation and wrapper"
     p = load_parcellation('a424'); torch.manual_seed(0); rng = np.random.default_rng(0); store = RecordingStore.create(f'memory://a424-{frames}', p); store.extend([Recording(rng.standard_normal((200,424)).astype('float32'), 1., 'a', provenance='simulated')])
     m = BrainLM(preset('tiny', n_parcels=424, width=16, heads=1, mlp=16, layers=1, decoder_width=16, decoder_heads=1, decoder_mlp=16, decoder_layers=1), p, RobustScaler().fit(store, rows='all')); transform, wrapper = brainmarks_model(m)
-    sample = lambda: dict(bold=torch.randn(frames, 424), mean=torch.full((1,424), 100.), std=torch.full((1,424), 5.), tr=torch.tensor(1.))
+    sample = lambda: dict(bold=torch.randn(frames, 424), mean=torch.full((1,424), 100.), std=torch.ones(1,424), tr=torch.tensor(1.))
     batch = torch.utils.data.default_collate([transform(sample()) for _ in range(3)]); out = wrapper(batch)
     assert wrapper.__space__=='a424' and out.cls_embeds.shape==(3,1,16) and out.reg_embeds is None and out.patch_embeds.shape==(3,4240,16) and all(o.isfinite().all() for o in (out[0], out[2]))
     assert out._fields==('cls_embeds','reg_embeds','patch_embeds')
