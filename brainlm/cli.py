@@ -232,6 +232,24 @@ def _qc(a):
     write_whole(out, html)
     print(f"{store}\n{stands_out(qc_table(store))}\nOpen {out} in a browser.")
 
+# %% ../nbs/51_cli.ipynb #a6264d0d
+def _check(a):
+    "`RecordingStore.check` from a shell; 1 where something is damaged"
+    from brainlm.recordings import RecordingStore
+    report = RecordingStore(a.store).check(not a.keep, a.break_lock)
+    print(report)
+    return int(not report)
+
+def _check_parser(sub):
+    p = sub.add_parser('check', help='is everything in a store what was written',
+        description=('Read all of a store, compare it with the codes and hashes that were kept, and remove what killed '
+                     'writers left. The exit code is 1 where something is damaged; all else stays readable.'))
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    _options(p,
+        ('--keep', False, 'remove nothing', dict(action='store_true')),
+        ('--break-lock', False, 'of a writer that is dead, on an object store', dict(action='store_true')))
+    p.set_defaults(run=_check)
+
 # %% ../nbs/51_cli.ipynb #f0312dc2
 def _qc_parser(sub):
     p = sub.add_parser('qc', help='a page on the quality of a store, outliers first',
@@ -500,7 +518,8 @@ def _parser():
     p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
     p.add_argument('--version', action='version', version=f'brainlm {__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND')
-    for command in (_demo_parser, _preprocess_parser, _annotate_parser, _qc_parser, _pretrain_parser): command(sub)
+    own = _demo_parser, _preprocess_parser, _annotate_parser, _check_parser, _qc_parser, _pretrain_parser
+    for command in own: command(sub)
     for name,place in _registered().items(): _analysis_parser(sub, name, *place)
     return p
 

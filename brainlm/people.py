@@ -481,9 +481,7 @@ def annotate(self:RecordingStore,
         if not got.n: raise ValueError(_nobody(people, self))
         old = self.get_file('recordings.parquet')
         self.put_file(_spare_name(self), old)
-        buffer,now = io.BytesIO(),pq.ParquetFile(io.BytesIO(old)).read(use_threads=False)
-        pq.write_table(_with_columns(now, got.table), buffer, compression='zstd')
-        self.put_file('recordings.parquet', buffer.getvalue())
+        self.put_table(_with_columns(pq.ParquetFile(io.BytesIO(old)).read(use_threads=False), got.table))
         told = {**annotated(self), **dict.fromkeys(got.table, got.where)}
         self.put_file('annotated.json', json.dumps(told, indent=1).encode())
         self.refresh()

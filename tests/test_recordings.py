@@ -16,6 +16,7 @@ import pickle
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,11 +28,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 from torch.utils.data import DataLoader
-from zarr.storage import WrapperStore
 
 from brainlm.atlas import *
 
@@ -168,8 +169,6 @@ def test_killed_create(tmp_path):
 @pytest.mark.parametrize('where', ['disk', 'memory'])
 def test_failing_writes(tmp_path, monkeypatch, where):
     "A disk that is full, a network that fails: any write may raise after half of its bytes"
-    import zarr.storage._local as L
-
     import brainlm.recordings as R
     url = str(tmp_path/'s') if where=='disk' else f'memory://{tmp_path.name}'
     s = _base(url); left = [0]
@@ -182,7 +181,7 @@ def test_failing_writes(tmp_path, monkeypatch, where):
             return real(*args, **kw)
         return f
     if where=='disk':
-        monkeypatch.setattr(L, '_put', failing(L._put, 1))
+        monkeypatch.setattr(R, '_write_file', failing(R._write_file, 1))
         monkeypatch.setattr(R, 'write_whole', failing(R.write_whole, 1))
         monkeypatch.setattr(os, 'replace', failing(os.replace, 0))
     else: monkeypatch.setattr(MemoryFileSystem, 'pipe_file', failing(MemoryFileSystem.pipe_file, 2))
@@ -360,31 +359,28 @@ def test_table_with_other_words(tmp_path):
 
 
 # %% ../nbs/01_recordings.ipynb #08c36e81
-class _Count(WrapperStore):
-    chunks = 0
-    async def get(self, key, *args, **kw):
-        _Count.chunks += key.startswith('c.')
-        return await self._store.get(key, *args, **kw)
-
 def test_two_chunks_a_window(monkeypatch, tmp_path):
     "A window of 200 rows opens two chunks at most, on disk and elsewhere, wherever it begins"
     recs = [_rec(1, 700), _rec(2, 457)]
     disk,mem = (RecordingStore.create(u, _parc()) for u in (tmp_path/'s', 'memory://two'))
     disk.extend(recs); mem.extend(recs)
-    mem._arrays = {os.getpid(): zarr.open_array(_Count(mem._zarr()), mode='r')}
-    opened,real = [],builtins.open
+    opened,real,fetched = [],builtins.open,[]
+    def cat(self, paths, *args, real=MemoryFileSystem.cat_ranges, **kw):
+        fetched.extend(paths)
+        return real(self, paths, *args, **kw)
+    monkeypatch.setattr(MemoryFileSystem, 'cat_ranges', cat)
     monkeypatch.setattr(builtins, 'open', lambda *args, **kw: opened.append(args) or real(*args, **kw))
     for i,r in enumerate(recs):
         for a in [*range(0, r.n_time-199, 7), r.n_time-200]:
-            _Count.chunks = 0; opened.clear()
+            fetched.clear(); opened.clear()
             assert mem.read(i, a, 200).tobytes() == r.bold[a:a+200].tobytes() == disk.read(i, a, 200).tobytes()
-            assert 1 <= _Count.chunks == len(opened) <= 2
+            assert 1 <= len(fetched) == len(opened) <= 2
 
 def test_zarr_reads_the_same(tmp_path):
     "What is read from the chunk files is what Zarr reads"
     s = _base(tmp_path/'s'); arr = zarr.open_array(f'{s.url}/bold', mode='r')
     assert arr.metadata.zarr_format == 3 and arr.dtype == 'float32' and arr.attrs['version'] == 1
-    for i,(a,n) in enumerate(zip(s.table['start'], s.table['n_time'])): assert arr[a:a+n].tobytes() == s.read(i).tobytes() == s._read_zarr(a, a+n).tobytes()
+    for i,(a,n) in enumerate(zip(s.table['start'], s.table['n_time'])): assert arr[a:a+n].tobytes() == s.read(i).tobytes()
 
 def test_lost_chunk(tmp_path):
     "A chunk that was deleted or cut is an error, not missing data"
@@ -401,7 +397,7 @@ def test_lost_chunk(tmp_path):
 @pytest.mark.parametrize('how', ['fork', 'spawn'])
 def test_dataloader_workers(tmp_path, how):
     "Workers read: forked ones after the parent has read already, spawned ones from a pickle"
-    s = _base(tmp_path/'s'); s.read(0); s._array()[:1]
+    s = _base(tmp_path/'s'); s.read(0)
     out = list(DataLoader(s, batch_size=None, num_workers=2 if how=='fork' else 1, multiprocessing_context=how))
     assert [o.bold.tobytes() for o in out] == [_rec(k).bold.tobytes() for k in range(3)]
 
@@ -423,6 +419,119 @@ def test_bounded_memory(tmp_path):
     s.extend(_rec(k, 1000, 200) for k in range(1, 30))
     peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
     assert peak < 6*1000*200*4 # The generator itself draws float64
+
+
+# %% ../nbs/01_recordings.ipynb #65454f17
+def _spoil(s, how):
+    "Damage chunk 1 of a store of `_base`; recordings 0 and 1 may lie in it, 2 does not"
+    name = 'bold/c.1.0'
+    x = bytearray(s.get_file(name))
+    if how=='flipped': x[77] ^= 4
+    if how=='code': x[-1] ^= 4
+    if how=='zeroed': x[:] = bytes(len(x))
+    if how=='cut': x = x[:100]
+    if how=='long': x += b'0000'
+    if how=='swapped': x = s.get_file('bold/c.2.0')
+    s.put_file(name, bytes(x))
+    if how=='missing': s.fs.rm_file(s._at(name))
+
+_faults = dict(flipped='other bytes than were written', code='other bytes', zeroed='nothing but zeros', cut='cut short: found 100 bytes',
+    long='cut short: found 328', swapped='what belongs into .*c.2.0', missing='is missing')
+
+@pytest.mark.parametrize('how', _faults)
+@pytest.mark.parametrize('where', ['disk', 'memory'])
+def test_damage_is_named(tmp_path, how, where):
+    "Whatever was done to a chunk: file and people are named, a store opened before sees it too, the rest is read"
+    s = _base(str(tmp_path/'s') if where=='disk' else f'memory://{tmp_path.name}')
+    good = s.get_file('bold/c.1.0')
+    rows = [i for i in range(3) if s._start[i] < 32 and s._start[i]+s._n[i] > 16]
+    assert rows and 2 not in rows and [s.read(i) is None for i in range(3)] == [False]*3
+    _spoil(s, how)
+    for o in (s, RecordingStore(s.url)):
+        for i in range(3):
+            if i not in rows: assert o.read(i).tobytes() == _rec(i).signal.tobytes(); continue
+            with pytest.raises(Damaged, match=f'c.1.0 .*{_faults[how]}.*Lost with it: .*sub-s{i}.*put|c.1.0.*{_faults[how]}.*Lost'): o.read(i)
+    report = s.check()
+    assert not report and list(report.damaged) == [f'sub-s{i}' for i in rows] and s.append(_rec(3)) == 3
+    s.put_file('bold/c.1.0', good)
+    assert s.check() and _intact(s.url) == 4
+
+def test_zarr_sees_damage(tmp_path):
+    "The code behind a chunk is a codec of Zarr's: its own reader refuses a flipped bit"
+    s = _base(tmp_path/'s'); _spoil(s, 'flipped')
+    with pytest.raises(ValueError, match='checksum'): zarr.open_array(f'{s.url}/bold', mode='r')[16:32]
+
+def test_table_is_sealed(tmp_path):
+    "No byte of the table can change unseen; what another program wrote anew has no seal, and keeps its codes or loses them"
+    s = _base(tmp_path/'s'); raw,want = s._raw,s._pa
+    for i in range(0, len(raw), 7):
+        x = bytearray(raw); x[i] ^= 1 << i%8
+        try: s._set(bytes(x))
+        except Damaged as e: assert 'recordings.parquet is damaged' in str(e); continue
+        assert s._pa.equals(want)
+    for n in (0, 10, len(raw)//2, len(raw)-1):
+        with pytest.raises(Damaged): s._set(raw[:n])
+    s._set(raw)
+    buf = io.BytesIO(); pq.write_table(pq.ParquetFile(io.BytesIO(raw)).read().slice(1), buf); s._set(buf.getvalue())
+    assert len(s) == 2 and s._expected(0) >= 0
+    pd.read_parquet(io.BytesIO(raw)).to_parquet(tmp_path/'s'/'recordings.parquet'); s.refresh()
+    assert len(s) == 3 and s._expected(0) == -1 and s.append(_rec(3)) == 3 and s._expected(0) == -1 and s.check() and _intact(s.url) == 4
+    _spoil(s, 'swapped')
+    assert 'hash' in str(s.check().damaged) # No code for its place any more: the hash of the signal finds it
+
+def test_check_clears_up(tmp_path):
+    "Orphaned chunks and unfinished files go, what belongs to the store and what somebody writes now stays"
+    for url in (str(tmp_path/'s'), 'memory://clear'):
+        s = _base(url); top = {o for o in s._names()}
+        mine = 'seen.json.%d.part' % os.getpid() # Of a process that lives
+        left = ['bold/c.99.0', 'bold/c.7.0.partial', 'recordings.parquet.1.part', 'scaler.json.4194305.part']
+        for n in [*left, mine, 'notes.txt']: s.put_file(n, b'x')
+        report = s.check()
+        assert report and sorted(report.removed) == sorted(left) and s._names()-{'writer.lock'} == (top|{mine, 'notes.txt'})-{'writer.lock'} and _intact(url) == 3
+        with s.writer():
+            s.put_file(left[0], b'x')
+            busy = s.check()
+            assert busy and not busy.removed and 'being written by process' in str(busy) and s.get_file(left[0])
+        with s.writer(): s.fs.rm_file(s._at(left[0]))
+
+def test_check_takes_dead_locks():
+    "On an object store: of a process of this machine that is gone; of another machine only when told to"
+    s = _base('memory://dead')
+    for who,kw in [('process 4194305 on %s since 2026' % socket.gethostname(), {}), ('process 1 on elsewhere since 2026', dict(break_lock=True))]:
+        s.put_file('writer.lock', who.encode())
+        with pytest.raises(StoreLocked, match='break-lock'): s.append(_rec(9))
+        if kw: assert 'elsewhere' in str(s.check()) and s._names() >= {'writer.lock'}
+        assert s.check(**kw).removed == [f'writer.lock ({who})'] and 'writer.lock' not in s._names()
+
+def test_table_that_lies(tmp_path):
+    "Two recordings that claim the same rows are named"
+    s = _base(tmp_path/'s'); t = s.table.copy(); t.loc[1, 'start'] = t.loc[0, 'start']
+    t.to_parquet(tmp_path/'s'/'recordings.parquet')
+    assert list(s.check().damaged) == ['sub-s0', 'sub-s1']
+
+def test_writers_wait(tmp_path):
+    "Who may wait gets in when the other has ended; who waits in vain is told who writes"
+    s = _base(tmp_path/'s')
+    def child():
+        with RecordingStore(s.url).writer() as w: time.sleep(.5); w.append(_rec(3))
+    pid = _fork()
+    if not pid: child(); os._exit(0)
+    while not (tmp_path/'s'/'writer.lock').read_text(): time.sleep(.01)
+    assert s.append(_rec(4), wait_s=60) == 4 and os.waitpid(pid, 0)[1] == 0 and _intact(s.url) == 5
+    with s.writer():
+        with pytest.raises(StoreLocked, match='being written by'): RecordingStore(s.url).append(_rec(5), wait_s=.1)
+
+def test_masked_arrays(tmp_path):
+    "What is masked is missing, never the number below the mask"
+    x = _rec(1, 30).signal; m = np.ma.array(x, mask=np.zeros_like(x, bool)); m[:,2] = np.ma.masked
+    y = x.copy(); y[:,2] = np.nan
+    r = replace(_rec(1), signal=m)
+    assert type(r.signal) is np.ndarray and r.signal.tobytes() == y.tobytes() and signal_hash(m, 1.) == signal_hash(y, 1.)
+    s = _base(tmp_path/'s'); s.append(replace(r, subject='m')); assert s.read(3).tobytes() == y.tobytes()
+    m[3,1] = np.ma.masked
+    with pytest.raises(ValueError, match='NaN in 1 parcel'): replace(r, signal=m).check(_parc())
+    r.signal = m
+    with pytest.raises(TypeError, match='masked array'): r.check(_parc())
 
 
 # %% ../nbs/01_recordings.ipynb #be9154b3
