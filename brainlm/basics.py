@@ -32,6 +32,14 @@ def _content(content):
     if not isinstance(content, str): content = json.dumps(content, indent=1)+'\n'
     return content.encode(errors='backslashreplace')
 
+# %% ../nbs/00_basics.ipynb #5c31019b
+def _filled_by(content, path):
+    "Let a function fill the file; who may read it says the umask, not the function (safetensors: nobody else)"
+    path.touch()
+    mode = path.stat().st_mode
+    content(path)
+    os.chmod(path, mode)
+
 # %% ../nbs/00_basics.ipynb #88573711
 def write_whole(
     path, # File to write or to replace; its folder must exist
@@ -41,7 +49,7 @@ def write_whole(
     path = Path(path)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        if callable(content): content(part)
+        if callable(content): _filled_by(content, part)
         else: part.write_bytes(_content(content))
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, path)

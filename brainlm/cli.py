@@ -233,7 +233,7 @@ def _qc(a):
     print(f"{store}\n{stands_out(qc_table(store))}\nOpen {out} in a browser.")
 
 # %% ../nbs/51_cli.ipynb #a6264d0d
-def _check(a):
+def _check_store(a):
     "`RecordingStore.check` from a shell; 1 where something is damaged"
     from brainlm.recordings import RecordingStore
     report = RecordingStore(a.store).check(not a.keep, a.break_lock)
@@ -248,7 +248,7 @@ def _check_parser(sub):
     _options(p,
         ('--keep', False, 'remove nothing', dict(action='store_true')),
         ('--break-lock', False, 'of a writer that is dead, on an object store', dict(action='store_true')))
-    p.set_defaults(run=_check)
+    p.set_defaults(run=_check_store)
 
 # %% ../nbs/51_cli.ipynb #f0312dc2
 def _qc_parser(sub):

@@ -431,6 +431,7 @@ def plan(
 # %% ../nbs/03b_preprocessing.ipynb #60d25603
 def _read_manifest(path):
     "Rows of a manifest by file; ValueError names the column"
+    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a table made with --plan")
     with decoding(path, 'is no table that can be read', 'make it again with --plan'):
         t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]), dtype=str, keep_default_na=False)
         t = t.map(as_it_was)

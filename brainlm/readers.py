@@ -660,6 +660,7 @@ def _check_image(img, path):
     have = os.path.getsize(file)-(0 if packed else getattr(x, 'offset', 0))
     check_size(path, 'its image', n_bytes(dtype, shape), have, packed)
 
+# %% ../nbs/03_readers.ipynb #ee8ea4ad
 def open_image(
     path # of a file
 ): # nibabel image
@@ -1145,7 +1146,7 @@ def _is_header(words, sep):
 # %% ../nbs/03_readers.ipynb #1e86f9e2
 def layout(
     path # of a text file
-)->AttrDict: # `sep`, `names` or None, `n` columns, `skip` lines, `encoding`, `decimal`, `empty` (lines end in `sep`)
+)->AttrDict: # `sep`, `names` or None, `n` columns, `skip` lines, `encoding`, `decimal`, `empty`, `line`, `rows`
     "How a table of text is laid out; None where it is no text"
     lines,encoding = first_lines(path)
     if lines is None: return None
@@ -1159,7 +1160,7 @@ def layout(
     row = _split_words(second, sep) if header else words
     decimal = ',' if sep!=',' and any(re.fullmatch(r'-?\d+,\d+(e.*)?', w, re.I) for w in row) else '.'
     return AttrDict(sep=sep, names=names, n=len(row), skip=n+header, encoding=encoding, decimal=decimal,
-                    empty=row[-1:]==[''], line=first)
+                    empty=row[-1:]==[''], line=first, rows=bool(second.strip()) or not header)
 
 # %% ../nbs/03_readers.ipynb #7626f0f3
 def _names_of_comment(comments, sep, n):
@@ -1238,6 +1239,7 @@ def read_text(
         keep = [c for c in range(lay['n']) if not (lay.empty and c==lay['n']-1) and not skipped(c, how)]
         t = number_frame(path, lay, keep)
         return AttrDict(signal=oriented(t.to_numpy(), len(atlas), path, 'table'), tr={})
+    if not lay.rows: raise BadInput(path, 'has a header and no rows', 'get the file again')
     names = _names_for(lay, path)
     keep = [i for i,c in enumerate(names) if not skipped(c, how)]
     check_names([names[i] for i in keep], atlas, path)

@@ -312,17 +312,21 @@ class RecordingStore:
         self.url = self.path if self.local else str(url).rstrip('/')
         return self
 
-    @property
-    def fs(self): # A process that forks (a `DataLoader` worker) must not use the connections of its parent
-        if self._fs[0] != os.getpid():
-            self._fs = os.getpid(),url_to_fs(self._address, **(self.storage_options or {}))[0]
-        return self._fs[1]
-
-    def _at(self, name): return f"{self.path.rstrip('/')}/{name}".lstrip('' if self.path else '/')
     def __len__(self): return len(self._pa)
     def __reduce__(self): return type(self),(self.url,self.storage_options) # Pickles as its address
-    @property
-    def name(self)->str: return self.url.rstrip('/').split('/')[-1]
+
+# %% ../nbs/01_recordings.ipynb #36087cb9
+@patch(as_prop=True)
+def fs(self:RecordingStore): # A process that forks (a `DataLoader` worker) must not use the connections of its parent
+    if self._fs[0] != os.getpid():
+        self._fs = os.getpid(),url_to_fs(self._address, **(self.storage_options or {}))[0]
+    return self._fs[1]
+
+@patch
+def _at(self:RecordingStore, name): return f"{self.path.rstrip('/')}/{name}".lstrip('' if self.path else '/')
+
+@patch(as_prop=True)
+def name(self:RecordingStore)->str: return self.url.rstrip('/').split('/')[-1]
 
 # %% ../nbs/01_recordings.ipynb #e4fef58a
 _create_alone = {'file', 'local', 'memory', 's3', 's3a', 'gs', 'gcs', 'abfs', 'abfss', 'az'} # Back ends that promise it
@@ -413,6 +417,7 @@ def _table_bytes(self:RecordingStore):
     raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there "
                             "(was its creation interrupted?)")
 
+# %% ../nbs/01_recordings.ipynb #1606c835
 @patch
 def _set(self:RecordingStore, data):
     "Take the table from its bytes; `_raw` is what a writer compares with"
@@ -487,6 +492,7 @@ def _same(self:RecordingStore, p):
     raise ValueError(f"{self.url} holds recordings of parcellation {have.name} ({self.n_parcels} parcels), "
                      f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}")
 
+# %% ../nbs/01_recordings.ipynb #b5f08c08
 def _zarr_json(n, width, about):
     "How Zarr describes chunks of `n` rows, each with its crc32c behind it"
     files = {}
@@ -813,14 +819,15 @@ def _read_rows(self:RecordingStore, a, b):
     n = self._meta['chunk_rows']
     x = np.empty((b-a, self.n_parcels), '<f4')
     parts = {c:(max(a, c*n), min(b, c*n+n)) for c in range(a//n, -(-b//n))}
-    far = {} if self.local else self._fetch(parts)
+    far = {} if self.local else self._far(parts)
     for c,(lo,hi) in parts.items():
         if self.local: self._read_local(c, lo-c*n, x[lo-a:hi-a])
-        else: x[lo-a:hi-a] = self._checked(c, far[c])[lo-c*n:hi-c*n]
+        else: x[lo-a:hi-a] = self._as_written(c, far[c])[lo-c*n:hi-c*n]
     return x
 
+# %% ../nbs/01_recordings.ipynb #e2959e77
 @patch
-def _fetch(self:RecordingStore, chunks):
+def _far(self:RecordingStore, chunks):
     "Chunks from another back end, all at once where it can"
     paths = [self._chunk(c) for c in chunks]
     got = dict(zip(chunks, self.fs.cat_ranges(paths, [0]*len(paths), [None]*len(paths), on_error='return')))
@@ -847,12 +854,12 @@ def _read_local(self:RecordingStore, c, at, out):
         else:
             got = np.empty(when.st_size, 'u1')
             f.readinto(got)
-            out[:] = self._checked(c, got)[at:at+len(out)]
+            out[:] = self._as_written(c, got)[at:at+len(out)]
     self._right[c] = when.st_ino,when.st_mtime_ns
 
 # %% ../nbs/01_recordings.ipynb #0adc7432
 @patch
-def _checked(self:RecordingStore, c, got):
+def _as_written(self:RecordingStore, c, got):
     "The rows of chunk `c` from its bytes; `Damaged` where they are not those that were written"
     size = self._meta['chunk_rows']*self.n_parcels*4
     full = size+4*self._coded
@@ -961,7 +968,7 @@ class StoreCheck:
     def __repr__(self):
         right = self.n-len(self.damaged)-self.unknown
         lines = [f"{self.store}: {self.n} recordings, {right} are what was written, {len(self.damaged)} damaged"]
-        if self.unknown: lines += [f"{self.unknown} from a version that kept no codes: read, but nothing to compare with"]
+        if self.unknown: lines += [f"{self.unknown} of a version that kept no codes: nothing to compare with"]
         lines += [f"damaged, to be put back from a copy or made anew: {k}: {v}" for k,v in self.damaged.items()]
         if self.removed: lines += [f"removed what killed writers left: {some(self.removed)}"]
         return '\n'.join(lines+self.left)
@@ -1014,6 +1021,7 @@ def _cleared(self:RecordingStore, break_lock):
         with self.writer() as w: return dead + w._clean(), []
     except (StoreLocked, OSError) as e: return [], [f'nothing was removed: {e}']
 
+# %% ../nbs/01_recordings.ipynb #e5611095
 @patch
 def _dead_lock(self:RecordingStore, anyway):
     "Break the lock of a process of this machine that is gone, or of any"

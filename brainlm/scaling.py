@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .basics import one_of, some, write_whole
-from .recordings import RecordingStore, Split
+from .recordings import RecordingStore, Split, unmasked
 
 # %% ../nbs/02_scaling.ipynb #d13d1f5c
 class _LogHistogram:
@@ -137,7 +137,7 @@ def parcel_mean(
     bold # [time, parcel], the whole recording
 ): # [parcel] float64; NaN for a missing parcel
     "The mean of each parcel over time, accumulated in float64"
-    return np.asarray(bold).mean(0, dtype=np.float64)
+    return np.asarray(unmasked(bold)).mean(0, dtype=np.float64)
 
 # %% ../nbs/02_scaling.ipynb #a44a8866
 def _training_rows(store, split, rows):
@@ -202,12 +202,14 @@ def transform(self:RobustScaler,
     mean=None # [parcel], of the whole recording: needed where `bold` is only a window of it
 ): # float32 [time, parcel]; NaN where a parcel is missing or has no scale
     "Scaled values; raises ValueError for another number of parcels"
+    bold = unmasked(bold)
     mean = parcel_mean(bold) if mean is None else np.asarray(mean, dtype=np.float64)
     self._match(bold, mean)
     z = (bold - (mean+self.median))/np.where(self.unscaled, np.nan, self.iqr)
     if self.low is not None: z = np.clip(z, self.low, self.high)
     return z.astype(np.float32)
 
+# %% ../nbs/02_scaling.ipynb #1905b326
 @patch
 def inverse_transform(self:RobustScaler,
     z, # [time, parcel], scaled
@@ -243,8 +245,21 @@ def from_dict(cls:RobustScaler, d):
     for k in _facts: setattr(self, k, d[k])
     for k in _vectors: setattr(self, k, None if d[k] is None else np.array(d[k], dtype=np.float64))
     n = {k:len(d[k]) for k in _vectors if d[k] is not None}
-    if len(set(n.values())) == 1 and {'median','iqr'} <= set(n): return self
-    raise ValueError(f"scaler: vectors of different length {n}")
+    if len(set(n.values())) != 1 or not {'median','iqr'} <= set(n):
+        raise ValueError(f"scaler: vectors of different length {n}")
+    return self._with_sense()
+
+# %% ../nbs/02_scaling.ipynb #6fb75e95
+@patch
+def _with_sense(self:RobustScaler):
+    "Itself; ValueError where an IQR is negative or infinite (0 and NaN say: not scaled), or a median is no number"
+    odd = [('iqr', self.iqr[p], 'at least 0', p) for p in ((self.iqr < 0) | np.isinf(self.iqr)).nonzero()[0]]
+    lost = ~self.unscaled & ~np.isfinite(self.median)
+    odd += [('median', self.median[p], 'a number', p) for p in lost.nonzero()[0]]
+    if self.unscaled.all(): odd += [('iqr', 'none above 0', 'one at least', 0)]
+    if not odd: return self
+    k,found,want,p = odd[0]
+    raise ValueError(f"scaler: {k} of parcel number {p}: found {found}, expected {want}")
 
 # %% ../nbs/02_scaling.ipynb #c74edbbe
 def _scaler_file(where): return str(where) if str(where).endswith('.json') else f"{str(where).rstrip('/')}/scaler.json"

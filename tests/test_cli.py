@@ -371,6 +371,19 @@ def test_a_plan_fetches_no_label_image_and_chooses_as_reading_would(tmp_path, mo
         assert [Path(f).name for f in t.index[t.outcome=='to read']]==[f'{start}bold.nii.gz']
 
 
+# %% ../nbs/51_cli.ipynb #a65cf9cf
+def test_check(small, tmp_path, capsys):
+    "A spoilt chunk is named, with exit code 1; what a killed writer left goes, unless it is to be kept"
+    import shutil
+    shutil.copytree(small, tmp_path/'s')
+    (tmp_path/'s/bold/c.999.0').write_bytes(b'x')
+    assert main(['check', str(tmp_path/'s'), '--keep'])==0 and (tmp_path/'s/bold/c.999.0').exists()
+    assert main(['check', str(tmp_path/'s')])==0 and not (tmp_path/'s/bold/c.999.0').exists()
+    assert 'removed what killed writers left: bold/c.999.0' in capsys.readouterr().out
+    (tmp_path/'s/bold/c.0.0').write_bytes(b'x')
+    assert main(['check', str(tmp_path/'s')])==1 and 'c.0.0 is cut short: found 1 bytes' in capsys.readouterr().out
+
+
 # %% ../nbs/51_cli.ipynb #1d005643
 def test_qc_of_stores_that_know_less(small, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,8 @@ from brainlm.model import *
 
 # %% ../nbs/11_model.ipynb #a2dc2502
 import json
+import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
+from safetensors.torch import load_file, save_file
 
 from brainlm import model as model_module
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import patchify, random_mask
 from brainlm.model import Joint
 from brainlm.prior import Context
+from brainlm.scaling import RobustScaler
 
 
 # %% ../nbs/11_model.ipynb #7a0aa74e
@@ -225,7 +229,7 @@ def test_refused_folders(tmp_path):
     (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'format_version': 2}))
     with pytest.raises(ValueError, match="found format_version 2, expected at most 1: install a newer"): BrainLM.from_pretrained(tmp_path/'m')
     (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'hidden_size': 3, 'context': 'none'}))
-    with pytest.warns(UserWarning, match='does not know are left out: context, hidden_size'): again = BrainLM.from_pretrained(tmp_path/'m')
+    with pytest.warns(UserWarning, match='does not know are left out: context, hidden_size'): again = BrainLM.from_pretrained(tmp_path/'m', trust_edited=True)
     assert again.config==model.config and cfg['format_version']==1
     (tmp_path/'m/config.json').write_text(json.dumps({**cfg, 'model_type': 'vit_mae'}))
     with pytest.raises(ValueError, match="'vit_mae', expected 'brainlm'"): BrainLM.from_pretrained(tmp_path/'m')
@@ -234,13 +238,100 @@ def test_refused_folders(tmp_path):
     assert BrainLM.from_pretrained(tmp_path/'m').config == model.config and [o.name for o in tmp_path.iterdir()] == ['m']
 
 
+# %% ../nbs/11_model.ipynb #e06a751b
+def _scaler(n=12, name='few'):
+    s = RobustScaler()
+    s.median, s.iqr, s.parcellation, s.rows = np.zeros(n), np.ones(n), name, 'all'
+    return s
+
+def test_edited_and_swapped_files_are_refused(tmp_path):
+    "Weights of another run, a scaler of another or none, a changed configuration; trusted where somebody says so; the card may be edited"
+    a, b = (small(seed=i).float() for i in (0, 1))
+    a.scaler, b.scaler = _scaler(), _scaler()
+    b.scaler.iqr *= 2
+    a.save_pretrained(tmp_path/'a'), b.save_pretrained(tmp_path/'b')
+    for name in ('model.safetensors', 'scaler.json'):
+        was = (tmp_path/'a'/name).read_bytes()
+        (tmp_path/'a'/name).write_bytes((tmp_path/'b'/name).read_bytes())
+        with pytest.raises(ValueError, match=f'a: {name} is not what was saved.*trust_edited=True'): BrainLM.from_pretrained(tmp_path/'a')
+        with pytest.warns(UserWarning, match='trusted all the same'): BrainLM.from_pretrained(tmp_path/'a', trust_edited=True)
+        (tmp_path/'a'/name).write_bytes(was)
+    (tmp_path/'a/scaler.json').rename(tmp_path/'a/x')
+    with pytest.raises(ValueError, match='scaler.json is not'): BrainLM.from_pretrained(tmp_path/'a')
+    (tmp_path/'a/x').rename(tmp_path/'a/scaler.json')
+    text = (tmp_path/'a/config.json').read_text()
+    (tmp_path/'a/config.json').write_text(text.replace('"mask_ratio": 0.75', '"mask_ratio": 0.7'))
+    with pytest.raises(ValueError, match='config.json is not'): BrainLM.from_pretrained(tmp_path/'a')
+    (tmp_path/'a/config.json').write_text(text)
+    (tmp_path/'a/card.json').write_text('{"note": "mended"}')
+    assert BrainLM.from_pretrained(tmp_path/'a').card=={'note': 'mended'}
+
+def test_what_no_model_may_hold(tmp_path):
+    "Weights that are not finite, scales that are none, a scaler of another parcellation"
+    model = small().float()
+    model.save_pretrained(tmp_path/'m')
+    with torch.no_grad(): model.head.bias[0] = float('nan')
+    with pytest.raises(ValueError, match='NaN or infinity in head.bias'): model.save_pretrained(tmp_path/'m')
+    weights = load_file(tmp_path/'m/model.safetensors')
+    weights['cls'][2] = torch.inf
+    save_file(weights, tmp_path/'m/model.safetensors')
+    with pytest.raises(ValueError, match='model.safetensors: found NaN or infinity in cls'): BrainLM.from_pretrained(tmp_path/'m', trust_edited=True)
+    for bad,says in [(_scaler(11), 'one of 11 parcels'), (_scaler(name='other'), 'other.*few')]:
+        with pytest.raises(ValueError, match=says): BrainLM(model.config, model.parcellation, bad)
+    for k,v,says in [('iqr', -1., 'iqr of parcel number 3: found -1.0'), ('iqr', np.inf, 'found inf'), ('median', np.nan, 'median of parcel number 3')]:
+        s = _scaler(); getattr(s, k)[3] = v
+        with pytest.raises(ValueError, match=says): RobustScaler.from_dict({**_scaler().to_dict(), k: getattr(s, k).tolist()})
+
+def test_whoever_may_read_the_card_may_read_the_weights(tmp_path):
+    old = os.umask(0o022)
+    try: folder = small().save_pretrained(tmp_path/'m')
+    finally: os.umask(old)
+    assert {oct(o.stat().st_mode & 0o777) for o in folder.iterdir()}=={'0o644'} and folder.stat().st_mode & 0o777==0o755
+
+@pytest.mark.parametrize('exchange', [True, False])
+def test_a_save_has_no_moment_without_a_model(tmp_path, monkeypatch, exchange):
+    "At every step of replacing a model the old or the new one is there, or comes back at the next start; one reads whole models while others write"
+    a, b = (small(seed=i).float() for i in (0, 1))
+    home = tmp_path/'best'
+    a.save_pretrained(home)
+    seen, replace = [], os.replace
+    def look(*args): seen.append(home.exists()); return replace(*args)
+    monkeypatch.setattr(os, 'replace', look)
+    if exchange:
+        b.save_pretrained(home)
+        assert all(seen)
+    else:
+        def none(*args): raise OSError('none here')
+        monkeypatch.setattr(model_module, '_exchange', none)
+        b.save_pretrained(home)
+        assert seen.count(False)==1
+        left = tmp_path/'.best-abcdefgh'; left.mkdir(); home.rename(left/'old')
+        assert clear_leftovers(tmp_path)==[left.name] and not left.exists()
+    assert torch.equal(BrainLM.from_pretrained(home).cls, b.cls) and [o.name for o in tmp_path.iterdir()]==['best']
+
+def test_reading_while_somebody_saves(tmp_path):
+    a, b = (small(seed=i).float() for i in (0, 1))
+    a.save_pretrained(tmp_path/'m')
+    done = threading.Event()
+    def save():
+        for i in range(10): (a, b)[i%2].save_pretrained(tmp_path/'m', i=i)
+        done.set()
+    t = threading.Thread(target=save); t.start(); n = 0
+    while not done.is_set():
+        m = BrainLM.from_pretrained(tmp_path/'m'); n += 1
+        want = (a, b)[m.card['i']%2] if 'i' in m.card else a
+        assert all(torch.equal(x, y) for x,y in zip(m.state_dict().values(), want.state_dict().values()))
+    t.join(); assert n
+
+
 # %% ../nbs/11_model.ipynb #0176cc47
 def test_model_of_010():
-    "A model that version 0.1.0 wrote loads in silence and predicts what it predicted then"
+    "A model that version 0.1.0 wrote loads with one line, on its missing hashes, and predicts what it predicted then"
     folder = Path(__file__).parent/'fixtures'/'v0.1.0'
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
         model = BrainLM.from_pretrained(folder/'model')
+    assert len(said)==1 and 'found no hashes.json' in str(said[0].message)
     x, mask = torch.linspace(-1, 1, 6*40).view(1, 6, 40).sin(), torch.zeros(1, 6, 2, dtype=torch.bool)
     mask[:,:,1] = True
     with torch.no_grad(): found = model(x, mask=mask).prediction
