@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from types import SimpleNamespace
 
 from . import __path__ as _rooms
 from . import __version__
-from .basics import Notice
+from .basics import DiskFull, Notice, is_full
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _whole(s):
@@ -114,8 +115,6 @@ def _not_fetched(name):
     dlabel = name if name in ('a424','glasser360') else None
     return SimpleNamespace(parcellation=load_parcellation(name), volume=name, dlabel=dlabel)
 
-_full = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
-
 def _intake_settings(a):
     "What `preprocess` and `plan` are told, out of the options"
     from brainlm.preprocessing import Settings
@@ -141,9 +140,8 @@ def _preprocess(a):
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
-        if e.errno not in _full: raise
-        safe = 'What is stored already is safe: make room, and the same command goes on'
-        raise OSError(f"{a.store}: {e.strerror}. {safe}") from None
+        if is_full(e): raise DiskFull(errno.ENOSPC, 'the disk is full', a.store) from None
+        raise
     return _say_intake(a.store, got)
 
 # %% ../nbs/51_cli.ipynb #56c25563
@@ -537,10 +535,27 @@ def _in_shell_words(words, a):
         words = re.sub(rf'\b{k}=(True\b|(?=[,;.)\s]|$))', option, words)
     return words
 
+# %% ../nbs/51_cli.ipynb #c7d9a2fc
+_os_words = {errno.ENOENT: 'no such file or folder: mend the path, or make the folder',
+             **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), 'is a file, expected a folder: choose another place'),
+             errno.EISDIR: 'is a folder, expected a file: choose another place',
+             **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), 'may not be read or written: choose another')}
+
+def _words_of(e):
+    "What an error says; those of the system with the file first and a remedy"
+    if isinstance(e, KeyError) and e.args: return str(e.args[0])
+    if is_full(e): return str(DiskFull(errno.ENOSPC, '', getattr(e, 'filename', None) or 'a file'))
+    if not isinstance(e, OSError) or e.errno is None or e.filename is None: return str(e)
+    file = re.sub(r'\.\d+(-\w+)?\.part$', '', str(e.filename))
+    return f'{file}: {_os_words.get(e.errno, e.strerror)}'
+
+# %% ../nbs/51_cli.ipynb #9f0793b7
 def _in_a_line(e, a):
     "An error as one line"
-    words = _in_shell_words('; '.join(o.strip() for o in str(e).split('\n') if o.strip()), a)
-    known = isinstance(e, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError)) and words
+    words = _in_shell_words('; '.join(o.strip() for o in _words_of(e).split('\n') if o.strip()), a)
+    if isinstance(e, MemoryError): words = 'it does not fit into memory: take a machine with more, or a smaller part'
+    clear = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError)
+    known = words and (isinstance(e, clear) or isinstance(e, KeyError) and 'expected' in words)
     return f'brainlm: {words}' if known else f'brainlm: {type(e).__name__} {words} (BRAINLM_DEBUG=1 shows where)'
 
 # %% ../nbs/51_cli.ipynb #08de7519
@@ -556,18 +571,29 @@ def _notices(a):
         warnings.showwarning = line
         yield
 
+# %% ../nbs/51_cli.ipynb #40e51a25
+def _options_of(words):
+    "The options of a command; wrong usage ends here, with code 2"
+    a = (p := _parser()).parse_args(words)
+    if not a.command: p.error('found no COMMAND; `brainlm --help` says which there are')
+    device = getattr(a, 'device', None)
+    if device and not re.fullmatch(r'(cpu|cuda|mps)(:\d+)?', device):
+        p.error(f'argument --device: found {device!r}, expected cpu, cuda or cuda:1')
+    return a
+
 # %% ../nbs/51_cli.ipynb #36f7e4bc
 def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
 )->int: # exit code: 0, 1 for an error or a file that failed, 2 for wrong usage, 130 for Ctrl-C
     "The `brainlm` command. An error is one line on stderr; with BRAINLM_DEBUG=1 it is raised."
-    argv = sys.argv[1:] if argv is None else list(argv)
-    a = (p := _parser()).parse_args(argv)
-    if not a.command: p.error('found no COMMAND; `brainlm --help` says which there are')
+    words = sys.argv[1:] if argv is None else list(argv)
+    a = SimpleNamespace()
     try:
+        a = _options_of(words)
         with _notices(a): return a.run(a) or 0
     except KeyboardInterrupt:
-        print(f'\nbrainlm: interrupted. To go on: {_again(argv, a)}', file=sys.stderr)
+        if argv is None: signal.signal(signal.SIGINT, signal.SIG_IGN)           # a second one is not needed
+        print(f'\nbrainlm: interrupted. To go on: {_again(words, a)}', file=sys.stderr)
         return 130
     except Exception as e:
         if os.environ.get('BRAINLM_DEBUG'): raise

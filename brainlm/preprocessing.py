@@ -10,6 +10,7 @@ __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording
 # %% ../nbs/03b_preprocessing.ipynb #90be5d5e
 import hashlib
 import json
+import signal
 import time
 import warnings
 from collections import deque
@@ -247,6 +248,16 @@ _other = 'is in the store already, made from another content or with other setti
 
 # %% ../nbs/03b_preprocessing.ipynb #f4dba78a
 @contextmanager
+def _deaf():
+    "Processes that start in here hear no Ctrl-C: it is for the one that started them, which ends them"
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    was = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, was)
+
+@contextmanager
 def _client(jobs, scheduler):
     "A Dask client: of the scheduler at this address, or of as many processes here"
     dask = optional('distributed', 'cluster', 'work in several processes (--jobs, --scheduler)')
@@ -254,7 +265,8 @@ def _client(jobs, scheduler):
         with dask.Client(scheduler) as c: yield c
     else:
         how = dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=40)
-        with dask.LocalCluster(**how) as cluster, dask.Client(cluster) as c: yield c
+        with _deaf(): cluster = dask.LocalCluster(**how)
+        with cluster, dask.Client(cluster) as c: yield c
 
 # %% ../nbs/03b_preprocessing.ipynb #e1a6e339
 _start_s = 8 # what starting workers takes, seconds: 5 on idle cores, 25 on busy ones
