@@ -262,7 +262,8 @@ def _read_table(path):
     "The name in a file's first line (else its stem) and its table, without comments; FileNotFoundError, ValueError"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}")
-    with path.open(encoding='utf-8') as f: head = [line.rstrip('\n') for line in f]
+    try: head = path.read_text(encoding='utf-8').split('\n')
+    except UnicodeDecodeError: raise ValueError(f"{path}: found no text, expected a table in UTF-8") from None
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
     t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
@@ -270,19 +271,24 @@ def _read_table(path):
     return head[0][2:] if n else path.stem, t
 
 # %% ../nbs/00a_atlas.ipynb #69634116
+def _of_file(cls, path, name):
+    "A parcellation from a file; ValueError begins with the file"
+    found,table = _read_table(path)
+    try: return cls(name or found, table)
+    except ValueError as e: raise ValueError(f"{path}: {e}") from None
+
 @patch(cls_method=True)
 def from_table(cls:Parcellation,
     table, # DataFrame, dict of columns, or the path of a .tsv or .csv
     name:str=None, # what to call it; default: the file's own name, or 'custom'
 ): # Parcellation
     "Any parcellation that you can write as a table; ValueError names the column at fault"
-    if isinstance(table, (str, Path)): found,table = _read_table(table)
-    else: found = 'custom'
+    if isinstance(table, (str, Path)): return _of_file(cls, table, name)
     if isinstance(table, dict):
         n = {k:len(v) for k,v in table.items() if not isinstance(v, str)}
         if len(set(n.values()))>1: raise ValueError(f"columns of different lengths: {n}")
         table = pd.DataFrame(table)
-    return cls(name or found, table)
+    return cls(name or 'custom', table)
 
 # %% ../nbs/00a_atlas.ipynb #61e5b744
 parcellations = Registry('parcellation') # Name: function without arguments that gives the `Parcellation`

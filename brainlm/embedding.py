@@ -415,6 +415,7 @@ def embed_store(
     **options # of `BrainLMEmbedder`
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
+    if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
     e, skip = BrainLMEmbedder(model, **options).fit(store), []
     z, facts = e._embed_all(store, skip)
     lost = store.table[['subject','session','task','run']].iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from .atlas import Parcellation, load_parcellation
 from .basics import moved, one_of, some, tell, write_whole
+from .files import check_size, decoding, one_line, read_json
 from .masking import n_visible, patchify, random_mask
 from .prior import Context, GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
@@ -735,16 +736,27 @@ _first_fields = {*_sizes, *'n_parcels n_time patch_size attention parcel_embeddi
 
 def _config_of(d, f):
     "The configuration that the fields `d` of file `f` say; ValueError where one is lacking"
-    known = {o.name for o in fields(BrainLMConfig)}
+    known = {o.name: o.default for o in fields(BrainLMConfig)}
     if lacking := _first_fields-d.keys(): raise ValueError(f"{f}: missing fields {sorted(lacking)}")
-    if new := sorted(d.keys()-known):
+    if new := sorted(d.keys()-known.keys()):
         warnings.warn(f"{f}: fields that this brainlm does not know are left out: {', '.join(new)}", stacklevel=4)
+    odd = [k for k in d if k in known and type(d[k]) is not type(known[k]) and not _as_good(d[k], known[k])]
+    if odd: raise ValueError(f"{f}: {odd[0]}: found {one_line(repr(d[odd[0]]), 60)}, expected {_like(known[odd[0]])}")
     return BrainLMConfig(**{k:v for k,v in d.items() if k in known})
 
+def _as_good(v, default): # Whole numbers are numbers; lists are how JSON writes tuples; None stands for what is derived
+    return default is None or v is None or isinstance(default, float) and type(v) is int or (
+        isinstance(default, tuple) and isinstance(v, list))
+
+def _like(default):
+    kinds = dict(int='a whole number', float='a number', bool='true or false', str='a word', tuple='a list')
+    return kinds.get(type(default).__name__, 'another value')
+
+# %% ../nbs/11_model.ipynb #f7f2a277
 def _read_config(folder):
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected a folder written by BrainLM.save_pretrained")
-    d = json.loads(f.read_text(encoding='utf-8'))
+    d = read_json(f)
     kind,version = d.pop('model_type', None),d.pop('format_version', 1)
     if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm'")
     if version>config_version:
@@ -835,6 +847,41 @@ def _loaded(cls, folder, trust_edited):
     model.load_state_dict(weights)
     model.card, model.seen = _read_card(folder) | _read_card(own), read_seen(folder)
     return model.eval()
+
+# %% ../nbs/11_model.ipynb #4abed4c0
+def _check_width(folder, config):
+    "Refuse a config.json that asks for a network which its weights could not fill"
+    file,c = folder/'model.safetensors',config
+    if not file.is_file(): return # said later
+    n = 2*c.layers*c.width*c.mlp+2*c.decoder_layers*c.decoder_width*c.decoder_mlp # of the perceptrons alone
+    check_size(file, 'the network of config.json', 2*n, file.stat().st_size, packed=False)
+
+# %% ../nbs/11_model.ipynb #39f46b1d
+def _empty_model(cls, config, folder):
+    "A model for the atlas whose places, scaler and person are in `folder`, with weights that are none yet"
+    scaler, person = folder/'scaler.json', folder/'person.safetensors'
+    parcellation = load_parcellation(folder/'parcellation.tsv')
+    if folder.parent.name=='atlases': config = replace(config, n_parcels=len(parcellation))
+    _check_width(folder, config)
+    model = cls(config, parcellation, _scaler_in(scaler))
+    if person.is_file():
+        with decoding(person, 'holds no weights that can be read'): model.person = load_file(person)
+    return model
+
+def _read_card(folder):
+    file = folder/'card.json'
+    return read_json(file) if file.is_file() else {}
+
+# %% ../nbs/11_model.ipynb #5d81b3c6
+def _weights_of(folder, own, model):
+    "Weights of a network, and of the prior of an atlas whose files are in `own`"
+    file = folder/'model.safetensors'
+    if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json")
+    with decoding(file, 'holds no weights that can be read'): weights = load_file(file)
+    if own==folder: return weights
+    weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | dict(xyz_mm=model.xyz_mm)
+    if model.prior is None: return weights
+    return weights | {f'prior.{k}': v for k,v in GaussianPrior.load(own/'prior.safetensors').state_dict().items()}
 
 # %% ../nbs/11_model.ipynb #83cdf296
 def _scaler_in(file):

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .atlas import load_parcellation
 from .basics import one_of, some, tell, write_whole
+from .files import read_json
 from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
 from .model import BrainLM, Joint, differences, time_encoding
@@ -912,8 +913,7 @@ def _read_published_config(folder):
     "Configuration and family of a folder. FileNotFoundError or ValueError names file and field."
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected beside the weights")
-    try: d = json.loads(f.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f"{f}: is not JSON ({e})") from None
+    d = read_json(f)
     if d.get('model_type')=='brainlm':
         raise ValueError(
             f"{f}: is of a model written by this package; load it with BrainLM.from_pretrained, or load_model")
@@ -1067,8 +1067,19 @@ def load_model(
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
     f = Path(name)/'config.json'
-    ours = f.is_file() and json.loads(f.read_text(encoding='utf-8')).get('model_type')=='brainlm'
-    return BrainLM.from_pretrained(name) if ours else load_published(name, **published)
+    d = read_json(f) if f.is_file() else {}
+    if isinstance(d, dict) and d.get('model_type')=='brainlm': return BrainLM.from_pretrained(name)
+    own = Path(name)/'scaler.json'
+    if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
+    return _remember(load_published(name, **published), name)
+
+def _remember(model, name):
+    "Card of a published model, and whom it was trained further on, where `save_pretrained` has written that"
+    card = Path(name)/'card.json'
+    model.card = dict(published=Path(name).name, data=dict(tr_s=[model.recipe.tr_s]))
+    if card.is_file(): model.card = json.loads(card.read_text(encoding='utf-8'))
+    model.seen = read_seen(Path(name))
+    return model
 
 # %% ../nbs/12_published.ipynb #e58fa013
 def save_derived(

@@ -1469,7 +1469,8 @@ def arrow_rows(
     for n,b in _record_batches(folder, damaged):
         if not _series_columns(b.schema): return []
         numbered = [f'{folder.name}-{n+i}' for i in range(b.num_rows)]
-        if 'Filename' in b.schema.names: b.column('Filename').validate(full=True)
+        with decoding(folder, 'is damaged in its names', 'get the data set again'):
+            if 'Filename' in b.schema.names: b.column('Filename').validate(full=True)
         own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else numbered
         res += [Source(str(folder), n+i, Path(str(w)).name) for i,w in enumerate(own)]
     return res

@@ -1210,7 +1210,8 @@ def of(cls:Split,
     elif len(split) != len(store) or not split._keys.equals(store._pa.select(_key_cols)):
         split = Split.from_dict(split.to_dict(), store)
     for s in need:
-        if not len(split.rows(s)): raise ValueError(f"split: found no {s!r} recordings, expected at least one")
+        if not len(split.rows(s)):
+            raise ValueError(f"split: found no {s!r} recordings among the {len(store)} of {store.url}, expected one")
     return split
 
 # %% ../nbs/01_recordings.ipynb #9295f3c1
@@ -1299,7 +1300,9 @@ def save(self:Split, path)->Path: # The file
 @patch(cls_method=True)
 def load(cls:Split, path, store)->Split:
     "A split from its file, for the store as it is now; ValueError names the file"
+    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a split that `save` wrote")
     try: return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')), store)
+    except json.JSONDecodeError as e: raise ValueError(f"{path}: found no JSON ({e}), expected a split") from None
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
 # %% ../nbs/01_recordings.ipynb #0d75f2f5

@@ -24,6 +24,26 @@ def test_write_whole_keeps_the_old_file(tmp_path):
     assert write_whole(file, lambda part: part.write_text('newer')).read_text()=='newer'
 
 
+# %% ../nbs/00_basics.ipynb #39ab793c
+@pytest.mark.parametrize('e', [OSError(28, 'No space left on device'), RuntimeError('PytorchStreamWriter failed: file write failed'),
+                               ValueError('Error while serializing: I/O error: No space left on device (os error 28)')])
+def test_a_full_disk_is_one_line(tmp_path, e):
+    def fails(part):
+        part.write_text('half')
+        raise e
+    with pytest.raises(DiskFull, match='a.txt: the disk is full.*safe: make room') as got: write_whole(tmp_path/'a.txt', fails)
+    assert got.value.errno==28 and not list(tmp_path.iterdir())
+
+def test_a_link_at_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    "Whatever name is drawn: a link that lies there is refused, and what it leads to stays as it was"
+    import os
+    (tmp_path/'mine').write_text('precious')
+    monkeypatch.setattr(os, 'urandom', lambda n: bytes(n))
+    os.symlink('mine', tmp_path/f'a.txt.{os.getpid()}-{bytes(6).hex()}.part')
+    with pytest.raises(FileExistsError): write_whole(tmp_path/'a.txt', 'new')
+    assert (tmp_path/'mine').read_text()=='precious'
+
+
 # %% ../nbs/00_basics.ipynb #0e5230e5
 def test_moved_names():
     find = moved('brainlm.elsewhere', basics='write_whole some')
