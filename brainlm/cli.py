@@ -9,7 +9,7 @@ __all__ = ['main']
 import argparse
 import ast
 import errno
-import importlib
+import importlib.util
 import itertools
 import os
 import re
@@ -40,15 +40,27 @@ def _options(p, *rows):
         plain = default is None or default is False or default==[]
         p.add_argument(name, default=default, help=words if plain else f'{words} (%(default)s)', **kw)
 
+# %% ../nbs/51_cli.ipynb #402c2350
+_names = 'a folder, or old_13M, vitmae_111M, vitmae_650M, age (published)'
+
+def _as_published(p):
+    "How a published model takes recordings"
+    _options(p,
+        ('--scaler', None, 'of a published model: ukb, fit (to the people at hand), or a file of RobustScaler.save',
+         dict(metavar='ukb|fit|FILE.json')),
+        ('--missing', None, 'parcels, of a published model: as zeros, left out, or refused',
+         _of('zero', 'leave', 'refuse')))
+
 # %% ../nbs/51_cli.ipynb #0ec886e0
 def _trains(p):
     "Options of every analysis that trains from a store and a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     begin = p.add_mutually_exclusive_group(required=True)
-    begin.add_argument('--model', metavar='FOLDER', help='model to begin from')
+    begin.add_argument('--model', metavar='MODEL', help=f'model to begin from: {_names}')
     begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'),
                        help='begin from a model of this size that has learned nothing')
     p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
+    _as_published(p)
     _options(p,
         ('--resume', False, 'go on with training that was interrupted', dict(action='store_true')),
         ('--lr', 0.001, 'highest learning rate', _X),
@@ -70,8 +82,9 @@ def _people_it_knows(p):
 def _reads(p):
     "Options of every analysis that reads a store with a model"
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
-    for k,words in (('--model','model folder'), ('--out','folder to write')):
-        p.add_argument(k, required=True, metavar='FOLDER', help=words)
+    for k,words in (('--model',_names), ('--out','folder to write')):
+        p.add_argument(k, required=True, metavar='MODEL' if k=='--model' else 'FOLDER', help=words)
+    _as_published(p)
     _people_it_knows(p)
     _options(p,
         ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
@@ -140,18 +153,19 @@ def _preprocess(a):
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
-        if is_full(e): raise DiskFull(errno.ENOSPC, 'the disk is full', a.store) from None
-        raise
-    return _say_intake(a.store, got)
+        if e.errno not in _full: raise
+        safe = 'What is stored already is safe: make room, and the same command goes on'
+        raise OSError(f"{a.store}: {e.strerror}. {safe}") from None
+    return _say_intake(a.store, got, a)
 
 # %% ../nbs/51_cli.ipynb #56c25563
-def _say_intake(store, got):
+def _say_intake(store, got, a):
     "What became of everything, in a few lines; 1 if some files failed"
     bad,where = got.failures,store.rstrip('/')
     over = f', {got.passed_over} passed over' if got.passed_over else ''
     print(f"{store}: {got.added} added, {got.skipped} skipped (there already), {len(bad)} failed{over}\n{got.store}",
           flush=True)
-    for o in bad.head(5).itertuples(): print(f'  {o.file}: {o.reason}; {o.remedy}', file=sys.stderr)
+    for o in bad.head(5).itertuples(): print(_in_shell_words(f'  {o.file}: {o.reason}; {o.remedy}', a), file=sys.stderr)
     if len(bad):
         print(f"brainlm: {len(bad)} failed; file, reason and remedy of each: {where}/failures.tsv", file=sys.stderr)
     if over: print(f"Every file and what became of it: {where}/intake.tsv")
@@ -260,6 +274,35 @@ def _qc_parser(sub):
         ('--show', 6, 'recordings to show in full, worst first', _N))
     p.set_defaults(run=_qc)
 
+# %% ../nbs/51_cli.ipynb #89272900
+_public = dict(hcp_sample='aal2', hcp_rest='glasser360', pain_task='', abide='', psychosis='', depression='',
+               development_fmri='a424') # data set: parcellation, '' where it brings its own
+
+def _fetch_public(a):
+    "A public data set into a store"
+    from brainlm import datasets
+    from brainlm.atlas import load_parcellation
+    from brainlm.recordings import RecordingStore
+    got = getattr(datasets, f'fetch_{a.name}')()
+    recordings, p = got, _public[a.name] and load_parcellation(_public[a.name])
+    if not p: recordings, p = got.recordings, got.parcellation
+    if p is None: raise FileNotFoundError(f'{a.name}: the image that says where its parcels lie is not here and could '
+                                          'not be had; run it where there is a network')
+    store = RecordingStore.create(a.store, p, exist_ok=True)
+    known = set(zip(*(store.table[k] for k in ('subject','session','task','run'))))
+    n = len(store.extend(r for r in recordings if r.key not in known))
+    if a.name in datasets.DATASETS:
+        store.put_file('TERMS.txt', repr(datasets.Registry({a.name: datasets.DATASETS[a.name]})).encode())
+    print(f"{a.store}: {n} added, {len(known)} there already\n{store}")
+
+# %% ../nbs/51_cli.ipynb #652f7208
+def _fetch_parser(sub):
+    p = sub.add_parser('fetch', help='public recordings of real people to a store, with their terms',
+        description='Get a public data set of real people from the network, a mirror (BRAINLM_MIRROR) or the cache.')
+    p.add_argument('name', choices=_public, help='data set: '+', '.join(_public))
+    p.add_argument('store', metavar='STORE', help='folder or URL of the store; made if missing')
+    p.set_defaults(run=_fetch_public)
+
 # %% ../nbs/51_cli.ipynb #cf683566
 def _pretrain(a):
     "`pretrain_learner` from a shell: `a` holds the options"
@@ -364,16 +407,42 @@ def _analysis_parser(sub, name, module, function, facts):
 
 # %% ../nbs/51_cli.ipynb #521afdde
 def _store_and_model(a):
-    "The store; the model of --model on the device asked for, or an untrained one of --preset; the split asked for"
-    from brainlm.published import load_model
+    "The store as the model reads it; the model of --model, or an untrained one of --preset; the split asked for"
+    from brainlm.protocol import as_read_by
     from brainlm.recordings import RecordingStore
     store = RecordingStore(a.store)
     print(store, flush=True)
-    if a.needs=='read': return store, load_model(a.model).to(_device(a)), None
+    if a.needs=='read': return _as_asked(a, store, _model_asked_for(a).to(_device(a)), None)
     asked = _asked(a)
     folds = getattr(a, 'folds', 0) or getattr(a, 'leave_out', None)
     split = store.split(**asked) if asked else None if a.model or folds else _split_of_few(store)
-    return store, load_model(a.model) if a.model else _untrained(a, store, split), split
+    if a.model: return _as_asked(a, store, _model_asked_for(a), split)
+    model = _untrained(a, store, split)
+    return as_read_by(model, store), model, split
+
+# %% ../nbs/51_cli.ipynb #c736de81
+def _as_asked(a, store, model, split):
+    "Store, model and split; a model that is to be scaled by the people at hand is"
+    from brainlm.protocol import as_read_by, fits_scale
+    store = as_read_by(model, store, scaled=False)
+    if fits_scale(model) and model.scaler is None:
+        from brainlm.scaling import RobustScaler
+        fitted = dict(rows='all') if a.needs=='read' else dict(split=split or store.split())
+        model.scaler = RobustScaler().fit(store, **fitted)
+    return as_read_by(model, store), model, split
+
+# %% ../nbs/51_cli.ipynb #04a015d2
+def _model_asked_for(a):
+    "The model of --model. ValueError for settings of a published one where it is none"
+    from brainlm.published import load_model
+    from brainlm.scaling import RobustScaler
+    scaler = a.scaler if a.scaler in (None, 'ukb', 'fit') else RobustScaler.load(a.scaler)
+    how = {k: v for k,v in dict(scaler=scaler, missing=a.missing).items() if v is not None}
+    model = load_model(a.model, **how)
+    if how and getattr(model, 'recipe', None) is None:
+        raise ValueError(f"--{[*how][0]}: found one for {a.model}, a model of this package, which brings its "
+                         "scaler and knows missing parcels; leave it out")
+    return model
 
 # %% ../nbs/51_cli.ipynb #73afc80c
 def _asked(a):
@@ -437,6 +506,15 @@ def _check_twice(a):
     from brainlm.people import check_target
     if 'harmonise' in a.given: check_target(a.target, a.confounds or (), a.harmonise)
 
+# %% ../nbs/51_cli.ipynb #f8936380
+def _check_rounds(a, table):
+    "ValueError for two ways of going round, or people to leave out who are not there"
+    folds, by = getattr(a, 'folds', 0), getattr(a, 'leave_out', None)
+    if folds and by: raise ValueError(f"--folds, --leave-out: found {folds} and {by!r}, expected one of the two")
+    people = sorted(set(table['subject']))
+    lost = [n for n in getattr(a, 'without', ()) or () if n not in people]
+    if lost: raise ValueError(f"--without: found {lost[0]!r}, expected subjects, such as {', '.join(people[:3])}")
+
 # %% ../nbs/51_cli.ipynb #5187efca
 def _early(a):
     "FileNotFoundError or ValueError for what cannot be, from the tables alone; a second or two"
@@ -449,6 +527,7 @@ def _early(a):
             if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
     _early_values(a, table)
     _check_twice(a)
+    _check_rounds(a, table)
     n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
     if n<=most: return
     raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
@@ -508,6 +587,32 @@ def _print_result(result):
     from brainlm.report import said
     print(f'{said(result)}\nOpen {result} in a browser.')
 
+# %% ../nbs/51_cli.ipynb #f6dda0a1
+_parts = dict(attribution='captum', ode='torchdiffeq', cluster='distributed', hdf5='h5py', lora='peft')
+
+def _about_device():
+    "The device that is used unless another is asked for"
+    import torch
+    if torch.cuda.is_available(): return f'cuda ({torch.cuda.get_device_name()}), unless --device says another'
+    return f'cpu, {torch.get_num_threads()} threads; no CUDA device is visible'
+
+# %% ../nbs/51_cli.ipynb #07ba8aa5
+def _where_we_are():
+    "What `brainlm` alone says"
+    from brainlm.basics import cache_dir, mirror_dir
+    here = [k for k,module in _parts.items() if importlib.util.find_spec(module)]
+    away = [k for k in _parts if k not in here]
+    print(f"brainlm {__version__}, a foundation model of fMRI\n\n"
+          "To begin:\n"
+          "  brainlm demo                        real people to a trained model and a report, in a few minutes\n"
+          "  brainlm fetch hcp_sample STORE      public recordings; brainlm fetch --help lists them\n"
+          "  brainlm preprocess FOLDER STORE     recordings of your own\n"
+          "  brainlm --help                      all commands\n")
+    print(f"Optional parts that are here: {', '.join(here) or 'none'}")
+    if away: print(f"Not here: {', '.join(away)}; pip install 'brainlm[{','.join(away)}]'")
+    print(f"Device: {_about_device()}\nDownloads lie in {cache_dir()} (BRAINLM_CACHE)\n"
+          f"Mirror: {mirror_dir() or 'none'} (BRAINLM_MIRROR)")
+
 # %% ../nbs/51_cli.ipynb #92fc860a
 _more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.'
 
@@ -516,7 +621,8 @@ def _parser():
     p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
     p.add_argument('--version', action='version', version=f'brainlm {__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND')
-    own = _demo_parser, _preprocess_parser, _annotate_parser, _check_parser, _qc_parser, _pretrain_parser
+    own = (_demo_parser, _fetch_parser, _preprocess_parser, _annotate_parser, _check_parser, _qc_parser,
+           _pretrain_parser)
     for command in own: command(sub)
     for name,place in _registered().items(): _analysis_parser(sub, name, *place)
     return p
@@ -531,6 +637,7 @@ def _in_shell_words(words, a):
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
+        words = re.sub(rf'\b{k} \((--[\w-]+)\)', r'\1', words)
         words = re.sub(rf"\b{k}='(\w+)'", rf'{option} \1', words)
         words = re.sub(rf'\b{k}=(True\b|(?=[,;.)\s]|$))', option, words)
     return words
@@ -586,8 +693,9 @@ def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
 )->int: # exit code: 0, 1 for an error or a file that failed, 2 for wrong usage, 130 for Ctrl-C
     "The `brainlm` command. An error is one line on stderr; with BRAINLM_DEBUG=1 it is raised."
-    words = sys.argv[1:] if argv is None else list(argv)
-    a = SimpleNamespace()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    a = _parser().parse_args(argv)
+    if not a.command: return _where_we_are()
     try:
         a = _options_of(words)
         with _notices(a): return a.run(a) or 0

@@ -24,7 +24,7 @@ from .atlas import Parcellation, load_parcellation
 from .basics import optional, write_whole
 from .cleaning import resample_time
 from .model import BrainLM, whole_folder
-from .published import PublishedMAE, PublishedViTMAE, weight_terms
+from .published import PublishedMAE, PublishedViTMAE, check_scale, weight_terms
 from .recordings import RecordingStore
 from .windows import TiledWindows, other_dt
 
@@ -94,7 +94,8 @@ class StoreView(RecordingStore):
         self._meta = {**base._meta, 'parcellation': parcellation.name}
         self._retable()
     def __reduce__(self): return StoreView, (self.base, self._parc, self.dt_s, self.moved)
-    def writer(self): raise TypeError(f"{self.name}: found a view of a store for a model, expected the store to write")
+    def writer(self, *args, **kw):
+        raise TypeError(f"{self.name}: found a view of a store for a model, expected the store to write")
 
 # %% ../nbs/12a_protocol.ipynb #721d03b3
 @patch
@@ -184,10 +185,18 @@ def as_read_by(
         raise ValueError(f"store: found parcellation {p.name} ({len(p)} parcels), expected the model's, {want.name} "
             f"({len(want)} parcels): {p.difference(want)}{also}")
     if scaled and model.scaler is None: raise ValueError(_bare)
-    dt, near = dt_of(model)
-    moved = np.zeros(len(store), bool) if dt is None else np.abs(store.table['tr_s'].to_numpy()-dt)>near
-    if p==want and not moved.any(): return store
-    return StoreView(store, want, dt, moved)
+    dt = dt_of(model)
+    moved = np.zeros(len(store), bool) if dt is None else ~same_dt(store.table['tr_s'].to_numpy(), dt)
+    view = store if p==want and not moved.any() else StoreView(store, want, dt, moved)
+    if scaled: _check_units(model, view)
+    return view
+
+def _check_units(model, store):
+    "ValueError where a published model would get units that are not those of its scaler; asked once of a store"
+    known = store.__dict__.setdefault('_units', set())
+    if getattr(model, 'recipe', None) is None or id(model.scaler) in known or not len(store): return
+    check_scale(model.scaler.transform(store.read(0)))
+    known.add(id(model.scaler))
 
 # %% ../nbs/12a_protocol.ipynb #c20e0c24
 def said_first(

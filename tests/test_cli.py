@@ -66,7 +66,12 @@ def test_help_imports_nothing_heavy():
     assert '--mask-ratios' in r.stdout
 
 def test_help_lists_all_commands():
-    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','preprocess','qc','pretrain','finetune','forecast','compare','networks','attention','perturb','embed'))
+    said = shell('--help').stdout; assert all(f'\n    {o}' in said for o in ('demo','fetch','preprocess','qc','pretrain','finetune','forecast','compare','networks','attention','perturb','embed'))
+
+def test_brainlm_alone_says_what_is_here(tmp_path):
+    r = shell(BRAINLM_CACHE=tmp_path/'c', BRAINLM_MIRROR=tmp_path)
+    assert r.returncode==0 and 'brainlm demo' in r.stdout and f'Mirror: {tmp_path}' in r.stdout and 'Device: c' in r.stdout
+    assert str(tmp_path/'c') in r.stdout and 'lora' in r.stdout and r.stderr==''
 
 def test_version(): assert shell('--version').stdout==f'brainlm {brainlm.__version__}\n'
 
@@ -76,7 +81,7 @@ def test_presets_are_those_of_the_model():
 
 
 # %% ../nbs/51_cli.ipynb #74d3999c
-@pytest.mark.parametrize('words,says', [([], 'brainlm --help'), (['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
+@pytest.mark.parametrize('words,says', [(['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
     (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
     (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
     (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
@@ -198,6 +203,26 @@ def test_few_people_pretrain_and_forecast(tmp_path, capsys, monkeypatch):
     assert err.count('\n')==1 and 'nobody is left to stop on; a larger --valid' in err
     assert main('forecast s --preset tiny --out g'.split())==0
     assert 'BrainLM untrained' in capsys.readouterr().out
+
+def test_refused_before_the_model_loads(small, tmp_path, capsys, monkeypatch):
+    "Rounds of two kinds, people who are not there, a value that nobody has: one line each, in words of a shell"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('brainlm.published.load_model', lambda *a, **k: pytest.fail('loaded'))
+    for words,says in (
+        ('finetune {} --model m --target n_time --folds 3 --leave-out subject', "--folds, --leave-out: found 3 and 'subject'"),
+        ('forecast {} --model m --without nobody sim1', "--without: found 'nobody', expected subjects, such as sim0"),
+        ('perturb {} --model m --column subject --source sim0 --target soul', "target: found 'soul'")):
+        assert main([*words.format(small).split(), '--out', 'o'])==1
+        assert says in (err := capsys.readouterr().err) and err.count('\n')==1
+
+def test_fetch_into_a_store(tmp_path, capsys, monkeypatch):
+    "Recordings and terms; the same command again adds nothing"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(brainlm.datasets, 'fetch_hcp_sample', lambda: waves(n_subjects=2))
+    for says in ('2 added, 0 there already', '0 added, 2 there already'):
+        assert main('fetch hcp_sample s'.split())==0
+        assert says in capsys.readouterr().out
+    assert 'terms:' in RecordingStore('s').get_file('TERMS.txt').decode() and len(RecordingStore('s'))==2
 
 def test_folds_from_a_shell(small, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
