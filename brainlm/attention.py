@@ -374,11 +374,12 @@ def cls_and_links(
     return z[...,0], {f'attention, {k} layer': to[:,:,i] for i,k in zip(range(to.shape[2]), ('first','last'))}
 
 # %% ../nbs/41_attention.ipynb #7b98fa7f
-def _asked_maps(model, store, rows, atlas):
+def _asked_maps(model, store, rows, atlas, context=None):
     "Maps [recording, parcel] and links [recording, parcel, network] to contrast; without an atlas there are no links"
     plain = plain_maps(store, model.scaler, rows)
-    if atlas is None: return {'CLS attention': cls_attention(model, store, rows).mean((1,2)), **plain}, {}
-    look,links = cls_and_links(model, store, rows, atlas)
+    if atlas is None:
+        return {'CLS attention': cls_attention(model, store, rows, context=context).mean((1,2)), **plain}, {}
+    look,links = cls_and_links(model, store, rows, atlas, context)
     return {'CLS attention': look, **plain}, {**links, 'FC': fc_to_networks(store, rows, atlas)}
 
 # %% ../nbs/41_attention.ipynb #4a0f6672
@@ -446,7 +447,8 @@ def _attention_page(out, parcels, nets, links, p, net, title, seen):
         ('groups', None, 'the two values, first and second', {'nargs':2, 'metavar':'VALUE'}),
         ('threshold', None, 'two groups of a number: at most this, and more', 'X'),
         ('covariates', [], 'columns to regress out', 'COLUMN'),
-        ('permutations n_permutations', 2000, 'for p', 'N')))
+        ('permutations n_permutations', 2000, 'for p', 'N'),
+        ('context', 'none', 'other frames that a model with a profile is told of', ('none','recording','subject'))))
 def attention_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM,
@@ -459,6 +461,7 @@ def attention_report(
     atlas:str='yeo7', # column of networks
     n_permutations:int=2000, seed:int=0,
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
+    context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page
     "CLS attention, variance, FC strength and links between networks, contrasted. ValueError before any work."
     store = as_read_by(model, store)
@@ -470,7 +473,7 @@ def attention_report(
     seen = [*refuse_seen(model, store, t['subject'].iloc[judged], seen_ok, rows=True)]
     seen += [*said_first(model, store), *wide_tokens(model)]
     def both(v, names): return contrast(v, g, t['subject'], names, groups, z, n_permutations, seed=seed)
-    maps,links = _asked_maps(model, store, rows, atlas if labelled else None)
+    maps,links = _asked_maps(model, store, rows, atlas if labelled else None, context)
     parcels = {k: both(v, p.names) for k,v in maps.items()}
     nets = {k: both(*network_means(v, p, atlas)) for k,v in maps.items() if labelled}
     links = {k: both(*link_means(v, p, atlas)) for k,v in links.items()}

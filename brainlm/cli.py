@@ -570,6 +570,7 @@ def _run(a):
     if a.needs: _early(a)
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
+    if options.get('context')=='none': del options['context']                # None in Python
     if not a.needs: return _print_result(function(**options))
     store, model, split = _store_and_model(a)
     if a.needs=='read':

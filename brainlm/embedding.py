@@ -444,6 +444,7 @@ def embed_store(
         ('scaler', None, "ukb, fit (to this store), or a file that RobustScaler.save wrote; default: the model's",
          'ukb|fit|FILE.json'),
         ('missing', None, "parcels: zero, leave (out) or refuse; default: the model's rule", ('zero','leave','refuse')),
+        ('context', 'none', 'other frames that a model with a profile is told of', ('none','recording')),
         ('batch-size', 8, 'windows at a time', 'N'),
         ('device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {})))
 def embed_report(

@@ -541,12 +541,12 @@ def method_verdicts(
 
 # %% ../nbs/40_networks.ipynb #efa195d8
 def people_alone(
-    model:BrainLM, store:RecordingStore, rows, # as in `attention_by_person`
+    model:BrainLM, store:RecordingStore, rows, context:str=None, # as in `attention_by_person`
 )->dict: # method → subject → profiles
     "What one person's recordings say of each parcel, by method"
     who,rows = store.table['subject'].to_numpy(), store.rows(rows)
     of = {s: rows[who[rows]==s] for s in dict.fromkeys(who[rows])}
-    maps = attention_by_person(model, store, rows)
+    maps = attention_by_person(model, store, rows, context=context)
     each = dict(attention={s: attention_profiles(maps[s]) for s in of})
     for name,f in (('functional connectivity', fc_profiles), ('partial correlation', partial_profiles)):
         each[name] = {s: f(store, o) for s,o in of.items()}
@@ -678,11 +678,13 @@ def network_rivals(
     model:BrainLM, store:RecordingStore, rows, # as in `attention_matrix`
     maps:np.ndarray, # from `attention_matrix`
     seed:int=0, # of the untrained model
+    context:str=None, # as in `attention_by_person`
 )->dict: # method → profiles, as `classify_parcels` takes them
     "Attention, and every method that it is compared with"
     given = {'attention': attention_profiles(maps)}
-    given['attention, untrained'] = attention_profiles(attention_matrix(untrained_twin(model, seed), store, rows))
-    given |= {'token embeddings': token_profiles(model, store, rows),
+    twin = untrained_twin(model, seed)
+    given['attention, untrained'] = attention_profiles(attention_matrix(twin, store, rows, context=context))
+    given |= {'token embeddings': token_profiles(model, store, rows, context=context),
               'functional connectivity': fc_profiles(store, rows),
               'partial correlation': partial_profiles(store, rows)}
     if store.parcellation.has_places: given['place of the parcel'] = place_profiles(store.parcellation)
@@ -791,7 +793,8 @@ def _written(out, found, alone, maps, profiles, p, atlas, title, seed, seen):
 @register(analyses, 'networks', does='functional networks from self-attention', needs='read',
     about='Classify parcels into networks by self-attention, beside correlation, partial correlation, token '
           'embeddings, an untrained model and place, each with every transform.',
-    options=(('permutations n_permutations', 100, 'for p of attention', 'N'),))
+    options=(('permutations n_permutations', 100, 'for p of attention', 'N'),
+        ('context', 'none', 'other frames that a model with a profile is told of', ('none','recording','subject'))))
 def networks_report(
     store:RecordingStore, # recordings, in the model's parcellation
     model:BrainLM,
@@ -801,6 +804,7 @@ def networks_report(
     n_permutations:int=100, # for p of attention
     seed:int=0,
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
+    context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page, report.html, beside results.csv, people.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside its rivals. Errors of `classify_parcels` and `refuse_seen`, before any work."
     store = as_read_by(model, store)
@@ -808,13 +812,13 @@ def networks_report(
     _taking_part(np.zeros((len(p), 1)), p, atlas, 5)
     who = store.table['subject'].iloc[rows]
     seen = [*refuse_seen(model, store, who, seen_ok, rows=True), *said_first(model, store), *wide_tokens(model)]
-    maps = attention_matrix(model, store, rows)
-    given = network_rivals(model, store, rows, maps, seed)
+    maps = attention_matrix(model, store, rows, context=context)
+    given = network_rivals(model, store, rows, maps, seed, context)
     found = every_atlas(given, p, atlas, n_permutations, seed)
     few = np.flatnonzero(store.table['subject'].isin(who.unique()[:_most_alone]))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                                     # said above
-        alone = classify_people(people_alone(model, store, np.intersect1d(rows, few)), p, atlas, seed=seed)
+        alone = classify_people(people_alone(model, store, np.intersect1d(rows, few), context), p, atlas, seed=seed)
     page = _written(out, found, alone, maps, given['attention'], p, atlas, data_words(store, rows), seed, seen)
     return page.add('Whom the model knows', leak_report(model, store, rows).words).write(out/'report.html')
 

@@ -674,22 +674,26 @@ def _conditions(q, store, model, chosen):
 # %% ../nbs/42_perturbation.ipynb #d9022a58
 def _directions(model, a, b, latent):
     "From a to b, and as a null, as far, from one half of a to the other"
-    (a,va),(b,vb),c = a,b,len(a[0])//2
-    shift = direction(model, a, b, latent, (va,vb))
-    other = direction(model, a[:c], a[c:], latent, (va[:c],va[c:]))
+    (a,va,ca),(b,vb,cb),c = a,b,len(a[0])//2
+    halves = (None, None) if ca is None else (ca.rows(slice(c)), ca.rows(slice(c, None)))
+    shift = direction(model, a, b, latent, (va,vb), context=(ca,cb))
+    other = direction(model, a[:c], a[c:], latent, (va[:c],va[c:]), context=halves)
     return shift,other*shift.nan_to_num().norm()/other.nan_to_num().norm()
 
+# %% ../nbs/42_perturbation.ipynb #454762a0
 def _experiment(q, model, a, b, x):
-    "G toward b and, as a null, toward other a; the windows are pairs of signal and valid"
+    "G toward b and, as a null, toward other a; the windows are signal, valid, and what stands beside them or None"
     shift,other = _directions(model, a, b, q.latent)
-    x,valid = x
-    kw = dict(kind=q.kind, latent=q.latent, steps=q.steps, valid=valid, l1=.1, smooth=.1)
-    r = AttrDict(penalties=f"L1 {kw['l1']}, smoothness {kw['smooth']}", far=apart(model, x, shift, q.latent, valid))
+    x,valid,context = x
+    kw = dict(kind=q.kind, latent=q.latent, steps=q.steps, valid=valid, l1=.1, smooth=.1, context=context)
+    far = apart(model, x, shift, q.latent, valid, context=context)
+    r = AttrDict(penalties=f"L1 {kw['l1']}, smoothness {kw['smooth']}", far=far)
     r.toward,r.null = (optimise(model, x, o, **kw, seed=q.seed) for o in (shift, other))
     r.again = optimise(model, x, shift, **kw, start=.1, seed=q.seed+1)
     r.driven = np.argsort(-_mean_map(r.toward.energy), kind='stable')[:min(10, x.shape[1]//4)]
     able = model.hides=='tokens'
-    r.response = respond(model, x, x+torch.from_numpy(r.toward.delta), r.driven, valid) if able else None
+    y = x+torch.from_numpy(r.toward.delta)
+    r.response = respond(model, x, y, r.driven, valid, context=context) if able else None
     return r
 
 # %% ../nbs/42_perturbation.ipynb #89ed1481
@@ -811,7 +815,8 @@ def _energy_table(q, r, p):
         ('latent', 'tokens', 'what is to match', ('cls', 'tokens', 'future')),
         ('kind', 'additive', 'of change: a pattern, one of low rank, or a gain for each parcel',
             ('additive', 'low-rank', 'gain')),
-        ('steps', 60, 'of the optimiser', 'N')))
+        ('steps', 60, 'of the optimiser', 'N'),
+        ('context', 'none', 'other frames that a model with a profile is told of', ('none','recording','subject'))))
 def perturbation_report(
     store:RecordingStore, # recordings, in the model's parcellation; those shorter than three patches are left out
     model:BrainLM,
@@ -819,6 +824,7 @@ def perturbation_report(
     column:str='task', source:str='rest', target:str='task', # as in `PerturbationQuestion`
     rows=None, # recordings to use; None: all
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
+    context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
@@ -828,7 +834,8 @@ def perturbation_report(
     rows = _conditions(q, store, model, store.rows(rows))
     judged = np.concatenate(rows)
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)
-    r = _experiment(q, model, *(first_windows(model, store, o) for o in rows))
+    windows = [first_windows(model, store, o, context) for o in rows]
+    r = _experiment(q, model, *((*o, None)[:3] for o in windows))
     shares,sizes = _by_network(q, r, p)
     page = _page(q, store, r, shares, sizes, rows, [*seen, *said_first(model, store), *wide_tokens(model)])
     page.add('Whom the model knows', leak_report(model, store, judged).words)

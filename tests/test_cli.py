@@ -274,6 +274,80 @@ def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, s
     err = capsys.readouterr().err; assert "expected the model's, aal2" in err and err.count('\n')==1
 
 
+# %% ../nbs/51_cli.ipynb #5998a832
+def published(folder, family='mae', **more):
+    "A folder of the published kind, very small, with random weights"
+    import json
+
+    import torch
+    from fastcore.basics import AttrDict
+    from safetensors.torch import save_file
+
+    from brainlm.published import PublishedMAE, PublishedViTMAE
+    c = dict.fromkeys(('hidden_size','intermediate_size','decoder_hidden_size','decoder_intermediate_size'), 8)
+    c |= dict.fromkeys(('num_hidden_layers','num_attention_heads','decoder_num_hidden_layers','decoder_num_attention_heads'), 1)
+    mae = dict(num_brain_voxels=424, num_timepoints_per_voxel=60, timepoint_patching_size=20, mask_ratio=.2, loss_fn='mse',
+               use_tanh_decoder=False, conv_kernel_size=65, patch_size=16, num_channels=3)
+    c |= mae if family=='mae' else dict(patch_size=16, image_size=[432,432], mask_ratio=.75)
+    torch.manual_seed(0)
+    m = (PublishedMAE if family=='mae' else PublishedViTMAE)(AttrDict(c, **more))
+    folder.mkdir()
+    (folder/'config.json').write_text(json.dumps(c))
+    save_file({k: v.contiguous() for k,v in m.state_dict().items()}, folder/'model.safetensors')
+    return str(folder)
+
+@pytest.fixture(scope='module')
+def cortex(tmp_path_factory):
+    "Six people in Glasser 360, in units that are those of no scanner"
+    rng = np.random.default_rng(0)
+    s = RecordingStore.create(tmp_path_factory.mktemp('cortex')/'s', load_parcellation('glasser360'))
+    s.extend(Recording(rng.standard_normal((70,360)).astype('float32'), .72, f's{i}', provenance='simulated',
+                       covariates=dict(half='ab'[i%2], score=float(i))) for i in range(6))
+    return s.url
+
+
+# %% ../nbs/51_cli.ipynb #4a3d8b1b
+def test_published_weights_are_trained_further(cortex, tmp_path):
+    "Low-rank updates and the future, on a store of the cortex alone; what is kept loads and says the same"
+    import torch
+
+    from brainlm.finetuning import finetune_learner, forecast_learner, load_finetuned
+    from brainlm.pretraining import Training
+    from brainlm.protocol import as_read_by
+    from brainlm.published import load_model
+    from brainlm.scaling import RobustScaler
+    store, model = RecordingStore(cortex), load_model(published(tmp_path/'m'), scaler='fit')
+    model.scaler = RobustScaler().fit(as_read_by(model, store, scaled=False), rows='all')
+    sides, t = ['train']*4+['valid']+['test'], Training(batch_size=2, device='cpu', progress=False)
+    learn = finetune_learner(store, model, 'score', tmp_path/'ft', sides, unfreeze='lora', lora_rank=2, training=t)
+    learn.finetune(1)
+    said = learn.model.predict(store, [5])
+    assert load_finetuned(tmp_path/'ft/best').predict(store, [5]).equals(said) and said.n_windows.tolist()==[1]
+    before = load_model(tmp_path/'m', scaler='fit').state_dict()
+    kept = load_model(tmp_path/'ft/best/encoder')
+    assert all(torch.equal(v, before[k]) for k,v in kept.state_dict().items()) and kept.scaler.n_parcels==424
+    ahead = forecast_learner(store, model, tmp_path/'fc', sides, context=40, horizon=20, training=t)
+    ahead.finetune(1)
+    moved = load_model(tmp_path/'fc/best').state_dict()
+    assert not torch.equal(moved['decoder.decoder_pred2.weight'], before['decoder.decoder_pred2.weight'])
+    with pytest.raises(ValueError, match='expected 60 in all: published models know no shorter'):
+        forecast_learner(store, model, tmp_path/'no', sides, context=20, horizon=20, training=t)
+
+def test_published_weights_from_a_shell(cortex, small, tmp_path, capsys, monkeypatch):
+    "Attention with 64 parcels missing; another atlas, units that do not fit, and what has no decoder: one line each"
+    monkeypatch.chdir(tmp_path)
+    mae, age = published(tmp_path/'mae'), published(tmp_path/'age', 'vit', finetuned=True)
+    assert main(['attention', cortex, '--model', mae, '--scaler', 'fit', '--contrast', 'half', '--permutations', '20', '--out', 'o'])==0
+    out = capsys.readouterr().out
+    assert '64 of 424 parcels are missing' in out and 'CC BY-NC-ND' in out
+    for words,says in (('networks {small} --model {mae} --scaler fit', 'only glasser360, the cortex of a424'),
+                       ('attention {cortex} --model {mae} --contrast half', '--scaler fit'),
+                       ('forecast {cortex} --model {age} --scaler fit', 'cannot forecast: it was fine-tuned'),
+                       ('perturb {cortex} --model {age} --scaler fit --latent future --column half --source a --target b', "latent 'future'")):
+        assert main([*words.format(small=small, cortex=cortex, mae=mae, age=age).split(), '--out', 'x'])==1, words
+        assert says in (err := capsys.readouterr().err).splitlines()[-1], err
+
+
 # %% ../nbs/51_cli.ipynb #d038b961
 def stopped(words, epochs, sig):
     "A run that gets a signal at the end of this epoch, however busy the machine is; its standard error and exit code"
