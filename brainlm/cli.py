@@ -32,6 +32,7 @@ def _whole(s):
 
 _N, _I, _X = dict(type=_whole, metavar='N'), dict(type=int, metavar='N'), dict(type=float, metavar='X')
 _DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
+_TRUST = '--trust-edited', False, 'a model whose files were changed since they were saved', dict(action='store_true')
 def _of(*values): return dict(choices=values)
 
 def _options(p, *rows):
@@ -69,7 +70,7 @@ def _trains(p):
         ('--test', None, 'share of subjects to be judged on; default: the split of the model, or 0.1', _X),
         ('--split-seed', None, 'of the split by subject; default: the split of the model, or 0', _I),
         ('--seed', 0, 'of weights and windows', _I),
-        _DEVICE)
+        _DEVICE, _TRUST)
 
 # %% ../nbs/51_cli.ipynb #d4331c42
 def _people_it_knows(p):
@@ -89,7 +90,7 @@ def _reads(p):
     _options(p,
         ('--atlas', 'yeo7', 'yeo7, yeo17, ca12 or a column of networks of your own', dict(metavar='NAME')),
         ('--seed', 0, 'of what is random', _I),
-        _DEVICE)
+        _DEVICE, _TRUST)
 
 # %% ../nbs/51_cli.ipynb #ad91445a
 def _demo(a):
@@ -412,37 +413,12 @@ def _store_and_model(a):
     from brainlm.recordings import RecordingStore
     store = RecordingStore(a.store)
     print(store, flush=True)
-    if a.needs=='read': return _as_asked(a, store, _model_asked_for(a).to(_device(a)), None)
+    def model(): return load_model(a.model, a.trust_edited)
+    if a.needs=='read': return store, model().to(_device(a)), None
     asked = _asked(a)
     folds = getattr(a, 'folds', 0) or getattr(a, 'leave_out', None)
     split = store.split(**asked) if asked else None if a.model or folds else _split_of_few(store)
-    if a.model: return _as_asked(a, store, _model_asked_for(a), split)
-    model = _untrained(a, store, split)
-    return as_read_by(model, store), model, split
-
-# %% ../nbs/51_cli.ipynb #c736de81
-def _as_asked(a, store, model, split):
-    "Store, model and split; a model that is to be scaled by the people at hand is"
-    from brainlm.protocol import as_read_by, fits_scale
-    store = as_read_by(model, store, scaled=False)
-    if fits_scale(model) and model.scaler is None:
-        from brainlm.scaling import RobustScaler
-        fitted = dict(rows='all') if a.needs=='read' else dict(split=split or store.split())
-        model.scaler = RobustScaler().fit(store, **fitted)
-    return as_read_by(model, store), model, split
-
-# %% ../nbs/51_cli.ipynb #04a015d2
-def _model_asked_for(a):
-    "The model of --model. ValueError for settings of a published one where it is none"
-    from brainlm.published import load_model
-    from brainlm.scaling import RobustScaler
-    scaler = a.scaler if a.scaler in (None, 'ukb', 'fit') else RobustScaler.load(a.scaler)
-    how = {k: v for k,v in dict(scaler=scaler, missing=a.missing).items() if v is not None}
-    model = load_model(a.model, **how)
-    if how and getattr(model, 'recipe', None) is None:
-        raise ValueError(f"--{[*how][0]}: found one for {a.model}, a model of this package, which brings its "
-                         "scaler and knows missing parcels; leave it out")
-    return model
+    return store, model() if a.model else _untrained(a, store, split), split
 
 # %% ../nbs/51_cli.ipynb #73afc80c
 def _asked(a):

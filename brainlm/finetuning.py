@@ -27,10 +27,11 @@ from torch import Tensor
 
 from .basics import moved, one_of, tell, write_whole
 from .masking import future_mask
-from .model import BrainLM, differences, read_seen, whole_folder
+from .model import BrainLM, check_hashes, differences, keep_hashes, read_seen, whole_folder
 from .pretraining import (
     RunFolder,
     Training,
+    check_fit,
     data_card,
     make_learner,
     model_loss,
@@ -96,11 +97,13 @@ def finetune(self:Learner,
     """Train until validation subjects gain no more; the learner ends with the best weights, in evaluation mode. Raises
     as `pretrain` does."""
     run = self.run_folder
+    check_fit(epochs, lr)
     run.recipe.update(epochs=epochs, lr=lr, lr_decay=lr_decay)
-    done = run.start(resume)
-    if self.opt is None: self.create_opt()
-    rates = slice(lr*lr_decay**(len(self.opt.param_lists)-1), lr)
-    if done<epochs: self.fit_one_cycle(epochs, rates, pct_start=0.15, start_epoch=done)
+    with run.claimed():
+        done = run.start(resume)
+        if self.opt is None: self.create_opt()
+        rates = slice(lr*lr_decay**(len(self.opt.param_lists)-1), lr)
+        if done<epochs: self.fit_one_cycle(epochs, rates, pct_start=0.15, start_epoch=done)
     if (best := run.folder/'best').exists(): _restore(self.model, best)
     self.model.eval()
     return pd.DataFrame(run.log)
@@ -618,27 +621,30 @@ def save_pretrained(self:FineTuned,
     card, about = {**self.card, **card}, dict(kind='FineTuned', **_about(self))
     with whole_folder(folder) as new:
         self.model.without_lora().save_pretrained(new/'encoder', finetuned_for=self.options['target'])
-        save_file({k: v.contiguous().cpu() for k,v in _own(self).items()}, new/'head.safetensors')
+        write_whole(new/'head.safetensors', partial(save_file, {k: v.contiguous().cpu() for k,v in _own(self).items()}))
         for n,o in (('finetuned.json',about), ('card.json',card)): write_whole(new/n, o)
         write_whole(new/'README.md', _tuned_card_text(about, card))
         if self.seen is not None: write_whole(new/'seen.json', self.seen)
+        keep_hashes(new, 'finetuned.json', 'head.safetensors')
     self.card = card
     return Path(folder)
 
 # %% ../nbs/22_finetuning.ipynb #18f3a12c
 def load_finetuned(
-    folder:str|Path # written by `FineTuned.save_pretrained`, `best` in the folder of a run for example
+    folder:str|Path, # written by `FineTuned.save_pretrained`, `best` in the folder of a run for example
+    trust_edited:bool=False # go on with files that are not those that were saved
 )->FineTuned: # in evaluation mode, with `card`
     "Load a fine-tuned model. FileNotFoundError or ValueError names every file, field, key and shape that does not fit."
     folder = Path(folder)
     about = _read_about(folder)
     transform = about.pop('transform')
     if transform is not None: transform = TargetTransform.from_dict(transform)
-    tuned = FineTuned(load_model(folder/'encoder'), **about, transform=transform)
+    tuned = FineTuned(load_model(folder/'encoder', trust_edited), **about, transform=transform)
     file = folder/'head.safetensors'
     weights = load_file(file)
     if diff := differences(_own(tuned), weights):
         raise ValueError(f"{file} does not fit finetuned.json:\n" + '\n'.join(diff))
+    if (folder/'hashes.json').is_file(): check_hashes(folder, trust_edited)
     tuned.load_state_dict({**tuned.state_dict(), **weights})
     tuned.card = json.loads((folder/'card.json').read_text(encoding='utf-8'))
     tuned.seen = read_seen(folder)

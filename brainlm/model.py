@@ -68,6 +68,8 @@ class BrainLMConfig:
         if self.profile and self.prior!='space-time':
             found = f"found {self.profile} with prior={self.prior!r}"
             raise ValueError(f"profile: {found}, expected 0 or prior='space-time'")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio: found {self.mask_ratio}, expected above 0 and below 1")
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
                 raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")

@@ -1063,12 +1063,14 @@ def device_of(
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(
     name:str|Path, # a folder written by `BrainLM.save_pretrained`, or anything that `load_published` takes
+    trust_edited:bool=False, # go on with files of a BrainLM that are not those that were saved
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
     f = Path(name)/'config.json'
-    d = read_json(f) if f.is_file() else {}
-    if isinstance(d, dict) and d.get('model_type')=='brainlm': return BrainLM.from_pretrained(name)
+    d = json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
+    if isinstance(d, dict) and d.get('model_type')=='brainlm':
+        return BrainLM.from_pretrained(name, trust_edited=trust_edited)
     own = Path(name)/'scaler.json'
     if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
     return _remember(load_published(name, **published), name)

@@ -7,6 +7,7 @@ from brainlm.pretraining import *
 
 
 # %% ../nbs/21_pretraining.ipynb #2be2d3bc
+import json
 import os
 import signal
 import subprocess
@@ -77,7 +78,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert run('killed', ('move',7))==-signal.SIGKILL and 3<=epochs()<8
     assert run('killed')==0 and run('whole')==0
     for name in ('last','best'): assert same(BrainLM.from_pretrained(tmp_path/'killed'/name), BrainLM.from_pretrained(tmp_path/'whole'/name))
-    a, b = (pd.read_csv(tmp_path/k/'log.csv')[['epoch','valid_loss','lr']] for k in ('killed','whole'))
+    a, b = (pd.read_csv(tmp_path/k/'log.csv')[['epoch','train_loss','valid_loss','lr']] for k in ('killed','whole'))
     assert len(a)==8 and a.equals(b)
 
 
@@ -133,6 +134,44 @@ def test_short_recordings_and_missing_parcels_train(tmp_path, attention):
 def test_without_validation_there_is_a_last_but_no_best(tmp_path):
     store = small_store(tmp_path/'s'); learner(store, tmp_path/'r', split=np.array(['train']*3+['test']), batch_size=2).pretrain(1)
     assert (tmp_path/'r/last').is_dir() and not (tmp_path/'r/best').exists()
+
+
+# %% ../nbs/21_pretraining.ipynb #318e9ea9
+def test_whose_folder_it_is(tmp_path):
+    "Two at once, something else in it, another recipe where the file of the first is lost: refused, and nothing is touched"
+    store = small_store(tmp_path/'s')
+    run = learner(store, tmp_path/'r', batch_size=2)
+    code = "import sys, time; from brainlm.basics import held\nwith held(sys.argv[1], 'x'): print('held', flush=True); time.sleep(60)"
+    (tmp_path/'r').mkdir()
+    other = subprocess.Popen([sys.executable, '-c', code, str(tmp_path/'r/.training.lock')], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(BlockingIOError, match=f'process {other.pid} on .* is at work there'): run.pretrain(1)
+    other.kill(), other.wait(), other.stdout.close()
+    (tmp_path/'r/thesis.tex').touch()
+    with pytest.raises(FileExistsError, match='found thesis.tex, expected an empty folder or a run'): run.pretrain(1)
+    (tmp_path/'r/thesis.tex').unlink()
+    left = tmp_path/'r/.best-abcd1234'; left.mkdir(); (left/'new').mkdir(); (tmp_path/'r/checkpoint.pt.1.part').touch()
+    run.pretrain(1)
+    assert not left.exists() and not [*(tmp_path/'r').glob('*.part')]
+    (tmp_path/'r/recipe.json').unlink()
+    with pytest.raises(ValueError, match='seed: was 0, now 1'): learner(store, tmp_path/'r', batch_size=2, seed=1).pretrain(1, resume=True)
+    assert len(learner(store, tmp_path/'r', batch_size=2).pretrain(1, resume=True))==1
+    for kw in (dict(lr=0), dict(lr=-1.), dict(lr=float('nan')), dict(epochs=0)):
+        with pytest.raises(ValueError, match='lr: found|epochs: found'): learner(store, tmp_path/'q', batch_size=2).pretrain(**dict(epochs=1) | kw)
+    assert not (tmp_path/'q').exists()
+
+def test_a_recipe_names_nobody(tmp_path):
+    "People are hashes in the recipe and in the checkpoint; a run of 0.1.0, which named them, goes on and names them no more"
+    store = small_store(tmp_path/'s'); run = learner(store, tmp_path/'r', batch_size=2); run.pretrain(1)
+    file = tmp_path/'r/recipe.json'; now = json.loads(file.read_text())
+    assert now['data']['people']=='hashed' and [len(o) for o in now['data']['subjects'].values()]==[3, 1, 0]
+    assert not any(f"{q}s{i}{q}".encode() in f.read_bytes() for f in (tmp_path/'r').rglob('*') if f.is_file() for i in range(4) for q in ('"', "'"))
+    file.write_text(json.dumps(run.run_folder.recipe))
+    assert "'s0'" in str(run.run_folder.recipe) and '"s0"' in file.read_text()
+    other = learner(store, tmp_path/'r', split=np.array(['train']*2+['valid', 'train']), batch_size=2)
+    with pytest.raises(ValueError, match='data: was'): other.pretrain(1, resume=True)
+    learner(store, tmp_path/'r', batch_size=2).pretrain(1, resume=True)
+    assert json.loads(file.read_text())==now
 
 
 # %% ../nbs/21_pretraining.ipynb #f9f95d3d
