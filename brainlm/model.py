@@ -81,6 +81,7 @@ class BrainLMConfig:
 _sizes = 'width layers heads mlp decoder_width decoder_layers decoder_heads decoder_mlp'.split()
 
 presets = {name: dict(zip(_sizes, sizes, strict=True)) for name,sizes in {
+    'nano':  (  64,  2,  2,  192,  64, 2,  2,  192),
     'tiny':  (  96,  4,  3,  288,  96, 2,  3,  288),
     'small': ( 192,  6,  6,  576, 192, 2,  6,  576),
     '13m':   ( 512,  4,  4, 1024, 512, 2,  4, 1024),
@@ -88,7 +89,7 @@ presets = {name: dict(zip(_sizes, sizes, strict=True)) for name,sizes in {
     '650m':  (1280, 32, 16, 5120, 512, 8, 16, 2048)}.items()}
 
 def preset(
-    name:str, # 'tiny', 'small', '13m', '111m' or '650m'
+    name:str, # 'nano', 'tiny', 'small', '13m', '111m' or '650m'
     **kwargs # any field of `BrainLMConfig`, to override
 )->BrainLMConfig: # the configuration
     "The configuration of a named size. ValueError for an unknown name."
@@ -421,6 +422,7 @@ def forward(self:BrainLM,
     seen = (~mask if valid is None else ~mask & valid).flatten(1)
     idx, present = _choose(seen, n_vis)
     self._check_context_read(context)
+    context = context if context is None else Context(*context)            # callbacks may make a plain pair of it
     profile = self._profile(context)
     cls, x = self._read_visible(patches, xyz_mm, idx, None if full else present, valid, profile)
     loss, prediction = x.sum()*0, patches

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['band_edges', 'context_kinds', 'all_parts', 'first_choices', 'GaussianPrior', 'Context', 'stack_context',
-           'window_context', 'given_context', 'SpaceTimePrior']
+           'window_context', 'given_context', 'SpaceTimePrior', 'KeptGuesses']
 
 # %% ../nbs/10a_prior.ipynb #076c8fa0
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -391,6 +392,7 @@ class SpaceTimePrior(GaussianPrior):
         self.register_buffer('spectra', torch.ones(len(edges), n_parcels))
         first = dict(group_s=[576.]*3, near_s=432., kept=.9, power=.75, level=0., dt_s=.72)
         for k,v in first.items(): self.register_buffer(k, torch.tensor(v))
+        self.answers = None                                                 # or `KeptGuesses`
 
     def extra_repr(self): return ', '.join(f'{k} {getattr(self, k).tolist()}' for k in ('group_s','near_s','dt_s'))
 
@@ -496,6 +498,15 @@ def guess(self:SpaceTimePrior,
     "Conditional mean of every frame. ValueError for an unknown part, no window, other parcels, no time between frames."
     for o in parts: one_of('part', o, _known_parts)
     _check_batch('patches', patches, len(self.mean))
+    if context is not None: _check_context(context, len(patches), len(self.mean))
+    how = dict(dt_s=dt_s, parts=tuple(parts), ahead=ahead, tolerance=tolerance, steps=steps)
+    if self.answers is not None: return self._asked_again(patches, visible, context, how)
+    return self._guess(patches, visible, context, **how)
+
+# %% ../nbs/10a_prior.ipynb #47e62951
+@patch
+def _guess(self:SpaceTimePrior, patches, visible, context, dt_s, parts, ahead, tolerance, steps):
+    "`guess`, of arguments that fit"
     dt_s, mean, see = _seconds(self.dt_s if dt_s is None else dt_s), self.mean[:,None], visible.transpose(1, 2)
     with torch.autocast(patches.device.type, enabled=False):
         d = torch.where(see[...,None], patches.to(self.cov).transpose(1, 2)-mean, 0)
@@ -506,6 +517,55 @@ def guess(self:SpaceTimePrior,
         if 'residual' in parts: return mean + self._with_residual(d, shown, cov, q, dt_s)
         still = (cov[:,None]@shown.put(q@shown.take(d))).movedim(1, 2).flatten(2)
         return mean + nn.functional.pad(still, (0, ahead))
+
+# %% ../nbs/10a_prior.ipynb #8917aac6
+class KeptGuesses:
+    "What priors guessed, in a folder, for whoever asks again: `prior.answers = KeptGuesses(folder)`"
+    def __init__(self,
+        folder:str|Path, # half precision, about 150 kB for a window of 360 parcels and 200 frames
+    ): self.folder = Path(folder)
+    def file(self, key): return self.folder/key[:2]/f'{key}.npy'
+    def get(self, key): # float32 [parcel, time], or None
+        try: return torch.from_numpy(np.load(self.file(key))).float()
+        except FileNotFoundError: return None
+    def put(self, key, guess): # [parcel, time]
+        self.file(key).parent.mkdir(parents=True, exist_ok=True)
+        half = guess.cpu().half().numpy()
+        write_whole(self.file(key), lambda part: _save_array(part, half))
+
+def _save_array(file, array):
+    "As `np.save`, under just this name"
+    with open(file, 'wb') as f: np.save(f, array)
+
+# %% ../nbs/10a_prior.ipynb #8042b830
+def _question(*parts):
+    "A name for tensors and words"
+    h = hashlib.blake2b(digest_size=16)
+    for o in parts:
+        if not isinstance(o, Tensor): h.update(repr(o).encode())
+        elif o.numel(): h.update(repr(tuple(o.shape)).encode()+o.cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+def _there(context):
+    "Of each window of a batch, the frames of its context that count"
+    return [(s[:,a.isfinite()], a[a.isfinite()]) for s,a in zip(*context, strict=True)]
+
+# %% ../nbs/10a_prior.ipynb #f7ad8800
+@patch
+def _asked_again(self:SpaceTimePrior, patches, visible, context, how):
+    "`guess`, of what is not kept yet; answers [batch, parcel, time + ahead] of all"
+    prior = _question(*self.state_dict().values(), sorted(how.items()))
+    given = torch.where(visible[...,None], patches, 0)
+    beside = [()]*len(given) if context is None else _there(context)
+    keys = [_question(prior, *o, *c) for *o,c in zip(given, visible, beside, strict=True)]
+    found = [self.answers.get(k) for k in keys]
+    new = [i for i,o in enumerate(found) if o is None]
+    if new:
+        fresh = self._guess(patches[new], visible[new], None if context is None else context.rows(new), **how)
+        for i,o in zip(new, fresh, strict=True):
+            self.answers.put(keys[i], o)
+            found[i] = o.cpu().half().float()                               # the same, first time and again
+    return torch.stack(found).to(patches.device)
 
 # %% ../nbs/10a_prior.ipynb #5fc774f8
 @patch

@@ -19,15 +19,18 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn as nn
-from fastai.callback.core import Callback
+from dataclasses import replace
+
+from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import SGD
 
 from brainlm.atlas import load_parcellation
-from brainlm.metrics import evaluate, score
+from brainlm.metrics import evaluate, scaled_recordings, score
 from brainlm.model import BrainLM, BrainLMConfig
+from brainlm.prior import GaussianPrior, SpaceTimePrior
 from brainlm.pretraining import Training
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
@@ -80,6 +83,42 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     for name in ('last','best'): assert same(BrainLM.from_pretrained(tmp_path/'killed'/name), BrainLM.from_pretrained(tmp_path/'whole'/name))
     a, b = (pd.read_csv(tmp_path/k/'log.csv')[['epoch','train_loss','valid_loss','lr']] for k in ('killed','whole'))
     assert len(a)==8 and a.equals(b)
+
+
+# %% ../nbs/21_pretraining.ipynb #3e7bb80f
+def test_context_by_chance_and_what_comes_again(tmp_path):
+    "None, some and all in training, none and all in turn in validation; with `repeat` nothing is asked twice, and a kill changes nothing"
+    store, seen = small_store(tmp_path/'s', lengths=(600,)*4), {True: [], False: []}
+    config = replace(small_config, prior='space-time')
+    class Look(Callback):
+        order = 1
+        def before_batch(self):
+            beside = self.xb[6] if len(self.xb)>6 else None
+            seen[self.training].append(0 if beside is None else int(beside.away.isfinite().sum()))
+    def learner_of(folder, **kw):
+        kw = dict(context='recording', repeat=2, prior=prior) | kw
+        return pretrain_learner(store, config, tmp_path/folder, sides, training=Training(progress=False, device='cpu', batch_size=1), **kw)
+    prior = SpaceTimePrior(94)
+    prior.fit(scaled_recordings(store, RobustScaler().fit(store, sides), sides), .72, choices=None)
+    learn = learner_of('r')
+    asked, first = [], SpaceTimePrior._guess
+    learn.model.prior._guess = lambda *a, **k: asked.append(1) or first(learn.model.prior, *a, **k)
+    with learn.added_cbs(Look()): learn.pretrain(4)
+    train, valid = seen[True], seen[False]
+    assert min(train)==0 and max(train)==400 and any(0<o<=134 for o in train) and train[:18]==train[18:]
+    assert sorted(set(valid))==[0, 400] and len(asked)==2*9+3                # two epochs of windows, one of validation
+    assert (tmp_path/'r/guesses').is_dir() and 'none or all' in BrainLM.from_pretrained(tmp_path/'r/last').card['given']
+    half = learner_of('h')
+    class Stop(Callback):
+        order = 95
+        def after_epoch(self):
+            if self.epoch==1: raise CancelFitException
+    with half.added_cbs(Stop()): half.pretrain(4)
+    rest = learner_of('h')
+    rest.pretrain(4, resume=True)
+    assert same(rest.model, learn.model) and not same(learner_of('o', draws=1).model, learn.model)
+    with pytest.raises(ValueError, match="prior='none' reads none"): pretrain_learner(store, small_config, tmp_path/'n', sides, context='recording')
+    with pytest.raises(ValueError, match='prior: found GaussianPrior of 94 parcels'): learner_of('p', prior=GaussianPrior(94))
 
 
 # %% ../nbs/21_pretraining.ipynb #941b3f25

@@ -48,15 +48,16 @@ from brainlm.networks import (
     place_profiles,
 )
 from brainlm.pretraining import Training, pretrain_learner, scaled_recordings
-from brainlm.prior import SpaceTimePrior, first_choices
+from brainlm.prior import GaussianPrior, KeptGuesses, SpaceTimePrior, first_choices
 from brainlm.recordings import Recording, RecordingStore
+from brainlm.scaling import RobustScaler
 from brainlm.stats import group_interval, verdicts
 from brainlm.windows import TiledWindows
 
 root = Path(__file__).resolve().parents[1]
 folds, seeds, ratios = 5, 3, (.2, .5, .75)
 bands = {'steps 1 to 20': range(1, 21), 'step 1': [1], 'step 5': [5], 'step 20': [20]}
-ours, control = 'BrainLM', 'BrainLM, not trained'
+ours, control, with_context = 'BrainLM', 'BrainLM, not trained', 'BrainLM, with context'
 
 # Data
 
@@ -91,15 +92,31 @@ class OutOfTime(Callback):
     def after_epoch(self):
         if time.process_time()>self.until: raise CancelFitException()
 
+def the_prior(a, store, fold):
+    "Scaler and prior of space and time of a fold, fitted once; what it guesses is kept for all seeds"
+    words, file = sides(store, fold), Path(a.runs)/f'prior-fold{fold}.safetensors'
+    scaler = RobustScaler().fit(store, words)
+    if not file.exists():
+        prior, choices = SpaceTimePrior(store.n_parcels), None if a.plain else first_choices
+        prior.fit(scaled_recordings(store, scaler, words), float(store.table['tr_s'].iloc[0]), choices=choices)
+        prior.save(file, fold=fold)
+    prior = GaussianPrior.load(file)
+    prior.answers = KeptGuesses(Path(a.runs)/'guesses')
+    return scaler, prior
+
 def trained(a, store, fold, seed, until):
     "The pretrained model of a piece and the same one before it learned; None where time was up"
-    words, config = sides(store, fold), preset(a.preset, n_parcels=store.n_parcels, prior=a.prior, **a.size)
-    folder = Path(a.runs)/f'fold{fold}-seed{seed}'
-    learn = pretrain_learner(store, config, folder, words, training=Training(seed=seed, progress=False))
+    words, config = sides(store, fold), preset(a.preset, n_parcels=store.n_parcels, prior=a.prior or 'none', **a.size)
+    folder, kw = Path(a.runs)/f'fold{fold}-seed{seed}', {}
+    training = Training(seed=seed, progress=False, batch_size=a.batch, device='cpu')
+    if a.prior=='space-time':
+        scaler, prior = the_prior(a, store, fold)
+        kw = dict(context=a.context, repeat=a.repeat, draws=fold, scaler=scaler, prior=prior)
+    learn = pretrain_learner(store, config, folder, words, training=training, **kw)
     fresh = BrainLM(config, store.parcellation, learn.model.scaler)
     fresh.load_state_dict(learn.model.state_dict())
     learn.add_cb(OutOfTime(until))
-    if (folder/'last').exists(): return BrainLM.from_pretrained(folder/'last'), fresh
+    if (folder/'last').exists(): return BrainLM.from_pretrained(folder/'last'), fresh.eval()
     done = len(learn.pretrain(a.epochs, resume=True))
     print(f'fold {fold}, seed {seed}: {done} of {a.epochs} epochs', flush=True)
     return (learn.model, fresh) if done>=a.epochs else None
@@ -112,12 +129,15 @@ def summed(stats, by):
 def reconstruction(a, store, fold, model, fresh):
     "Hidden stretches, beside every rival of the registry"
     words = sides(store, fold)
-    prior = SpaceTimePrior(store.n_parcels)
-    dt_s, choices = float(store.table['tr_s'].iloc[0]), None if a.plain else first_choices
-    prior.fit(scaled_recordings(store, model.scaler, words), dt_s, choices=choices)
-    those = masked_rivals(prior) | {ours: model_predictor(model), control: model_predictor(fresh)}
-    stats = evaluate(those, TiledWindows(store, model.scaler, words=='test'), ratios=ratios)
-    return summed(stats, ['model', 'mask_ratio'])
+    prior = the_prior(a, store, fold)[1]
+    those = masked_rivals(prior, a.rivals) | {ours: model_predictor(model)}
+    if a.prior=='space-time':
+        model.prior.answers = prior.answers
+        those[with_context] = model_predictor(model, 'recording')           # untrained it is `window + time`, exactly
+    else: those[control] = model_predictor(fresh)
+    windows = TiledWindows(store, model.scaler, words=='test')
+    windows.item, windows.start = windows.item[::a.every], windows.start[::a.every]
+    return summed(evaluate(those, windows, ratios=ratios), ['model', 'mask_ratio'])
 
 def forecasting(a, store, fold, model, fresh):
     "The 20 frames to come, beside the quick rivals of the registry"
@@ -139,6 +159,7 @@ def networks(a, store, fold, model, fresh):
     right = pd.DataFrame({k: np.where(r.truth!='', (r.predicted==r.truth).mean(0), np.nan) for k,r in found.items()})
     return right.assign(people=len(at))
 
+kept_options = ('data', 'preset', 'prior', 'epochs', 'plain', 'context', 'repeat', 'batch', 'every', 'rivals', 'size')
 parts = dict(reconstruction=reconstruction, forecasting=forecasting, networks=networks)
 
 def file_of(a, part, fold, seed): return Path(a.tables)/f'{part}-fold{fold}-seed{seed}.csv'
@@ -155,7 +176,7 @@ def run(a):
     until = time.process_time()+60*a.budget
     store = the_store(a)
     Path(a.tables).mkdir(parents=True, exist_ok=True)
-    write_whole(Path(a.tables)/'how.json', {k: getattr(a, k) for k in ('data', 'preset', 'prior', 'epochs', 'plain')})
+    write_whole(Path(a.tables)/'how.json', {k: getattr(a, k) for k in kept_options})
     for (fold, seed), lost in missing(a).items():
         if time.process_time()>until or (both := trained(a, store, fold, seed, until)) is None: return
         for part in lost:
@@ -244,7 +265,12 @@ def main(argv=None):
     p.add_argument('--budget', type=float, default=1e6, help='CPU minutes, looked at after each epoch and each part')
     p.add_argument('--epochs', type=int, default=29, help='of pretraining')
     p.add_argument('--preset', default='tiny', help='size of the model')
-    p.add_argument('--prior', default='gaussian', help="what it starts from: gaussian, or none")
+    p.add_argument('--prior', default='space-time', help='what it starts from: space-time, gaussian, or none')
+    p.add_argument('--context', default='recording', help='what may stand beside a window in training')
+    p.add_argument('--repeat', type=int, default=0, help='so many epochs come again, with what the prior guessed')
+    p.add_argument('--batch', type=int, default=4, help='windows at a time in training')
+    p.add_argument('--every', type=int, default=1, help='judged on every n-th window')
+    p.add_argument('--rivals', nargs='+', help='only these of the registry')
     p.add_argument('--plain', action='store_true', help='closed-form rivals with their first weights, not chosen anew')
     p.add_argument('--size', type=json.loads, default={}, help=argparse.SUPPRESS)
     p.add_argument('--data', choices=['hcp', 'simulated'], default='hcp', help=argparse.SUPPRESS)
