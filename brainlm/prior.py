@@ -466,6 +466,11 @@ def _in_time(self:SpaceTimePrior, d, shown, cov, q, dt_s, ahead, tolerance, step
     return times(a, K*S+ahead)
 
 # %% ../nbs/10a_prior.ipynb #af85fbcb
+def _alone_variance(shown, cov, q, K):
+    "Variance [batch, patch, parcel] that is left of each parcel when the visible ones of its patch are known"
+    part = shown.take(cov[:,None].expand(-1, K, -1, -1))                    # [batch, patch, listed, parcel]
+    return (cov.diagonal(dim1=-2, dim2=-1)[:,None] - (part*(q@part)).sum(2)).clamp(min=1e-6)
+
 @patch
 def _with_residual(self:SpaceTimePrior, d, shown, cov, q, dt_s, nugget=1.):
     "Conditional mean [batch, parcel, time] of each frame, and what its residual elsewhere in time adds"
@@ -478,9 +483,7 @@ def _with_residual(self:SpaceTimePrior, d, shown, cov, q, dt_s, nugget=1.):
     gain = self._component_gain(2*K*S, dt_s)
     times, alone = (_times_spectra(gain+o, 2*K*S) for o in (nugget, 0.))
     a = _solved(times, lambda r: r/(1+nugget), left, seen, .01, 60)
-    part = shown.take(cov[:,None].expand(-1, K, -1, -1))                    # [batch, patch, listed, parcel]
-    uncertain = cov.diagonal(dim1=-2, dim2=-1)[:,None] - (part*(q@part)).sum(2)
-    spread = uncertain.clamp(min=0).sqrt()[...,None].expand(-1, -1, -1, S)
+    spread = _alone_variance(shown, cov, q, K).sqrt()[...,None].expand(-1, -1, -1, S)
     return flat(cov[:,None]@shown.put(weights)) + alone(a)*flat(spread)
 
 # %% ../nbs/10a_prior.ipynb #e86e316d
@@ -505,18 +508,69 @@ def guess(self:SpaceTimePrior,
 
 # %% ../nbs/10a_prior.ipynb #47e62951
 @patch
+def _adapted(self:SpaceTimePrior, patches, visible, context, dt_s, parts):
+    """What is visible, from the mean [batch, patch, parcel, size], which that is, the covariance adapted to
+    window and person, and the inverses of what of it is visible"""
+    mean, see = self.mean[:,None], visible.transpose(1, 2)
+    d = torch.where(see[...,None], patches.to(self.cov).transpose(1, 2)-mean, 0)
+    shown, (cov, weight) = _Shown(see), self._before_window(see, context, dt_s, parts)
+    if 'window' in parts: cov = _window_cov(d, shown, cov, weight, dt_s, self.kept)
+    return d, shown, cov, shown.inverse(cov)
+
+@patch
 def _guess(self:SpaceTimePrior, patches, visible, context, dt_s, parts, ahead, tolerance, steps):
     "`guess`, of arguments that fit"
-    dt_s, mean, see = _seconds(self.dt_s if dt_s is None else dt_s), self.mean[:,None], visible.transpose(1, 2)
+    dt_s, mean = _seconds(self.dt_s if dt_s is None else dt_s), self.mean[:,None]
     with torch.autocast(patches.device.type, enabled=False):
-        d = torch.where(see[...,None], patches.to(self.cov).transpose(1, 2)-mean, 0)
-        shown, (cov, weight) = _Shown(see), self._before_window(see, context, dt_s, parts)
-        if 'window' in parts: cov = _window_cov(d, shown, cov, weight, dt_s, self.kept)
-        q = shown.inverse(cov)
+        d, shown, cov, q = self._adapted(patches, visible, context, dt_s, parts)
         if 'time' in parts: return mean + self._in_time(d, shown, cov, q, dt_s, ahead, tolerance, steps)
         if 'residual' in parts: return mean + self._with_residual(d, shown, cov, q, dt_s)
         still = (cov[:,None]@shown.put(q@shown.take(d))).movedim(1, 2).flatten(2)
         return mean + nn.functional.pad(still, (0, ahead))
+
+# %% ../nbs/10a_prior.ipynb #5fc774f8
+@patch
+def forward(self:SpaceTimePrior, patches, visible, context=None, dt_s=None):
+    "The guess [batch, parcel, patch, size] for every patch; arguments of `guess`"
+    return patchify(self.guess(patches, visible, context, dt_s), patches.shape[-1])
+
+# %% ../nbs/10a_prior.ipynb #1c474f75
+@patch
+def _drawn_errors(self:SpaceTimePrior, size, shown, cov, q, dt_s, tolerance, steps, generator):
+    "Errors [batch, parcel, time] of a series drawn from the prior, guessed from what of it is visible"
+    B, K, P = shown.shape
+    n = 2*K*size
+    lam, u = torch.linalg.eigh(cov)
+    power = self._component_gain(n, dt_s, lam).clamp(min=0).sqrt()
+    noise = torch.randn(B, P, n, generator=generator).to(cov)
+    z = u@torch.fft.irfft(torch.fft.rfft(noise)*power, n=n)[...,:K*size]
+    d = shown.put(shown.take(z.unflatten(-1, (K, size)).movedim(2, 1)))
+    return z - self._in_time(d, shown, cov, q, dt_s, 0, tolerance, steps)
+
+# %% ../nbs/10a_prior.ipynb #b9acebd1
+@patch
+@torch.no_grad()
+def spread(self:SpaceTimePrior,
+    patches:Tensor, visible:Tensor, context:Context|None=None, dt_s:float|None=None, parts=all_parts, # as of `guess`
+    draws:int=6, # series drawn; 0: frame by frame, which is too wide where time tells something
+    seed:int=0, # of the draws
+    scale:float=1., # how many times larger real errors are
+    tolerance:float=.03, steps:int=20, # of the conjugate gradients: an error need not be known to the last digit
+)->Tensor: # [batch, parcel, patch], standard deviation of what is hidden, mean over the frames of a patch
+    "How far off the guess may be. ValueError as of `guess`."
+    for o in parts: one_of('part', o, _known_parts)
+    _check_batch('patches', patches, len(self.mean))
+    dt_s, size = _seconds(self.dt_s if dt_s is None else dt_s), patches.shape[-1]
+    with torch.autocast(patches.device.type, enabled=False):
+        d, shown, cov, q = self._adapted(patches, visible, context, dt_s, parts)
+        alone = _alone_variance(shown, cov, q, d.shape[1])
+        ratio, generator = torch.ones_like(alone), torch.Generator().manual_seed(seed)
+        if draws and 'time' in parts:
+            errors = (self._drawn_errors(size, shown, cov, q, dt_s, tolerance, steps, generator) for _ in range(draws))
+            each = sum(e.unflatten(-1, (-1, size)).square().mean(-1).transpose(1, 2) for e in errors)/draws/alone
+            hidden = (~visible).transpose(1, 2).to(each)
+            ratio = (each + (each*hidden).sum((1, 2), keepdim=True)/hidden.sum((1, 2), keepdim=True).clamp(min=1))/2
+        return scale*(alone*ratio).sqrt().transpose(1, 2)
 
 # %% ../nbs/10a_prior.ipynb #8917aac6
 class KeptGuesses:
@@ -566,12 +620,6 @@ def _asked_again(self:SpaceTimePrior, patches, visible, context, how):
             self.answers.put(keys[i], o)
             found[i] = o.cpu().half().float()                               # the same, first time and again
     return torch.stack(found).to(patches.device)
-
-# %% ../nbs/10a_prior.ipynb #5fc774f8
-@patch
-def forward(self:SpaceTimePrior, patches, visible, context=None, dt_s=None):
-    "The guess [batch, parcel, patch, size] for every patch; arguments of `guess`"
-    return patchify(self.guess(patches, visible, context, dt_s), patches.shape[-1])
 
 # %% ../nbs/10a_prior.ipynb #67148eeb
 first_choices = dict(
