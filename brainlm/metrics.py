@@ -6,13 +6,16 @@
 __all__ = ['imputers', 'prior_parts', 'sum_columns', 'prediction_columns', 'losses', 'masked_rivals', 'needs_spectra',
            'MeanImputer', 'mean_rival', 'interpolate_time', 'interpolation_rival', 'GaussianImputer', 'gaussian_rival',
            'PriorImputer', 'scaled_recordings', 'model_predictor', 'window_mask', 'wants_context', 'evaluate',
-           'sum_scores', 'score', 'bootstrap', 'paired_difference', 'interval_text', 'ScoreTable', 'score_table',
-           'plot_scores', 'parcel_scores', 'plot_parcel_scores', 'check_predictions', 'within_folds', 'others_mean',
-           'regression_scores', 'auc', 'classification_scores', 'prediction_scores', 'subject_losses', 'paired_tests',
-           'prediction_verdicts', 'score_verdicts', 'calibration']
+           'sum_scores', 'score', 'bootstrap', 'paired_difference', 'interval_coverage', 'spread_scale',
+           'coverage_table', 'interval_text', 'ScoreTable', 'score_table', 'plot_scores', 'parcel_scores',
+           'plot_parcel_scores', 'check_predictions', 'within_folds', 'others_mean', 'regression_scores', 'auc',
+           'classification_scores', 'prediction_scores', 'subject_losses', 'paired_tests', 'prediction_verdicts',
+           'score_verdicts', 'calibration']
 
 # %% ../nbs/20_metrics.ipynb #45ff0c81
 import hashlib
+from itertools import product
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -392,6 +395,59 @@ def paired_difference(
     tests = dict(p=[v.p for v in found], p_holm=[v.p_family for v in found], says=[v.says for v in found])
     table = dict(difference=less(sum_scores(sums.sum(1))[metric]), low=low, high=high, **tests)
     return pd.DataFrame(table | _how_many(stats), index[keep])
+
+# %% ../nbs/20_metrics.ipynb #35dbb2f0
+def _hidden_errors(prior, windows, batch, ratio, parts, draws, seed):
+    "Of one batch: errors over their spread [batch, parcel, patch, size], and what is hidden [batch, parcel, patch]"
+    x,valid = (torch.stack(o) for o in zip(*(windows[i] for i in batch)))
+    hidden = torch.stack([window_mask(v, ratio, i, seed) for i,v in zip(batch, valid)]) & valid
+    frames,beside = windows.averaged[batch.start:batch.stop], None
+    if {'context','person'} & set(parts): beside = window_context(windows, batch).shifted(centring(x, hidden, frames))
+    given = patchify(centred(x, hidden, frames, valid), x.shape[-1]//valid.shape[-1]), valid & ~hidden, beside
+    missed = patchify(prior.guess(*given, parts=parts), given[0].shape[-1]) - given[0]
+    return missed/prior.spread(*given, parts=parts, draws=draws)[...,None], hidden
+
+# %% ../nbs/20_metrics.ipynb #73a6f9dd
+def interval_coverage(
+    prior:SpaceTimePrior, # fitted on training subjects
+    windows, # `TiledWindows`
+    parts=('window','time'), # of `SpaceTimePrior.guess`
+    ratios=(.2,.5,.75), levels=(.5,.9), # mask ratios; shares that intervals should hold
+    scale=None, # from `spread_scale`; None: the spread as it is
+    draws:int=6, # of `SpaceTimePrior.spread`
+    seed:int=0, batch_size:int=4, # of the masks; windows at a time
+)->pd.DataFrame: # a row for each mask_ratio, level, subject, parcel: n samples, how many inside, squared errors
+    "How many hidden samples lie within the prior's intervals; squared errors are in units of the spread"
+    rows = []
+    for i,ratio in product(range(0, len(windows), batch_size), ratios):
+        batch = range(i, min(i+batch_size, len(windows)))
+        z,hidden = _hidden_errors(prior, windows, batch, ratio, parts, draws, seed)
+        z = torch.where(hidden[...,None], z/(1. if scale is None else scale[ratio]), torch.nan)
+        n,squared = hidden.sum(-1)*z.shape[-1], z.square().nansum((2, 3))
+        for level in levels:
+            inside = (z.abs()<=NormalDist().inv_cdf(.5+level/2)).sum((2, 3))
+            for k,j in enumerate(batch):
+                facts = dict(mask_ratio=ratio, level=level, subject=windows.subjects[j], parcel=range(len(n[k])))
+                counts = dict(n=n[k].numpy(), inside=inside[k].numpy(), squared=squared[k].numpy())
+                rows.append(pd.DataFrame(facts | counts))
+    return pd.concat(rows).groupby(['mask_ratio','level','subject','parcel'], as_index=False).sum()
+
+# %% ../nbs/20_metrics.ipynb #a0f4b097
+def spread_scale(
+    covered:pd.DataFrame, # from `interval_coverage`, of people of the training side
+)->dict: # mask ratio → how many times larger errors are than their spread
+    "Root of the mean squared error in units of the spread"
+    t = covered.groupby('mask_ratio')[['squared','n']].sum()
+    return (t['squared']/t['n']).pow(.5).to_dict()
+
+def coverage_table(
+    covered:pd.DataFrame, # from `interval_coverage`
+)->pd.DataFrame: # index mask_ratio, level: value, low, high, n people
+    "Share of hidden samples within the intervals, with its interval over people (`mean_interval`)"
+    t = covered.groupby(['mask_ratio','level','subject'])[['inside','n']].sum()
+    share = (t['inside']/t['n']).unstack()
+    rows = [(v.mean(), *mean_interval(v.to_numpy()), len(v)) for _,v in share.iterrows()]
+    return pd.DataFrame(rows, share.index, ['value','low','high','n'])
 
 # %% ../nbs/20_metrics.ipynb #70988436
 def interval_text(

@@ -600,7 +600,7 @@ def _question(*parts):
         elif o.numel(): h.update(repr(tuple(o.shape)).encode()+o.cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
-def _there(context):
+def _frames_that_count(context):
     "Of each window of a batch, the frames of its context that count"
     return [(s[:,a.isfinite()], a[a.isfinite()]) for s,a in zip(*context, strict=True)]
 
@@ -610,7 +610,7 @@ def _asked_again(self:SpaceTimePrior, patches, visible, context, how):
     "`guess`, of what is not kept yet; answers [batch, parcel, time + ahead] of all"
     prior = _question(*self.state_dict().values(), sorted(how.items()))
     given = torch.where(visible[...,None], patches, 0)
-    beside = [()]*len(given) if context is None else _there(context)
+    beside = [()]*len(given) if context is None else _frames_that_count(context)
     keys = [_question(prior, *o, *c) for *o,c in zip(given, visible, beside, strict=True)]
     found = [self.answers.get(k) for k in keys]
     new = [i for i,o in enumerate(found) if o is None]
