@@ -95,7 +95,8 @@ def held(
     what:str, # What is held, for the message
 ):
     "Hold a lock as long as the block runs; BlockingIOError names the process that has it; nothing where there are none"
-    try: import fcntl
+    try:
+        import fcntl
     except ImportError: fcntl = None
     with open(file, 'a+') as f:
         try: fcntl and fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

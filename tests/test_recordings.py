@@ -11,6 +11,7 @@ import builtins
 import io
 import itertools
 import json
+import logging
 import os
 import pickle
 import select
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import tracemalloc
@@ -26,11 +28,13 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from torch.utils.data import DataLoader
 
@@ -532,6 +536,70 @@ def test_masked_arrays(tmp_path):
     with pytest.raises(ValueError, match='NaN in 1 parcel'): replace(r, signal=m).check(_parc())
     r.signal = m
     with pytest.raises(TypeError, match='masked array'): r.check(_parc())
+
+
+# %% ../nbs/01_recordings.ipynb #01586f6b
+@pytest.fixture(scope='module')
+def s3():
+    "A bucket of moto's server, which runs as long as these tests do"
+    server = pytest.importorskip('moto.server', reason="S3: moto is not here (pip install 'moto[server,s3]' s3fs)")
+    s3fs = pytest.importorskip('s3fs', reason='S3: s3fs is not here (pip install s3fs)')
+    logging.getLogger('werkzeug').setLevel(logging.ERROR)
+    server = server.ThreadedMotoServer(port=0, verbose=False); server.start()
+    host,port = server.get_host_and_port()
+    options = dict(key='x', secret='x', endpoint_url=f'http://{host}:{port}')
+    s3fs.S3FileSystem(**options).mkdir('bucket')
+    yield options
+    server.stop()
+
+def _url_of(kind, folder):
+    "A store of two recordings, as a back end of this kind sees it"
+    s = RecordingStore.create(folder/'s', _parc(), chunk_rows=16); s.extend([_rec(0), _rec(1)])
+    if kind=='zip': shutil.make_archive(folder/'z', 'zip', s.url)
+    return {'local': s.url, 'file': f'file://{s.url}', 'zip': f'zip://::{folder}/z.zip', 'cached': f'simplecache::file://{s.url}', 'plain': f'plain://{s.url}'}[kind]
+
+class _Plain(LocalFileSystem): # Stands for every back end that is not known to create a file for one writer alone
+    protocol = 'plain'
+    @classmethod
+    def _strip_protocol(cls, path): return path.removeprefix('plain://')
+
+@pytest.mark.parametrize('kind', ['local', 'file', 'memory', 's3', 'zip', 'cached', 'plain'])
+def test_back_ends(tmp_path, kind, request):
+    "The table of back ends: all are read and checked; who cannot keep two writers apart is not written, by name"
+    fsspec.register_implementation('plain', _Plain, clobber=True)
+    options = request.getfixturevalue('s3') if kind=='s3' else None
+    if kind in ('memory', 's3'):
+        url = f"{dict(memory='memory://', s3='s3://bucket/')[kind]}{tmp_path.name}"
+        RecordingStore.create(url, _parc(), chunk_rows=16, storage_options=options).extend([_rec(0), _rec(1)])
+    else: url = _url_of(kind, tmp_path)
+    s = RecordingStore(url, options)
+    assert [s.read(i).tobytes() for i in range(2)] == [_rec(i).signal.tobytes() for i in range(2)] and pickle.loads(pickle.dumps(s)).read(0).shape == s.read(0).shape
+    assert s.check(remove=False) and s.read(1, 3, 5).tobytes() == _rec(1).signal[3:8].tobytes()
+    if kind in ('zip', 'cached', 'plain'):
+        with pytest.raises(OSError, match='are read through fsspec.s .*, not written'): s.append(_rec(2))
+        with pytest.raises(OSError, match='not written'): s.put_file('x', b'x')
+        return
+    assert s.append(_rec(2)) == 2
+    with s.writer():
+        with pytest.raises(StoreLocked, match=f'being written by process {os.getpid()}'): RecordingStore(url, options).append(_rec(3))
+    x = bytearray(s.get_file('bold/c.0.0')); x[5] ^= 1; s.put_file('bold/c.0.0', bytes(x))
+    with pytest.raises(Damaged, match='c.0.0 holds other bytes'): RecordingStore(url, options).read(0)
+    assert list(s.check().damaged) == ['sub-s0']
+
+def test_writers_race_on_s3(s3):
+    "Four writers at once, who wait for each other: all get in, and what each was told is there is there, bit for bit"
+    RecordingStore.create('s3://bucket/race', _parc(), chunk_rows=16, storage_options=s3); said = []
+    def write(me):
+        for j in range(2):
+            ks = [10*me+2*j, 10*me+2*j+1]
+            rows = RecordingStore('s3://bucket/race', s3).extend([_rec(k, 20) for k in ks], wait_s=300)
+            said.extend(zip(rows, ks))
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    s = RecordingStore('s3://bucket/race', s3)
+    assert len(s) == 16 == len(said) and sorted(i for i,_ in said) == list(range(16)) and s.check()
+    for i,k in said: assert s.read(i).tobytes() == _rec(k, 20).signal.tobytes()
 
 
 # %% ../nbs/01_recordings.ipynb #be9154b3

@@ -30,7 +30,6 @@ from brainlm import __version__  # noqa: E402
 from brainlm.atlas import Parcellation, load_parcellation  # noqa: E402
 from brainlm.recordings import Recording, RecordingStore, StoreLocked  # noqa: E402
 
-
 def recording(k, n_parcels=5):
     "Simulated recording number `k`, always the same"
     rng = np.random.default_rng(k)
