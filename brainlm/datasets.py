@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'Dataset', 'Registry', 'fetch_hcp_rest', 'fetch_hcp_task_betas', 'fetch_hcp_sample',
-           'fetch_pain_task', 'fetch_npi', 'fetch_hcp_surfaces', 'fetch_a424', 'fetch_ukb_normalization', 'fetch_atlas',
-           'fetch_abide', 'fetch_psychosis', 'fetch_depression', 'fetch_development_fmri', 'cache_dir', 'mirror_dir']
+           'fetch_pain_task', 'fetch_npi', 'fetch_maps', 'fetch_connectome', 'fetch_hcp_surfaces', 'fetch_a424',
+           'fetch_ukb_normalization', 'fetch_atlas', 'fetch_abide', 'fetch_psychosis', 'fetch_depression',
+           'fetch_development_fmri', 'cache_dir', 'mirror_dir']
 
 # %% ../nbs/04_datasets.ipynb #b9142553
 import io
@@ -26,7 +27,7 @@ from fastcore.basics import AttrDict
 from scipy.io import loadmat
 
 from .atlas import Parcellation, label_images, load_parcellation
-from .basics import cache_dir, mirror_dir, optional, pip_wheel, some
+from .basics import cache_dir, mirror_dir, one_of, optional, pip_wheel, some
 from .preprocessing import read_recording
 from .readers import Atlas
 from .recordings import Recording
@@ -192,6 +193,47 @@ _enter('npi', 'three simulated networks of 20 nodes, 8,000 steps each, whose eff
      'Apache-2.0',
      'Luo et al. 2025, Mapping effective connectivity by virtually perturbing a surrogate brain, Nature Methods',
      'ncclab-sustech/NPI/0ce87002f4aa0d166b9c73a72dc60a1d1cb8057b', _pinned('npi'))
+
+# %% ../nbs/04_datasets.ipynb #77f4b942
+_ENIGMA = 'MICA-MNI/ENIGMA/d66a7ef320a913f9441bf1089b44f1dad11e5724'
+_MATRICES = 'enigmatoolbox/datasets/matrices/hcp_connectivity'
+_ENIGMA_CITE = ('Lariviere et al. 2021, The ENIGMA Toolbox: multiscale neural contextualization of multisite '
+                'neuroimaging datasets, Nature Methods 18:698')
+_enter('connectome', 'structural connectome of 207 HCP people, 360 Glasser parcels: mean of log streamline counts',
+     f'BSD-3 (toolbox); data: {_HCP}', f'{_ENIGMA_CITE}; Van Essen et al. 2013 (as hcp_rest)', _ENIGMA, {
+     f'{_MATRICES}/strucMatrix_ctx_glasser_360.csv':
+     '555f461218981a264945a580769276c02c727d16018c936a53d9f8abcfa39aba',
+     f'{_MATRICES}/funcLabels_ctx_glasser_360.csv':
+     '2e250ab799717d09fc2f9f77873a2bcb2a68db673e35f9313502b344495945ae'})
+_enter('histology', 'BigBrain: gradient and moments of cell-body staining in depth, 360 Glasser parcels',
+     'BSD-3 (toolbox); BigBrain: CC BY-NC-SA 4.0, read at run time',
+     f'{_ENIGMA_CITE}; Paquola et al. 2019, Microstructural and functional gradients are increasingly dissociated in '
+     'transmodal cortices, PLoS Biology 17:e3000284', _ENIGMA, {
+     'enigmatoolbox/histology/bb_gradient_glasser_360.csv':
+     '32db875ba387026048e259d6fb91b55327a392fecba238f5505414df4452a742',
+     'enigmatoolbox/histology/bb_moments_glasser_360.csv':
+     '59d4f03f9c54ae47bfd990e55cc11f5f15c34ff6a6852d186d85963f8337d2ea'})
+
+# %% ../nbs/04_datasets.ipynb #91f29ead
+_enter('genes', 'Allen Human Brain Atlas: expression of 268 stable genes, 360 Glasser parcels (63 of them missing)',
+     'none stated: read at run time, nothing of it is shipped',
+     f'Hawrylycz et al. 2012, An anatomically comprehensive atlas of the adult human brain transcriptome, Nature '
+     f'489:391; {_ENIGMA_CITE}', 'saratheriver/enigma-extra/8c9df6e0c37c66830360ad553807326035e180ed',
+     {'ahba/allgenes_stable_r0.6_glasser_360.csv':
+     'bec9add52583de0813b3927e270561c4b66b5f94ef06f1e338a78fdef39d3d29'})
+_enter('receptors', 'positron emission tomography: density of 19 receptors and transporters, 400 Schaefer parcels',
+     'CC BY-NC-SA 4.0: read at run time',
+     'Hansen et al. 2022, Mapping neurotransmitter systems to the structural and functional organization of the human '
+     'neocortex, Nature Neuroscience 25:1569',
+     'netneurolab/hansen_receptors/f8b41da92a733f99368c1f39d4959731aa1316c1',
+     {'results/receptor_data_scale400.csv': 'd3fc11edfa5d0fb12723fea4548d6f27c662d9728dfde725b4c818a00182cb0a'})
+_enter('effective', 'effective connectivity of 800 HCP people, by perturbing a network that predicts them, 360 Glasser '
+     'parcels and 19 below cortex', f'Apache-2.0 (code); data: {_HCP}', DATASETS['npi'].citation,
+     DATASETS['npi'].source, {
+      'Whole-brain_EC/MNI-MMP1/EC_MNI-MMP1.txt':
+      '79f9d2954d74f52938c980107cb6525a8eb0ab3d35f2969999ea16cc0d0f1d0b',
+      'Whole-brain_EC/MNI-MMP1/labels_MNI-MMP1.txt':
+      'e8e755eacb29a32005398c704c49a5f3a4843b3713f7562e8854263f84f8a96d'})
 
 # %% ../nbs/04_datasets.ipynb #cc011483
 _all_ = ['cache_dir', 'mirror_dir'] # live in `brainlm.basics`: every room that fetches needs them
@@ -385,6 +427,71 @@ def fetch_npi(
     got = {f.name:f for f in _fetch(DATASETS['npi'], base=_base)}
     def read(what, seed): return np.loadtxt(got[f'{what}_020nodes_8000steps_{seed:02}seed.txt'])
     return [AttrDict(series=read('dynamics', s), effective=read('real_EC', s), seed=s) for s in range(3)]
+
+# %% ../nbs/04_datasets.ipynb #22be6edb
+_receptors = ('5HT1a 5HT1b 5HT2a 5HT4 5HT6 5HTT A4B2 CB1 D1 D2 DAT GABAa H3 M1 mGluR5 MOR NET NMDA VAChT').split()
+_depths = ['gradient', 'mean', 'centre', 'spread', 'skewness', 'kurtosis']
+
+def _ordered(table, atlas):
+    "The rows of a table in the order of an atlas, NaN for parcels that it lacks"
+    return table.reindex(load_parcellation(atlas).names).rename_axis('parcel')
+
+def _genes(base):
+    [f] = _fetch(DATASETS['genes'], base=base)
+    return _ordered(pd.read_csv(f, index_col='label'), 'glasser360'), 'glasser360'
+
+def _receptor_maps(base):
+    [f] = _fetch(DATASETS['receptors'], base=base)
+    names = load_parcellation('schaefer400x7').names                # the file has rows in this order, and no names
+    return pd.DataFrame(np.loadtxt(f, delimiter=','), names, _receptors).rename_axis('parcel'), 'schaefer400x7'
+
+# %% ../nbs/04_datasets.ipynb #17412471
+def _histology(base):
+    values = np.vstack([np.loadtxt(f, delimiter=',') for f in _fetch(DATASETS['histology'], base=base)])
+    left_first = _fetch(DATASETS['connectome'], [f'{_MATRICES}/funcLabels_ctx_glasser_360.csv'], base)[0]
+    names = left_first.read_text(encoding='utf-8').strip().split(',')
+    return _ordered(pd.DataFrame(values.T, names, _depths), 'glasser360'), 'glasser360'
+
+_map_readers = dict(genes=_genes, receptors=_receptor_maps, histology=_histology)
+
+def fetch_maps(
+    name:str, # 'genes', 'receptors' or 'histology'
+    _base=None
+)->AttrDict: # `table` [parcel, feature], NaN where not measured; `atlas`, the name of its parcellation
+    "What is known of each parcel; raises ValueError for another name or a wrong hash, FileNotFoundError offline"
+    one_of('name', name, tuple(_map_readers))
+    table, atlas = _map_readers[name](_base)
+    return AttrDict(table=table.astype(float), atlas=atlas)
+
+# %% ../nbs/04_datasets.ipynb #d1e39e7d
+def _named_matrix(values, labels, atlas):
+    at = [labels.index(n) for n in load_parcellation(atlas).names]
+    return AttrDict(matrix=values[np.ix_(at, at)], atlas=atlas)
+
+def _structural(base):
+    weights, labels = _fetch(DATASETS['connectome'], base=base)
+    return _named_matrix(np.loadtxt(weights, delimiter=','), labels.read_text().strip().split(','), 'glasser360')
+
+def _effective(base):
+    weights, labels = _fetch(DATASETS['effective'], base=base)
+    return _named_matrix(np.loadtxt(weights), labels.read_text().split(), 'glasser360')
+
+def _fibres_aal2(base):
+    [f] = _fetch(DATASETS['hcp_sample'], base=base)
+    with zipfile.ZipFile(f) as z:
+        counts = [loadmat(io.BytesIO(z.read(n)))['sc'] for n in z.namelist() if n.endswith('/DTI_CM.mat')]
+    return AttrDict(matrix=np.mean([np.log1p(c+c.T) for c in counts], 0), atlas='aal2')
+
+# %% ../nbs/04_datasets.ipynb #5c044cd1
+_matrix_readers = dict(structural=_structural, effective=_effective, structural_aal2=_fibres_aal2)
+
+def fetch_connectome(
+    name:str='structural', # 'structural' (360 Glasser parcels), 'effective' (the same) or 'structural_aal2'
+    _base=None
+)->AttrDict: # `matrix` [parcel, parcel], from row to column; `atlas`, the name of its parcellation
+    "Who is connected to whom; raises ValueError for another name or a wrong hash, FileNotFoundError offline"
+    one_of('name', name, tuple(_matrix_readers))
+    return _matrix_readers[name](_base)
 
 # %% ../nbs/04_datasets.ipynb #c6fcaa1a
 def _mesh(z, side, kind):
