@@ -1999,6 +1999,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'brainlm/recordings.py'),
                                     'brainlm.recordings.RecordingStore._table_bytes': ( 'recordings.html#recordingstore._table_bytes',
                                                                                         'brainlm/recordings.py'),
+                                    'brainlm.recordings.RecordingStore._users': ( 'recordings.html#recordingstore._users',
+                                                                                  'brainlm/recordings.py'),
                                     'brainlm.recordings.RecordingStore._whole_table': ( 'recordings.html#recordingstore._whole_table',
                                                                                         'brainlm/recordings.py'),
                                     'brainlm.recordings.RecordingStore._write_chunk': ( 'recordings.html#recordingstore._write_chunk',

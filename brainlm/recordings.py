@@ -817,7 +817,8 @@ def _expected(self:RecordingStore, c): return int(self._codes[c]) if c < len(sel
 def _read_rows(self:RecordingStore, a, b):
     "Rows `a` to `b` of `bold`"
     n = self._meta['chunk_rows']
-    x = np.empty((b-a, self.n_parcels), '<f4')
+    if self.local and b-a > n and not os.path.exists(self._chunk(last := (b-1)//n)): self._damaged(last, 'is missing')
+    x = np.empty((b-a, self.n_parcels), '<f4') # Not before the end is there: a table may say anything
     parts = {c:(max(a, c*n), min(b, c*n+n)) for c in range(a//n, -(-b//n))}
     far = {} if self.local else self._far(parts)
     for c,(lo,hi) in parts.items():
@@ -1044,23 +1045,30 @@ def _is_alive(pid): # On this machine; where that cannot be asked, it may be
 @patch
 def _clean(self:StoreWriter):
     "Remove what killed writers left: names of the files"
-    s,used = self.store,set()
-    for a,b in zip(s._start, s._start+s._n): used.update(range(a//s._meta['chunk_rows'], -(-b//s._meta['chunk_rows'])))
-    keep = {s._chunk(c) for c in used}
+    s,used = self.store,self.store._users()
     s.fs.invalidate_cache()
-    names = [s._at(o.rsplit('/', 1)[-1]) for o in s.fs.ls(s.path, detail=False)]
-    chunks = [s._at(f"{_bold}/{o.rsplit('/', 1)[-1]}") for o in s.fs.ls(s._at(_bold), detail=False)]
-    old = [o for o in chunks if o not in keep and not o.endswith('/zarr.json')]
-    old += [o for o in names if _is_left(o, _table)]
-    for o in old: s.fs.rm_file(o)
-    return [o[len(s.path):].strip('/') for o in old]
+    names,chunks = ([o.rstrip('/').rsplit('/', 1)[-1] for o in s.fs.ls(s._at(o), detail=False)] for o in ('', _bold))
+    number = {o:int(m[1]) if (m := re.fullmatch(r'c\.(\d+)\.0', o)) else -1 for o in chunks if o != 'zarr.json'}
+    old = [f'{_bold}/{o}' for o,c in number.items() if c < 0 or not used(c)] + [o for o in names if _is_left(o)]
+    for o in old: s.fs.rm_file(s._at(o))
+    return old
 
-def _is_left(path, table):
+# %% ../nbs/01_recordings.ipynb #5e18c593
+@patch
+def _users(self:RecordingStore):
+    "Function of the number of a chunk: does any recording lie in it?"
+    n,order = self._meta['chunk_rows'],np.argsort(self._start, kind='stable')
+    start,end = self._start[order],np.maximum.accumulate((self._start+self._n)[order])
+    def used(c):
+        before = np.searchsorted(start, c*n+n) # Recordings that begin in this chunk or before it
+        return before > 0 and end[before-1] > c*n
+    return used
+
+def _is_left(name):
     "Is this an unfinished file that nobody will finish? Beside the table, others than the writer write too"
-    name = path.rsplit('/', 1)[-1]
     if not _is_part(name): return False
     m = re.search(r'\.(\d+)\.part$', name)
-    return name.startswith((table, _atlas)) or bool(m) and not _is_alive(int(m[1]))
+    return name.startswith((_table, _atlas)) or bool(m) and not _is_alive(int(m[1]))
 
 # %% ../nbs/01_recordings.ipynb #10e37369
 def _side(u, valid, test): return 'test' if u < test else 'valid' if u < test+valid else 'train'

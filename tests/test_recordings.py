@@ -513,6 +513,16 @@ def test_table_that_lies(tmp_path):
     t.to_parquet(tmp_path/'s'/'recordings.parquet')
     assert list(s.check().damaged) == ['sub-s0', 'sub-s1']
 
+def test_table_that_claims_too_much(tmp_path):
+    "Of rows that are not there no memory is taken: the chunk that lacks is named"
+    s = _base(tmp_path/'s'); t = s.table.copy(); t.loc[2, 'n_time'] = 2**39
+    t.to_parquet(tmp_path/'s'/'recordings.parquet'); s.refresh()
+    tracemalloc.start()
+    with pytest.raises(Damaged, match='is missing. Lost with it: .*sub-s2'): s.read(2)
+    assert list(s.check().damaged) == ['sub-s2'] and s.read(1).tobytes() == _rec(1).signal.tobytes()
+    peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
+    assert peak < 10**7
+
 def test_writers_wait(tmp_path):
     "Who may wait gets in when the other has ended; who waits in vain is told who writes"
     s = _base(tmp_path/'s')
