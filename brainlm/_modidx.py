@@ -725,6 +725,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'brainlm.forecasting.beyond_spectrum': ('forecasting.html#beyond_spectrum', 'brainlm/forecasting.py'),
                                      'brainlm.forecasting.blend': ('forecasting.html#blend', 'brainlm/forecasting.py'),
                                      'brainlm.forecasting.blend_weights': ('forecasting.html#blend_weights', 'brainlm/forecasting.py'),
+                                     'brainlm.forecasting.earlier_frames': ('forecasting.html#earlier_frames', 'brainlm/forecasting.py'),
                                      'brainlm.forecasting.forecast_stats': ('forecasting.html#forecast_stats', 'brainlm/forecasting.py'),
                                      'brainlm.forecasting.forecast_table': ('forecasting.html#forecast_table', 'brainlm/forecasting.py'),
                                      'brainlm.forecasting.forecast_windows': ( 'forecasting.html#forecast_windows',
