@@ -8,9 +8,9 @@ __all__ = ['profile_transforms', 'same_terms', 'network_members', 'has_networks'
            'fc_profiles', 'partial_correlation', 'partial_profiles', 'joined', 'token_profiles', 'place_profiles',
            'vae_profiles', 'gcn_profiles', 'double_centred', 'profile_versions', 'centred_profiles', 'parcel_pairs',
            'classify_parcels', 'compare_methods', 'method_verdicts', 'people_alone', 'classify_people',
-           'people_verdicts', 'people_table', 'plot_methods', 'plot_confusion', 'plot_attention', 'plot_map',
-           'cluster_parcels', 'untrained_twin', 'prior_profiles', 'network_rivals', 'every_atlas', 'methods_table',
-           'atlases_table', 'networks_report']
+           'bent_covariances', 'people_verdicts', 'people_table', 'plot_methods', 'plot_confusion', 'plot_attention',
+           'plot_map', 'cluster_parcels', 'untrained_twin', 'prior_profiles', 'network_rivals', 'every_atlas',
+           'methods_table', 'atlases_table', 'networks_report']
 
 # %% ../nbs/40_networks.ipynb #2d536b21
 import warnings
@@ -559,6 +559,33 @@ def classify_people(
     "`classify_parcels` of each person alone, by each method. ValueError as there."
     def score(p): return classify_parcels(p, parcellation, atlas, n_repeats=n_repeats, seed=seed).accuracy
     return pd.DataFrame({k: {s: score(p) for s,p in people.items()} for k,people in each.items()})
+
+# %% ../nbs/40_networks.ipynb #458c74b8
+def _own_moment(store, scaler, rows, kept):
+    "Second moment [parcel, parcel] of some recordings, and how many seconds there are"
+    total, n, seconds = 0, 0, 0.
+    for i in rows:
+        x = scaler.transform(store.read(i)).astype(float)
+        there = ~np.isnan(x)
+        x, there = np.nan_to_num(x), there.astype(float)
+        total, n, seconds = total+x.T@x, n+there.T@there, seconds+len(x)*store.table['tr_s'].iloc[i]
+    m = np.divide(total, n, out=np.full_like(total, np.nan), where=n>0)
+    return np.where(np.eye(len(m), dtype=bool), m, kept*m), seconds
+
+def _bent(group, own, seconds, group_s): return (group_s*group+seconds*own)/(group_s+seconds)
+
+# %% ../nbs/40_networks.ipynb #a4952b24
+def bent_covariances(
+    model:BrainLM, # whose prior is the group's
+    store:RecordingStore, rows=None, # recordings, and those to bend it to; None: all
+    group_s:float=576., # seconds that the group weighs
+    kept:float=.9, # share of what is off the diagonal in the person's own covariance
+)->dict: # subject → [parcel, parcel], NaN in rows and columns of a parcel that is missing throughout
+    "The prior's covariance, bent to each person. ValueError for a model without a prior."
+    if model.prior is None: raise ValueError("model: found prior='none', expected one that starts from a Gaussian")
+    group, own, t = model.prior.cov.double().cpu().numpy(), {}, store.table
+    for i in store.rows(rows): own.setdefault(t['subject'].iloc[i], []).append(i)
+    return {s: _bent(group, *_own_moment(store, model.scaler, o, kept), group_s) for s,o in own.items()}
 
 # %% ../nbs/40_networks.ipynb #9bc1c443
 def people_verdicts(
