@@ -4,6 +4,12 @@
     python tools/hcp_folds.py --fold 0 --seed 0 --budget 15    # 15 CPU minutes; call it again to go on
     python tools/hcp_folds.py --table                          # from what is there: nbs/results/hcp_folds.tsv
 
+The chosen model (fifteen pieces of two CPU minutes):
+
+    python tools/hcp_folds.py --tables tools/hcp_prior --parts reconstruction --preset nano --epochs 5 --batch 1 \\
+        --repeat 3 --every 2 --plain --size '{"xyz": "linear", "parcel_embedding": false}' \\
+        --rivals mean gaussian window 'window + time' 'context + window + time'
+
 A piece is one fold with one seed: pretraining, then hidden stretches beside all `imputers`, forecasts beside the
 quick `forecasters`, networks beside functional connectivity. What it keeps in tools/hcp_tables is small (sums by
 person); models stay in runs/. Rivals come from the registries: one that is added there is judged in every piece that is
@@ -188,6 +194,13 @@ def run(a):
 
 # The table
 
+def command_of(how):
+    "The options that made the tables"
+    said = f"--preset {how['preset']} --prior {how['prior'] or 'none'} --epochs {how['epochs']}"
+    for k in ('batch', 'repeat', 'every'): said += f' --{k} {how[k]}'*(k in how)
+    if how.get('size'): said += f" --size '{json.dumps(how['size'])}'"
+    return said+' --plain'*how.get('plain', False)
+
 def there(a, part):
     "All pieces of one part, and the words for them"
     every = [(k, s) for s in range(seeds) for k in range(folds)]
@@ -206,7 +219,13 @@ def scored(stats, claim, a, task, words):
     b = bootstrap(stats, by='model').rename(columns={'r2': 'value'})
     data, kind = named_data(a, words)
     facts = dict(task=task, data=data, metric='R²', claim=claim)
-    return result_rows(b, score_verdicts(stats, ours), [ours], [control], kind, **facts)
+    mine, found = [o for o in (ours, with_context) if o in b.index], []
+    for o in mine: found += score_verdicts(stats, o, [k for k in b.index if k not in mine and alike(o, k)])
+    return result_rows(b, found, mine, [k for k in b.index if k==control], kind, **facts)
+
+def alike(one, rival):
+    "Whether a rival was given what a model was given: the window, or the person's other frames as well"
+    return (one==with_context)==any(o in rival for o in ('context', 'person'))
 
 def of_networks(got, a, words):
     "Rows of the networks, over pairs of mirror parcels"
@@ -244,14 +263,16 @@ def table(a):
     got, words = there(a, 'networks')
     if got: rows.append(of_networks(got, a, words))
     if not rows: return print('nothing is there yet')
-    out = Path(a.out)
-    out.unlink(missing_ok=True)
-    how, t = json.loads((Path(a.tables)/'how.json').read_text()), pd.concat(rows)
+    out, how, t = Path(a.out), json.loads((Path(a.tables)/'how.json').read_text()), pd.concat(rows)
+    if out.exists():
+        old = pd.read_csv(out, sep='\t', keep_default_na=False)
+        write_whole(out, old[~old['task'].isin(t['task'])].to_csv(sep='\t', index=False))
     names = {k: f'closed form ({k})' for k,v in imputers.items() if needs_spectra(v)}
-    names[ours] = f"BrainLM ({how['preset']}, {how['epochs']} epochs)"
+    prior = f" on the {how['prior']} prior" if how['prior']=='space-time' else ''
+    names[ours] = f"BrainLM ({how['preset']}{prior}, {how['epochs']} epochs)"
+    names[with_context] = names[ours].replace(')', ', with context)')
     t = t.assign(**{k: t[k].replace(names) for k in ('model', 'rival')})
-    options = f"--preset {how['preset']} --prior {how['prior'] or 'none'} --epochs {how['epochs']}"
-    keep_results(out, t, f"python tools/hcp_folds.py {options}{' --plain'*how.get('plain', False)}")
+    keep_results(out, t, f"python tools/hcp_folds.py {command_of(how)}")
     shown = ['task', 'model', 'value', 'low', 'high', 'rival', 'difference', 'says']
     print(t[shown].to_string(index=False))
 
@@ -272,7 +293,7 @@ def main(argv=None):
     p.add_argument('--every', type=int, default=1, help='judged on every n-th window')
     p.add_argument('--rivals', nargs='+', help='only these of the registry')
     p.add_argument('--plain', action='store_true', help='closed-form rivals with their first weights, not chosen anew')
-    p.add_argument('--size', type=json.loads, default={}, help=argparse.SUPPRESS)
+    p.add_argument('--size', type=json.loads, default={}, help='other fields of the configuration, as JSON')
     p.add_argument('--data', choices=['hcp', 'simulated'], default='hcp', help=argparse.SUPPRESS)
     p.add_argument('--runs', default=root/'runs'/'hcp_folds', help='folder of the models')
     p.add_argument('--tables', default=root/'tools'/'hcp_tables', help='folder of the small tables')
