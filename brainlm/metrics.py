@@ -399,13 +399,15 @@ def paired_difference(
 # %% ../nbs/20_metrics.ipynb #35dbb2f0
 def _hidden_errors(prior, windows, batch, ratio, parts, draws, seed):
     "Of one batch: errors over their spread [batch, parcel, patch, size], and what is hidden [batch, parcel, patch]"
-    x,valid = (torch.stack(o) for o in zip(*(windows[i] for i in batch)))
+    device,frames = prior.mean.device, windows.averaged[batch.start:batch.stop]
+    x,valid = (torch.stack(o).to(device) for o in zip(*(windows[i] for i in batch)))
     hidden = torch.stack([window_mask(v, ratio, i, seed) for i,v in zip(batch, valid)]) & valid
-    frames,beside = windows.averaged[batch.start:batch.stop], None
-    if {'context','person'} & set(parts): beside = window_context(windows, batch).shifted(centring(x, hidden, frames))
+    asked = 'recording' if {'context','person'} & set(parts) else None
+    beside = window_context(windows, batch, asked, device)
+    if beside is not None: beside = beside.shifted(centring(x, hidden, frames))
     given = patchify(centred(x, hidden, frames, valid), x.shape[-1]//valid.shape[-1]), valid & ~hidden, beside
     missed = patchify(prior.guess(*given, parts=parts), given[0].shape[-1]) - given[0]
-    return missed/prior.spread(*given, parts=parts, draws=draws)[...,None], hidden
+    return (missed/prior.spread(*given, parts=parts, draws=draws)[...,None]).cpu(), hidden.cpu()
 
 # %% ../nbs/20_metrics.ipynb #73a6f9dd
 def interval_coverage(
