@@ -9,10 +9,12 @@ __all__ = ['missing_rules', 'published_names', 'no_scale', 'PublishedMAE', 'chec
            'reference_weights']
 
 # %% ../nbs/12_published.ipynb #fa0e4a92
+import hashlib
 import json
 import math
 import sys
 import warnings
+import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .atlas import load_parcellation
-from .basics import one_of, some, tell, write_whole
-from .files import read_json
+from .basics import cache_dir, one_of, some, tell, write_whole
 from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
 from .model import BrainLM, Joint, differences, time_encoding
@@ -39,8 +40,8 @@ from .windows import same_dt
 
 # %% ../nbs/12_published.ipynb #6647cacd
 class _Tree(nn.Module):
-    "Parameters under dotted names"
-    def __init__(self, shapes):
+    "Parameters under dotted names; with `made=False` their shapes only, until weights are put in"
+    def __init__(self, shapes, made=True):
         super().__init__()
         for key,shape in shapes.items():
             *path, leaf = key.split('.')
@@ -48,7 +49,8 @@ class _Tree(nn.Module):
             for p in path:
                 if p not in node._modules: node.add_module(p, nn.Module())
                 node = node._modules[p]
-            node.register_parameter(leaf, nn.Parameter(_blank(leaf, shape)))
+            p = _blank(leaf, shape) if made else torch.empty(shape, device='meta')
+            node.register_parameter(leaf, nn.Parameter(p))
     @property
     def w(self): return dict(self.named_parameters())
     def __repr__(self):
@@ -119,10 +121,14 @@ def _mlp(w, pre, x):
     "The MLP of a layer"
     return _linear(w, f'{pre}.output.dense', F.gelu(_linear(w, f'{pre}.intermediate.dense', x)))
 
-def _post_norm_layer(w, pre, x, n):
-    "Attention plus filter, and an MLP, each normalised after it is added"
-    q, k, v = _qkv(w, f'{pre}.attention.self', x, n)
-    y = F.scaled_dot_product_attention(q, k, v) + _fir(v, w[f'{pre}.attention.self.conv.weight'][:,0,:,0])
+def _post_norm_layer(w, pre, x, n, at=None):
+    """Attention plus filter, and an MLP, each normalised after it is added; with `at` [batch, some] of these tokens
+    alone, to which all others still speak"""
+    k, v = _qkv(w, f'{pre}.attention.self', x, n, ('key','value'))
+    y = _fir(v, w[f'{pre}.attention.self.conv.weight'][:,0,:,0])
+    if at is not None: x, y = _rows(x, at), y.gather(2, at[:,None,:,None].expand(-1, n, -1, y.shape[-1]))
+    q, = _qkv(w, f'{pre}.attention.self', x, n, ('query',))
+    y = y+F.scaled_dot_product_attention(q, k, v)
     y = _linear(w, f'{pre}.attention.output.dense', y.transpose(1,2).flatten(2))
     x = _norm(w, f'{pre}.attention.output.LayerNorm', x+y)
     return _norm(w, f'{pre}.output.LayerNorm', x+_mlp(w, pre, x))
@@ -137,16 +143,20 @@ def _hide(noise, n_keep):
 
 def _rows(x, idx): return x.gather(1, idx[...,None].expand(-1, -1, x.shape[-1]))
 
-def _spread(z, idx, n):
-    "Tokens `z` at places `idx` of a list of `n`, NaN elsewhere"
+def _spread(z, idx, n, other=float('nan')):
+    "Tokens `z` at places `idx` of a list of `n`, `other` elsewhere"
     where = idx[...,None].expand(-1, -1, z.shape[-1])
-    return z.new_full((len(z), n, z.shape[-1]), float('nan')).scatter(1, where, z)
+    return z.new_full((len(z), n, z.shape[-1]), other).scatter(1, where, z)
+
+def _hidden_tokens(restore, n_keep):
+    "Tokens [batch, hidden] that are not kept, in order"
+    return (restore>=n_keep).nonzero()[:,1].view(len(restore), -1)
 
 # %% ../nbs/12_published.ipynb #c742befe
 class PublishedMAE(_Tree):
     "The 13M family. Made by `load_published`; `encode` and `attention_maps` as of a `BrainLM`, `forward` as published"
-    def __init__(self, config): # AttrDict of a published config.json
-        super().__init__(_mae_shapes(config))
+    def __init__(self, config, made=True): # AttrDict of a published config.json; are weights made, or put in later?
+        super().__init__(_mae_shapes(config), made)
         c = self.published = config
         P, T, S, D = c.num_brain_voxels, c.num_timepoints_per_voxel, c.timepoint_patching_size, c.hidden_size
         self.config = AttrDict(n_parcels=P, n_time=T, patch_size=S, width=D, whole=True)
@@ -268,7 +278,7 @@ def forward(self:PublishedMAE,
     xyz_mm:Tensor|None=None, # [batch, parcel, 3]; None: those of the atlas
     noise:Tensor|None=None, # [batch, token], low is kept; None: uniform
     mask_ratio:float|None=None, # None: the configuration's
-    valid=None # bool [batch, parcel, patch]; False or NaN in the signal: missing, see `missing_rules`
+    hidden_only:bool=False # guess what is hidden and nothing else, with the same loss; 0 stands for the rest
 )->AttrDict: # loss, prediction [batch, parcel, patch, size], mask, latent [batch, 1 + kept, width], cls, restore, keep
     "The published pass; with a mask the answer of a `BrainLM`; what is missing is never judged. ValueError for shapes."
     if mask is not None: return self._filled_in(signal, valid, mask)
@@ -280,7 +290,8 @@ def forward(self:PublishedMAE,
     if leave: noise, n = _hidden_first(noise, there), int(there.sum(1).min())*patches.shape[2]
     keep, restore, mask = _hide(noise, int(n*(1-ratio)))
     latent = self._read(w, _rows(x, keep))
-    y, m = self._write(w, latent, restore, xyz, patches), mask.view(patches.shape[:3])
+    at = _hidden_tokens(restore, keep.shape[1]) if hidden_only else None
+    y, m = self._write(w, latent, restore, xyz, patches, at), mask.view(patches.shape[:3])
     if there is not None: m = m & there[...,None]
     more = dict(latent=latent, cls=latent[:,0], restore=restore, keep=keep)
     return AttrDict(loss=self._hidden_error(y, patches, m), prediction=y, mask=m, **more)
@@ -293,19 +304,23 @@ def _hidden_first(noise, there):
 
 # %% ../nbs/12_published.ipynb #bb441127
 @patch
-def _write(self:PublishedMAE, w, latent, restore, xyz, patches):
-    "Decode: a guess [batch, parcel, patch, size] for every token"
+def _write(self:PublishedMAE, w, latent, restore, xyz, patches, at=None):
+    """Decode: a guess [batch, parcel, patch, size] for every token. With `at` [batch, some], tokens that somebody
+    reads, the last layer works on these alone, and zeros stand in the places of the others"""
     p, y = self.published, _linear(w, 'decoder.decoder_embed', latent)
     cls, unseen = y[:,:1], restore.shape[1]+1-y.shape[1]
     y = _rows(torch.cat([y[:,1:], w['decoder.mask_token'].expand(len(y), unseen, -1)], 1), restore)
     y = y+self._place(w, 'decoder.decoder_xyz_projection', xyz, patches.shape[2])
     y = torch.cat([cls, F.dropout(y, .1, self.training)], 1)
-    for i in range(p.decoder_num_hidden_layers):
-        y = _post_norm_layer(w, f'decoder.decoder_layers.{i}', y, p.decoder_num_attention_heads)
-    y = _linear(w, 'decoder.decoder_pred1', _norm(w, 'decoder.decoder_norm', y[:,1:]))
+    for i in range(n := p.decoder_num_hidden_layers):
+        some_ = None if at is None or i<n-1 else at+1
+        y = _post_norm_layer(w, f'decoder.decoder_layers.{i}', y, p.decoder_num_attention_heads, some_)
+    y = _linear(w, 'decoder.decoder_pred1', _norm(w, 'decoder.decoder_norm', y[:,1:] if at is None else y))
     y = _linear(w, 'decoder.decoder_pred2', F.leaky_relu(y, .1))
-    return (y.tanh() if p.use_tanh_decoder else y).view(patches.shape)
+    if p.use_tanh_decoder: y = y.tanh()
+    return (y if at is None else _spread(y, at, restore.shape[1], 0.)).view(patches.shape)
 
+# %% ../nbs/12_published.ipynb #cfe12672
 @patch
 def _hidden_error(self:PublishedMAE, guess, patches, mask):
     "Mean error of what is hidden"
@@ -338,7 +353,8 @@ def _filled_in(self:PublishedMAE, signal, valid, mask):
     hidden = mask.flatten(1)
     def read(rows, n):
         keep, restore, _ = _hide(hidden[rows].float(), n)
-        return self._write(w, self._read(w, _rows(x[rows], keep)), restore, self.xyz_mm, patches[rows])
+        z = self._read(w, _rows(x[rows], keep))
+        return self._write(w, z, restore, self.xyz_mm, patches[rows], _hidden_tokens(restore, n))
     guess = _by_count(hidden, read)
     loss, prediction = self._hidden_error(guess, patches, mask), torch.where(mask[...,None], guess, patches)
     return AttrDict(loss=loss, prediction=prediction, mask=mask)
@@ -437,7 +453,7 @@ _vit_layer_shapes = partial(_layer_shapes, kind='attention', norms=('layernorm_b
 # %% ../nbs/12_published.ipynb #ec78f011
 def _vit_shapes(c):
     "Every parameter of the ViT family and its shape, with a decoder or with a head"
-    D, E, p = c.hidden_size, c.decoder_hidden_size, c.patch_size
+    D, E, p = c.hidden_size, c.get('decoder_hidden_size'), c.patch_size
     s = {'vit.embeddings.cls_token': (1,1,D)} | _pairs('vit.embeddings.patch_embeddings', projection=(D,3,p,p))
     for i in range(c.num_hidden_layers): s |= _vit_layer_shapes(f'vit.encoder.layer.{i}', D, c.intermediate_size)
     s |= _pairs('vit', layernorm=(D,))
@@ -447,20 +463,25 @@ def _vit_shapes(c):
         s |= _vit_layer_shapes(f'decoder.decoder_layers.{i}', E, c.decoder_intermediate_size)
     return s | _pairs('decoder', decoder_norm=(E,), decoder_pred=(3*p*p, E))
 
-def _pre_norm_layer(w, pre, x, n):
-    "Attention and an MLP, of what is normalised before"
-    q, k, v = _qkv(w, f'{pre}.attention.attention', _norm(w, f'{pre}.layernorm_before', x), n)
-    y = F.scaled_dot_product_attention(q, k, v).transpose(1,2).flatten(2)
-    x = x+_linear(w, f'{pre}.attention.output.dense', y)
-    return x+_mlp(w, pre, _norm(w, f'{pre}.layernorm_after', x))
+# %% ../nbs/12_published.ipynb #f2aaf71c
+def _pre_norm_layer(w, pre, x, n, drops=(0.,0.), at=None):
+    """Attention and an MLP, of what is normalised before; `drops`: dropout of probabilities and of what is added; with
+    `at` [batch, some] of these tokens alone"""
+    z = _norm(w, f'{pre}.layernorm_before', x)
+    k, v = _qkv(w, f'{pre}.attention.attention', z, n, ('key','value'))
+    if at is not None: x, z = _rows(x, at), _rows(z, at)
+    q, = _qkv(w, f'{pre}.attention.attention', z, n, ('query',))
+    y = F.scaled_dot_product_attention(q, k, v, dropout_p=drops[0]).transpose(1,2).flatten(2)
+    x = x+F.dropout(_linear(w, f'{pre}.attention.output.dense', y), drops[1])
+    return x+F.dropout(_mlp(w, pre, _norm(w, f'{pre}.layernorm_after', x)), drops[1])
 
 # %% ../nbs/12_published.ipynb #81480484
 class PublishedViTMAE(_Tree):
     """The ViT family, pretrained or fine-tuned. Made by `load_published`; `encode` and `attention_maps` as of a
     `BrainLM`, `forward` as published"""
     divisor = 5.6430855
-    def __init__(self, config): # AttrDict of a published config.json; with finetuned=True the one with a head
-        super().__init__(_vit_shapes(config))
+    def __init__(self, config, made=True): # as of `PublishedMAE`; with finetuned=True the one with a head
+        super().__init__(_vit_shapes(config), made)
         c = self.published = config
         self.side = c.image_size[0]//c.patch_size
         self.config = AttrDict(n_parcels=424, n_time=200, patch_size=20, width=c.hidden_size, whole=True)
@@ -488,9 +509,16 @@ def _tokens(self:PublishedViTMAE, w, rows, zero_from=None):
     x = F.pad(rows[:,None].expand(-1, 3, -1, -1), (b,b,a,a), value=-1.)
     if zero_from is not None: x[...,zero_from:-(-zero_from//size)*size] = 0.
     weight, bias = (w[f'vit.embeddings.patch_embeddings.projection.{k}'] for k in ('weight','bias'))
-    return F.conv2d(x, weight, bias, stride=size).flatten(2).mT+self.position[:,1:]
+    x = x.unfold(2, size, size).unfold(3, size, size).permute(0,2,3,1,4,5).flatten(3).flatten(1, 2)
+    return F.linear(x, weight.flatten(1), bias)+self.position[:,1:] # a convolution would be in TF32 on CUDA
 
 # %% ../nbs/12_published.ipynb #553a0332
+@patch
+def _drops(self:PublishedViTMAE):
+    "Dropout of attention and of what is added, in training"
+    names = 'attention_probs_dropout_prob', 'hidden_dropout_prob'
+    return [float(self.published.get(k) or 0.) if self.training else 0. for k in names]
+
 @patch
 def _with_cls(self:PublishedViTMAE, w, x):
     "The list of tokens, CLS first"
@@ -501,7 +529,7 @@ def _read(self:PublishedViTMAE, w, x):
     "Tokens, in the order given → encoder output, CLS first"
     x = self._with_cls(w, x)
     for i in range(self.published.num_hidden_layers):
-        x = _pre_norm_layer(w, f'vit.encoder.layer.{i}', x, self.published.num_attention_heads)
+        x = _pre_norm_layer(w, f'vit.encoder.layer.{i}', x, self.published.num_attention_heads, self._drops())
     return _norm(w, 'vit.layernorm', x)
 
 # %% ../nbs/12_published.ipynb #e48f086a
@@ -546,7 +574,7 @@ def forward(self:PublishedViTMAE,
     latent = self._read(w, _rows(self._tokens(w, rows, start), keep))
     cls = latent[:,0]
     if c.get('finetuned'):
-        guess = _head_of(w, latent.mean(1) if c.get('use_mean_pooling') else cls)
+        guess = _head_of(w, latent.mean(1) if c.get('use_mean_pooling') else cls, self._drops()[1])
         return AttrDict(prediction=guess, cls=cls, latent=latent)
     raw = self._write(w, latent, restore)
     y, m = self._pixels(raw), self._hidden_pixels(mask, raw, start)
@@ -556,14 +584,16 @@ def forward(self:PublishedViTMAE,
 
 # %% ../nbs/12_published.ipynb #38600e09
 @patch
-def _write(self:PublishedViTMAE, w, latent, restore):
-    "Decode: raw pixels [batch, token, size·size·channel]"
+def _write(self:PublishedViTMAE, w, latent, restore, at=None):
+    "Decode: raw pixels [batch, token, size·size·channel]; `at` as of the 13M family"
     c, y = self.published, _linear(w, 'decoder.decoder_embed', latent)
     unseen = w['decoder.mask_token'].expand(len(y), restore.shape[1]+1-y.shape[1], -1)
     y = torch.cat([y[:,:1], _rows(torch.cat([y[:,1:], unseen], 1), restore)], 1)+self.decoder_position
-    for i in range(c.decoder_num_hidden_layers):
-        y = _pre_norm_layer(w, f'decoder.decoder_layers.{i}', y, c.decoder_num_attention_heads)
-    return _linear(w, 'decoder.decoder_pred', _norm(w, 'decoder.decoder_norm', y))[:,1:]
+    for i in range(n := c.decoder_num_hidden_layers):
+        some_ = None if at is None or i<n-1 else at+1
+        y = _pre_norm_layer(w, f'decoder.decoder_layers.{i}', y, c.decoder_num_attention_heads, self._drops(), some_)
+    y = _linear(w, 'decoder.decoder_pred', _norm(w, 'decoder.decoder_norm', y))
+    return y[:,1:] if at is None else _spread(y, at, restore.shape[1], 0.)
 
 @patch
 def _hidden_pixels(self:PublishedViTMAE, mask, raw, start):
@@ -604,7 +634,8 @@ def _filled_in(self:PublishedViTMAE, signal, valid, mask):
     hidden = self._hidden_columns(mask)[:,None].expand(-1, self.side, -1).flatten(1)
     def read(rows, n):
         keep, restore, _ = _hide(hidden[rows].float(), n)
-        return self._pixels(self._write(w, self._read(w, _rows(x[rows], keep)), restore))
+        z = self._read(w, _rows(x[rows], keep))
+        return self._pixels(self._write(w, z, restore, _hidden_tokens(restore, n)))
     guess = (_by_count(hidden, read)[:,self.order.argsort()]*self.divisor).view(patches.shape)
     loss = ((guess-patches)[mask]/self.divisor).square().mean() if mask.any() else guess.sum()*0
     return AttrDict(loss=loss, prediction=torch.where(mask[...,None], guess, patches), mask=mask)
@@ -624,8 +655,8 @@ def _token_columns(self:PublishedViTMAE):
     rank[self.order] = torch.arange(424, device=rank.device)
     return (rank+a)//p, torch.arange(b//p, -(-(b+200)//p), device=rank.device)
 
-def _head_of(w, x):
-    for k in ('lin1','lin2'): x = _linear(w, f'mlp_pred_head.{k}', x).relu()
+def _head_of(w, x, drop=0.):
+    for k in ('lin1','lin2'): x = F.dropout(_linear(w, f'mlp_pred_head.{k}', x), drop).relu()
     return _linear(w, 'mlp_pred_head.lin3', x)
 
 # %% ../nbs/12_published.ipynb #18e041ce
@@ -879,70 +910,213 @@ weight_terms = ("The weights of BrainLM (van Dijk Lab, Ortega Caro et al., 2024)
 
 # %% ../nbs/12_published.ipynb #115e5bbf
 def _folder_of(name):
-    "The folder of a name or path. FileNotFoundError says how to get it."
-    if Path(name).is_dir(): return Path(name)
-    if str(name) not in published_names:
-        raise FileNotFoundError(f"{name}: no such folder, and not one of {list(published_names)}")
-    repo = published_names[name]
+    "The folder of a name or path, and where it is from. FileNotFoundError says how to get it."
+    if str(name) in published_names and isinstance(name, str):
+        if Path(name).is_dir(): tell(f"{name} is the published model here; for the folder of that name say ./{name}", 4)
+        return _of_hub(name)
+    if Path(name).is_dir(): return Path(name), dict(folder=str(name))
+    raise FileNotFoundError(f"{name}: no such folder, and not one of {list(published_names)}")
+
+def _hub():
+    "The package that reads the hub"
+    import huggingface_hub
+    return huggingface_hub
+
+def _has_weights(folder): return (folder/'config.json').is_file() and any((folder/n).is_file() for n in weight_files)
+
+weight_files = 'model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json'
+
+# %% ../nbs/12_published.ipynb #5162e234
+def _of_hub(name):
+    "The folder of a published name in the cache of the hub, downloaded where it is not there or not whole"
+    repo, was = published_names[name], _pinned_files(name)
     how = f"get the folder {name!r} of the Hugging Face repository {repo} where there is a network, and give its path"
-    try:
-        from huggingface_hub import snapshot_download
+    try: hub = _hub()
     except ImportError:
         needs = "needs the package huggingface_hub (pip install huggingface_hub)"
-        raise FileNotFoundError(f"{name}: {needs}, or {how}") from None
+        raise FileNotFoundError(f"{name}: {needs}, or {how} (./{name})") from None
     for local in (True, False):
-        try: folder = Path(snapshot_download(repo, allow_patterns=[f'{name}/*'], local_files_only=local))/name
+        options = dict(allow_patterns=[f'{name}/*'], local_files_only=local, revision=was.get('revision'))
+        try: folder = Path(hub.snapshot_download(repo, **options))/name
         except Exception as e: why = type(e).__name__
         else:
-            if (folder/'config.json').is_file(): return folder
-            why = 'the folder is not in it'
-    raise FileNotFoundError(f"{name}: not in the cache of the hub, and the download failed ({why}); {how}")
+            if _has_weights(folder): return folder, _pin(name, folder, was)
+            why = 'configuration or weights are not in it'
+    raise FileNotFoundError(f"{name}: not in the cache of the hub, and the download failed ({why}); {how} (./{name})")
+
+# %% ../nbs/12_published.ipynb #9111bba7
+def _pin_file(name): return cache_dir()/'published'/f'{name}.json'
+
+def _pinned_files(name):
+    "What was recorded at the first download; empty before"
+    f = _pin_file(name)
+    return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
+
+def _hash_of(f):
+    with open(f, 'rb') as o: return hashlib.file_digest(o, 'sha256').hexdigest()
+
+def _pin(name, folder, was):
+    "Revision and hashes of the files of a name, recorded if they are new. ValueError where they are others than before"
+    files = {f.name: _hash_of(f) for f in sorted(folder.iterdir()) if f.name in ('config.json',*weight_files) or
+        f.suffix in ('.safetensors','.bin')}
+    now = dict(repository=published_names[name], revision=folder.parent.name, files=files)
+    if was==now: return now
+    if was:
+        odd = [k for k in {*files} | {*was['files']} if files.get(k)!=was['files'].get(k)] or ['the revision']
+        raise ValueError(f"{name}: {some(sorted(odd))} differ from what was downloaded first (revision "
+            f"{was['revision']}); remove {folder} to download it again, or {_pin_file(name)} to take the new files")
+    _pin_file(name).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(_pin_file(name), now)
+    return now
 
 # %% ../nbs/12_published.ipynb #824becef
 _mae_defaults = dict(mask_ratio=.2, loss_fn='mse', use_tanh_decoder=False, conv_kernel_size=65, patch_size=16)
 _mae_defaults |= dict(num_channels=3)
-_vit_defaults = dict(mask_ratio=.75, decoder_hidden_size=512, decoder_num_hidden_layers=8)
-_vit_defaults |= dict(decoder_num_attention_heads=16, decoder_intermediate_size=2048)
-_both = ('hidden_size','num_hidden_layers','num_attention_heads','intermediate_size')
+_vit_defaults = dict(mask_ratio=.75)
+_decoder = ('hidden_size','num_hidden_layers','num_attention_heads','intermediate_size')
 _needed = dict(
-    mae=(*_both, 'num_brain_voxels', 'num_timepoints_per_voxel', 'timepoint_patching_size'),
-    vit=(*_both, 'image_size', 'patch_size'))
+    mae=(*_decoder, 'num_brain_voxels', 'num_timepoints_per_voxel', 'timepoint_patching_size',
+        *(f'decoder_{k}' for k in _decoder)),
+    vit=(*_decoder, 'image_size', 'patch_size'))
+
+def _is(*values):
+    "One of these values"
+    return lambda v, c: any(type(v) is type(o) and v==o for o in values), ' or '.join(map(repr, values))
+
+def _is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
+def _is_count(v, c=None): return isinstance(v, int) and not isinstance(v, bool) and v>0
+_positive = _is_count, 'a whole number above 0'
+_share = lambda v, c: _is_number(v) and 0<=v<1, 'a number from 0 to below 1'
+_never = lambda v, c: not v, 'nothing'
+
+# %% ../nbs/12_published.ipynb #2573ed00
+_both_families = {f'{pre}{k}': _positive for pre in ('','decoder_') for k in _decoder} | dict(
+    hidden_act=_is('gelu'), layer_norm_eps=_is(1e-12), mask_ratio=_share, attention_probs_dropout_prob=_share,
+    norm_pix_loss=_is(True, False), pruned_heads=_never, quantization_config=_never, chunk_size_feed_forward=_never,
+    add_cross_attention=_never, is_decoder=_never, order=_never, finetuned=_never)
+supported = dict(
+    mae=_both_families | dict(
+        num_brain_voxels=_positive, timepoint_patching_size=_positive,
+        num_timepoints_per_voxel=(lambda v, c: _is_count(v) and v%c['timepoint_patching_size']==0,
+            'a multiple of timepoint_patching_size'),
+        decoder_hidden_size=(lambda v, c: v==c['hidden_size'], 'hidden_size: the same'),
+        num_landmarks=(lambda v, c: v==c.get('segment_means_seq_len', v), 'segment_means_seq_len: the same'),
+        segment_means_seq_len=(lambda v, c: v==c.get('num_landmarks', v), 'num_landmarks: the same'),
+        loss_fn=_is('mse', 'mae'), use_tanh_decoder=_is(True, False), qkv_bias=_is(True, False),
+        conv_kernel_size=(lambda v, c: _is_count(v) and v%2==1, 'an odd whole number'),
+        patch_size=_positive, num_channels=_positive, hidden_dropout_prob=_is(0, 0.)),
+    vit=_both_families | dict(
+        image_size=(lambda v, c: v in ([_side_of(c)]*2, _side_of(c)) and not isinstance(v, bool),
+            '432 with patch_size 16, 434 with patch_size 14, as a number or twice'),
+        patch_size=_is(16, 14), num_channels=_is(3), qkv_bias=_is(True), hidden_dropout_prob=_share,
+        train_mode=_is('auto_encode', 'predict_last', 'predict_last_pixel'),
+        loss_fn=_is('mse', 'mae', 'weighted_mse', 'binary_cross_entropy'),
+        use_mean_pooling=_is(True, False), sigmoid_outputs=_is(True, False),
+        pos_weight=(lambda v, c: v is None or all(map(_is_number, v if isinstance(v, list) else [v])), 'a number')))
+
+def _side_of(c): return {16: 432, 14: 434}.get(c.get('patch_size'))
+
+# %% ../nbs/12_published.ipynb #a9327b9e
+_without_effect = set(('architectures attn_implementation dtype id2label image_size initializer_range '
+    'inv_coeff_init_option label2id max_eval_samples model_type output_attentions output_hidden_states return_dict '
+    'torch_dtype transformers_version use_cache weight_decay _name_or_path _attn_implementation_autoset').split())
+
+# %% ../nbs/12_published.ipynb #b61cf393
+def check_published_config(
+    d:dict, # of a config.json
+    family:str, # 'mae' or 'vit'
+    file='config.json' # for the message
+):
+    "ValueError for a field or a value that is not `supported`; unknown fields are told"
+    lost, rules = [k for k in _needed[family] if k not in d], supported[family]
+    if lost:
+        raise ValueError(f"{file}: found no field {lost[0]!r}, expected a configuration of BrainLM, "
+            "of the 13M family (num_brain_voxels …) or of the ViT family (image_size …)")
+    for k in sorted(d.keys() & rules.keys(), key=[*rules].index):
+        test, want = rules[k]
+        try: fits = test(d[k], d)
+        except (TypeError, KeyError, ZeroDivisionError): fits = False
+        if not fits: raise ValueError(f"{file}: {k}: found {d[k]!r}, expected {want}; nothing else is supported")
+    for p in ('','decoder_'): _check_width(d.get(f'{p}hidden_size', 0), d.get(f'{p}num_attention_heads', 1), p, file)
+    if unknown := sorted(d.keys()-rules.keys()-_without_effect):
+        tell(f"{file}: fields that no published model has, and that were not used: {some(unknown, 8)}", 5)
+
+# %% ../nbs/12_published.ipynb #45d59ace
+def _check_width(n, heads, pre, file):
+    "ValueError for a width that heads, or sines and cosines, do not divide"
+    if not (n%heads or n%4): return
+    raise ValueError(f"{file}: {pre}hidden_size: found {n}, expected a multiple of 4 and of {pre}num_attention_heads, "
+        f"{heads}")
 
 # %% ../nbs/12_published.ipynb #51453be0
 def _read_published_config(folder):
     "Configuration and family of a folder. FileNotFoundError or ValueError names file and field."
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected beside the weights")
-    d = read_json(f)
+    try: d = json.loads(f.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f"{f}: is not JSON ({e})") from None
+    if not isinstance(d, dict):
+        raise ValueError(f"{f}: found a {type(d).__name__}, expected the fields of a configuration")
     if d.get('model_type')=='brainlm':
         raise ValueError(
             f"{f}: is of a model written by this package; load it with BrainLM.from_pretrained, or load_model")
     family = 'mae' if 'num_brain_voxels' in d else 'vit'
-    if lost := [k for k in _needed[family] if k not in d]:
-        raise ValueError(f"{f}: found no field {lost[0]!r}, expected a configuration of BrainLM, "
-            "of the 13M family (num_brain_voxels …) or of the ViT family (image_size …)")
-    widths = d['hidden_size'], d.get('decoder_hidden_size', d['hidden_size'])
-    if family=='mae' and widths[0]!=widths[1]:
-        raise ValueError(f"{f}: found hidden_size {widths[0]} and decoder_hidden_size {widths[1]}, expected the same")
+    check_published_config(d, family, f)
+    if family=='vit': d['image_size'] = [_side_of(d)]*2
     return AttrDict({**dict(mae=_mae_defaults, vit=_vit_defaults)[family], **d}), family
 
 # %% ../nbs/12_published.ipynb #a395f067
-_readers = {
-    'model.safetensors': load_file,
-    'pytorch_model.bin': partial(torch.load, map_location='cpu', weights_only=True)}
+_floats = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
-def _read_weights(folder):
-    "State dict and its file. FileNotFoundError, or ValueError for a file that is cut off or no table of tensors."
-    f = next((folder/name for name in _readers if (folder/name).is_file()), None)
-    if f is None: raise FileNotFoundError(f"{folder}: found neither model.safetensors nor pytorch_model.bin")
-    try: w = _readers[f.name](f)
+def _read_file(f):
+    "State dict of a file. ValueError where it is cut off or no table of tensors."
+    how = dict(map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(f))
+    try: w = load_file(f) if f.suffix=='.safetensors' else torch.load(f, **how)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         first = str(e).splitlines()[0][:120] if str(e) else ''
         raise ValueError(f"{f}: cannot be read, it may be cut off ({type(e).__name__}: {first})") from None
     except Exception as e:
         raise ValueError(f"{f}: refused, it holds more than tensors ({type(e).__name__})") from None
-    if isinstance(w, dict) and all(isinstance(o, Tensor) for o in w.values()): return w, f
+    if isinstance(w, dict) and all(isinstance(o, Tensor) for o in w.values()): return w
     raise ValueError(f"{f}: found other things than tensors, expected a state dict")
+
+# %% ../nbs/12_published.ipynb #c3ec2987
+def _shards(f):
+    "File names of an index, and the keys of each. ValueError for an index that is none."
+    try: where = json.loads(f.read_text(encoding='utf-8'))['weight_map']
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{f}: is no index of weights ({type(e).__name__}: {e})") from None
+    names = {}
+    for k,name in where.items(): names.setdefault(name, set()).add(k)
+    for name in names:
+        if Path(name).name!=name: raise ValueError(f"{f}: found the file {name!r}, expected names of files beside it")
+        if not (f.parent/name).is_file(): raise FileNotFoundError(f"{f.parent/name}: not found, {f.name} names it")
+    return names
+
+# %% ../nbs/12_published.ipynb #9505789c
+def _read_weights(folder):
+    "State dict and its file. FileNotFoundError, or ValueError names what is odd."
+    f = next((folder/name for name in weight_files if (folder/name).is_file()), None)
+    if f is None:
+        raise FileNotFoundError(f"{folder}: found neither model.safetensors nor pytorch_model.bin, nor an index")
+    if f.suffix!='.json': return _read_file(f), f
+    weights = {}
+    for name,keys in _shards(f).items():
+        w = _read_file(folder/name)
+        if odd := keys ^ w.keys(): raise ValueError(f"{folder/name}: {some(sorted(odd))} are not where {f.name} says")
+        weights |= w
+    return weights, f
+
+# %% ../nbs/12_published.ipynb #1857fac3
+def _check_weight_values(weights, file):
+    "ValueError for what cannot be weights"
+    for k,v in weights.items():
+        if v.dtype not in _floats:
+            raise ValueError(f"{file}: {k} is {str(v.dtype).removeprefix('torch.')}, expected fp32, fp16, bf16 or fp64")
+        if n := int((~torch.isfinite(v)).sum()):
+            raise ValueError(f"{file}: {k} holds {n} numbers that are NaN or infinite, of {v.numel()}")
+        may = k.endswith('bias') or 'decoder_pred' in k
+        if not may and not v.any(): raise ValueError(f"{file}: {k} is all zero, expected weights that were learned")
 
 # %% ../nbs/12_published.ipynb #85414dbd
 _tables = { # key in a file: the model's buffer, None where the formula has any length
@@ -957,8 +1131,8 @@ def _check_tables(model, got, file):
     for k in _tables.keys() & got.keys():
         table, name = got.pop(k), _tables[k]
         formula = time_encoding(len(table), table.shape[-1]) if name is None else getattr(model, name, None)
-        same = formula is not None and table.shape==formula.shape
-        if same and torch.allclose(table, formula, atol=1e-3):
+        same = formula is not None and table.shape==formula.shape and table.dtype in _floats
+        if same and torch.allclose(table.float(), formula, atol=1e-3):
             continue     # an angle of 5,000 has no more digits in float32
         raise ValueError(f"{file}: {k} is not the fixed table of sines and cosines that the published models have")
 
@@ -973,14 +1147,39 @@ def _put_weights(model, weights, file, family):
     if found=={other}:
         raise ValueError(
             f"{file}: holds weights of {_families[other]}, but config.json beside it is of {_families[family]}")
-    want, got = model.state_dict(), {k: v.float() for k,v in weights.items()}
+    want, got = model.state_dict(), dict(weights)
+    _check_prefix(want, got, file)
     _check_tables(model, got, file)
-    if family=='mae': got |= {k: want[k] for k in _dead if k not in got}
+    if family=='mae': got |= {k: torch.zeros(want[k].shape) for k in _dead if k not in got}
     got.pop('bce_with_logits_criterion.pos_weight', None)
     if diff := differences(want, got):
         more = [f'and {len(diff)-20} more'] if len(diff)>20 else []
         raise ValueError('\n'.join([f"{file} does not fit config.json; nothing is filled in:", *diff[:20], *more]))
-    model.load_state_dict(got)
+    _check_weight_values(got, file)
+    model.load_state_dict(_kept_apart(got), assign=True)
+
+# %% ../nbs/12_published.ipynb #8044fa5a
+def _kept_apart(weights):
+    "As float32, in memory that no two of them share"
+    seen = set()
+    for k,v in weights.items():
+        v = v.detach().float().contiguous()
+        weights[k] = v.clone() if v.data_ptr() in seen else v
+        seen.add(v.data_ptr())
+    return weights
+
+def _check_prefix(want, got, file):
+    "ValueError where the keys of a file have something before them, or lack it"
+    def share(f): return sum(f(k) in want for k in got)/max(len(got), 1)
+    if share(lambda k: k)>.5: return
+    begins = {k.partition('.')[0]+'.' for k in got}
+    for pre in begins & {'module.','model.','_orig_mod.','backbone.','net.','encoder_model.'}:
+        if share(lambda k, pre=pre: k.removeprefix(pre))>.5:
+            raise ValueError(f"{file}: its keys begin with {pre!r}, of a wrapper around the model; save them without: "
+                f"{{k.removeprefix({pre!r}): v for k,v in weights.items()}}")
+    if share(lambda k: f'vit.{k}')>.5 or all(f'vit.{k}' in want for k in got):
+        raise ValueError(f"{file}: its keys lack 'vit.' before them: it holds an encoder alone, or the inside of the "
+            "published model; expected the whole state dict, as save_pretrained of the published model writes it")
 
 # %% ../nbs/12_published.ipynb #b6f4755f
 def load_published(
@@ -990,16 +1189,25 @@ def load_published(
 ): # `PublishedMAE` or `PublishedViTMAE`, in evaluation mode, with parcellation, scaler and recipe
     """A published checkpoint, exactly. FileNotFoundError or ValueError names every file, field, key and shape that is
     odd."""
-    folder = _folder_of(name)
+    folder, origin = _folder_of(name)
     config, family = _read_published_config(folder)
     weights, file = _read_weights(folder)
     has = {part: any(k.startswith(f'{part}.') for k in weights) for part in ('mlp_pred_head','decoder')}
     if family=='vit': config['finetuned'] = has['mlp_pred_head'] and not has['decoder']
-    model = (PublishedMAE if family=='mae' else PublishedViTMAE)(config)
+    _check_decoder(config, folder)
+    model = (PublishedMAE if family=='mae' else PublishedViTMAE)(config, made=False)
     _put_weights(model, weights, file, family)
     print(_weight_terms, file=sys.stderr)
     _furnish(model, scaler, missing)
+    model.origin = origin
     return model.eval()
+
+# %% ../nbs/12_published.ipynb #65daf17b
+def _check_decoder(config, folder):
+    "ValueError for a pretrained model whose configuration says nothing of a decoder"
+    lost = [k for k in (f'decoder_{k}' for k in _decoder) if k not in config]
+    if lost and not config.get('finetuned'):
+        raise ValueError(f"{folder/'config.json'}: found no field {lost[0]!r}, expected the sizes of the decoder")
 
 # %% ../nbs/12_published.ipynb #f6119525
 def _furnish(model, scaler, missing):
@@ -1067,6 +1275,7 @@ def load_model(
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
+    if isinstance(name, str) and name in published_names: return _remember(load_published(name, **published), name)
     f = Path(name)/'config.json'
     d = json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
     if isinstance(d, dict) and d.get('model_type')=='brainlm':
@@ -1078,7 +1287,8 @@ def load_model(
 def _remember(model, name):
     "Card of a published model, and whom it was trained further on, where `save_pretrained` has written that"
     card = Path(name)/'card.json'
-    model.card = dict(published=Path(name).name, data=dict(tr_s=[model.recipe.tr_s]))
+    model.card = dict(published=Path(name).name, data=dict(tr_s=[model.recipe.tr_s]), origin=model.origin)
+    if isinstance(name, str) and name in published_names: return model
     if card.is_file(): model.card = json.loads(card.read_text(encoding='utf-8'))
     model.seen = read_seen(Path(name))
     return model

@@ -136,10 +136,92 @@ def test_refused(tmp_path):
     bad('shape', r'misshapen vit.layernorm.weight: found \(8,\)', w | {'vit.layernorm.weight': torch.ones(8)})
     bad('field', "found no field 'hidden_size'", c={k: v for k,v in c.items() if k!='hidden_size'})
     bad('pickle', 'more than tensors|cannot be read', {'a': Path('x')}, bin=True)
-    bad('widths', 'expected the same', c=config(decoder_hidden_size=8))
+    bad('widths', 'the same', c=config(decoder_hidden_size=8))
     f = written(tmp_path/'none', c, w); (f/'model.safetensors').unlink(); pytest.raises(FileNotFoundError, load_published, f).match('neither')
     ours = BrainLM(preset('tiny', n_parcels=8, width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1), Parcellation('few', load_parcellation('aal2').table.iloc[:8])); ours.save_pretrained(tmp_path/'ours')
     pytest.raises(ValueError, load_published, tmp_path/'ours').match('load_model'); assert isinstance(load_model(tmp_path/'ours'), BrainLM)
+
+vit_tiny = AttrDict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=2, decoder_num_attention_heads=2, decoder_intermediate_size=16, patch_size=16, image_size=[432,432], mask_ratio=.75)
+
+@pytest.mark.parametrize('field,value', [('hidden_act','gelu_new'), ('layer_norm_eps',1e-6), ('segment_means_seq_len',32), ('num_attention_heads',3), ('decoder_num_attention_heads',5), ('mask_ratio',1.), ('mask_ratio',-.1), ('mask_ratio',float('nan')), ('mask_ratio','0.2'), ('order',[1,0]), ('finetuned',True), ('loss_fn','huber'), ('conv_kernel_size',64), ('conv_kernel_size',None), ('num_timepoints_per_voxel',45), ('use_tanh_decoder','no'), ('hidden_dropout_prob',.1), ('hidden_size','16'), ('num_hidden_layers',0), ('num_hidden_layers',True)])
+def test_what_a_configuration_may_not_say(tmp_path, field, value):
+    "13M family: one line that names file, field, what was found, and what may be"
+    c = config(num_landmarks=64, segment_means_seq_len=64); w = dict(PublishedMAE(c).state_dict()); f = written(tmp_path/'m', {**c, field: value}, w)
+    with pytest.raises(ValueError, match=rf'config.json: .*{field if "heads" not in field else "hidden_size"}') as e: load_published(f)
+    assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('change,words', [(dict(image_size=224), 'image_size: found 224, expected 432'), (dict(image_size=[432,424]), 'image_size'), (dict(patch_size=8), 'image_size|patch_size'), (dict(qkv_bias=False), 'qkv_bias: found False, expected True'), (dict(train_mode='predict'), 'train_mode'), (dict(loss_fn='ce'), 'loss_fn'), (dict(decoder_hidden_size=None), 'decoder_hidden_size'), (dict(mask_ratio=1), 'mask_ratio'), (dict(num_channels=1), 'num_channels')])
+def test_what_a_vit_configuration_may_not_say(tmp_path, change, words):
+    f = written(tmp_path/'m', vit_tiny | change, dict(PublishedViTMAE(vit_tiny).state_dict()))
+    with pytest.raises(ValueError, match=words) as e: load_published(f)
+    assert '\n' not in str(e.value)
+
+def test_configurations_that_are_none(tmp_path):
+    "A list, a picture model of facebook, no decoder; a number for the image, and fields of no effect, are fine"
+    w = dict(PublishedViTMAE(vit_tiny).state_dict()); facebook = dict(architectures=['ViTMAEForPreTraining'], hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, image_size=224, patch_size=16, qkv_bias=True, model_type='vit_mae')
+    for i,(c,words) in enumerate((([1], 'found a list'), (facebook, 'image_size: found 224'), ({k: v for k,v in vit_tiny.items() if 'decoder' not in k}, "found no field 'decoder_hidden_size'"), ({}, "found no field 'hidden_size'"))):
+        with pytest.raises(ValueError, match=words): load_published(written(tmp_path/str(i), c, w))
+    ok = load_published(written(tmp_path/'ok', vit_tiny | dict(image_size=432, transformers_version='4.30'), w), 'fit'); assert ok.published.image_size==[432,432]
+    with pytest.warns(UserWarning, match='not used: colour'): load_published(written(tmp_path/'more', vit_tiny | dict(colour='red'), w), 'fit')
+
+def sharded(folder, c, w, n=2):
+    "A folder of shards with their index"
+    folder.mkdir(); (folder/'config.json').write_text(json.dumps(c)); keys = sorted(w); where = {}
+    for i in range(n):
+        name = f'model-{i+1:05}-of-{n:05}.safetensors'; part = keys[i::n]; where |= dict.fromkeys(part, name); save_file({k: w[k].contiguous() for k in part}, folder/name)
+    (folder/'model.safetensors.index.json').write_text(json.dumps(dict(metadata={}, weight_map=where))); return folder
+
+def test_weights_that_are_none_are_refused_by_name(tmp_path):
+    w, k = dict(PublishedMAE(config()).state_dict()), 'vit.encoder.layer.0.attention.self.key.weight'; v = w[k]
+    for i,(bad,words) in enumerate(((torch.where(torch.arange(256).view(16,16)==3, float('nan'), v), 'holds 1 numbers that are NaN'), (v*float('inf'), 'holds 256 numbers'), (v*0, 'is all zero'), (v.to(torch.int8), 'is int8'), (v>0, 'is bool'), (v.to(torch.complex64), 'is complex64'))):
+        with pytest.raises(ValueError, match=f'{k} {words}'): load_published(written(tmp_path/str(i), config(), w | {k: bad}, bin=True))
+    for i,(keys,words) in enumerate(((lambda k: f'module.{k}', "begin with 'module.'"), (lambda k: f'model.{k}', "begin with 'model.'"), (lambda k: k.removeprefix('vit.') if k.startswith('vit.') else 'x', "lack 'vit.'"))):
+        got = {keys(k): v for k,v in w.items()}; got.pop('x', None)
+        with pytest.raises(ValueError, match=words): load_published(written(tmp_path/f'p{i}', config(), got))
+
+def test_other_kinds_of_files(tmp_path):
+    "bf16, fp64, shards, tied memory; and what is odd about an index"
+    m = PublishedMAE(config()).eval(); w = dict(m.state_dict()); x = torch.randn(1, 8, 40); cls = lambda f: load_published(f, 'fit').encode(x)[1]
+    half = {k: v.to(torch.bfloat16) for k,v in w.items()}; got = load_published(written(tmp_path/'half', config(), half), 'fit'); assert all(torch.equal(v, half[k].float()) and v.dtype==torch.float32 for k,v in got.state_dict().items())
+    assert torch.equal(cls(sharded(tmp_path/'parts', config(), w)), m.encode(x)[1]) and torch.allclose(cls(written(tmp_path/'double', config(), {k: v.double() for k,v in w.items()})), m.encode(x)[1])
+    tied = dict(w); a, b = 'vit.encoder.layer.0.attention.self.key.weight', 'vit.encoder.layer.0.attention.self.query.weight'; tied[a] = tied[b]; got = load_published(written(tmp_path/'tied', config(), tied, bin=True), 'fit').w; assert got[a].data_ptr()!=got[b].data_ptr()
+    f = sharded(tmp_path/'lost', config(), w); (f/'model-00002-of-00002.safetensors').unlink(); pytest.raises(FileNotFoundError, load_published, f).match('index.json names it')
+    f = sharded(tmp_path/'moved', config(), w); i = f/'model.safetensors.index.json'; d = json.loads(i.read_text()); one, two = sorted({*d['weight_map'].values()}); d['weight_map'][a] = two if d['weight_map'][a]==one else one; i.write_text(json.dumps(d)); pytest.raises(ValueError, load_published, f).match('not where')
+    i.write_text('{"weight_map": {"a": "../../etc/passwd"}}'); pytest.raises(ValueError, load_published, f).match('names of files beside it'); i.write_text('[]'); pytest.raises(ValueError, load_published, f).match('no index')
+
+def test_weights_are_held_once(tmp_path, monkeypatch):
+    "No weights are made before those of the file are put in"
+    f = written(tmp_path/'m', config(), dict(PublishedMAE(config()).state_dict())); monkeypatch.setattr(pub, '_blank', lambda *a: pytest.fail('weights were made')); m = load_published(f, 'fit'); assert all(p.requires_grad and p.device.type=='cpu' for p in m.parameters())
+
+def test_a_name_is_a_name(tmp_path, monkeypatch):
+    "A cache with a configuration alone is filled; revision and hashes are kept and checked; a folder of the name does not come in between"
+    hub, asked = tmp_path/'hub'/'snapshots'/'abc123', []
+    class Hub:
+        @staticmethod
+        def snapshot_download(repo, allow_patterns, local_files_only, revision):
+            asked.append((local_files_only, revision)); folder = hub/'age'
+            if not local_files_only and not (folder/'model.safetensors').is_file(): folder.mkdir(parents=True, exist_ok=True); (folder/'config.json').write_text(json.dumps(config())); save_file(dict(PublishedMAE(config()).state_dict()), folder/'model.safetensors')
+            if not folder.is_dir(): raise FileNotFoundError(folder)
+            return str(hub)
+    monkeypatch.setattr(pub, '_hub', lambda: Hub); monkeypatch.setenv('BRAINLM_CACHE', str(tmp_path/'cache')); (tmp_path/'here'/'age').mkdir(parents=True); monkeypatch.chdir(tmp_path/'here'); (hub/'age').mkdir(parents=True); (hub/'age'/'config.json').write_text('{}')
+    with pytest.warns(UserWarning, match='say ./age'): m = load_model('age', scaler='fit')
+    assert asked==[(True,None), (False,None)] and m.card['origin']['revision']=='abc123' and len(m.card['origin']['files']['model.safetensors'])==64
+    with pytest.warns(UserWarning, match='say ./age'): load_published('age', 'fit')
+    assert asked[-1]==(True,'abc123')
+    pytest.raises(FileNotFoundError, load_published, './age').match('config.json')
+    (hub/'age'/'config.json').write_text(json.dumps(config(mask_ratio=.5)))
+    with pytest.warns(UserWarning, match='say ./age'), pytest.raises(ValueError, match='config.json differ from what was downloaded first'): load_published('age', 'fit')
+
+@pytest.mark.parametrize('family', ['mae','vit'])
+def test_the_last_decoder_layer_reads_only_what_is_asked(family):
+    "The same guesses, loss and gradients as when all tokens are worked on"
+    torch.manual_seed(0); m = PublishedMAE(config(decoder_num_hidden_layers=2)) if family=='mae' else PublishedViTMAE(vit_tiny); x = torch.randn(2, *((8,40) if family=='mae' else (424,200))); mask = torch.zeros(2, x.shape[1], x.shape[2]//20, dtype=torch.bool); mask[0,:,-1] = mask[1,:,:1] = True; m.eval()
+    out = m(x, None, mask); out.loss.backward(); grads = {k: p.grad.clone() for k,p in m.named_parameters() if p.grad is not None}; m.zero_grad(); plain = type(m)._write
+    def whole(self, *args): return plain(self, *args[:5 if family=='mae' else 3])
+    with pytest.MonkeyPatch.context() as mp: mp.setattr(type(m), '_write', whole); full = m(x, None, mask); full.loss.backward()
+    assert torch.allclose(out.loss, full.loss, atol=1e-6) and torch.allclose(out.prediction, full.prediction, atol=1e-5) and all(torch.allclose(grads[k], p.grad, atol=1e-5) for k,p in m.named_parameters() if k in grads)
+    if family=='vit': return
+    noise = torch.rand(2, 16); a, b = m(x, noise=noise), m(x, noise=noise, hidden_only=True); assert torch.allclose(a.loss, b.loss, atol=1e-6) and (b.prediction[~b.mask]==0).all() and torch.allclose(a.prediction[b.mask], b.prediction[b.mask], atol=1e-5)
 
 def test_filter_gradient_is_right():
     v, t = torch.randn(1, 2, 70, 3, dtype=torch.double, requires_grad=True), torch.randn(2, 65, dtype=torch.double, requires_grad=True); assert torch.autograd.gradcheck(lambda v, t: _fir(v, t, 16), (v, t))
