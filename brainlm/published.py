@@ -1235,7 +1235,7 @@ def published_scaler(
     one_of('scaler', scaler, ('ukb','fit'))
     if scaler=='fit' or n_parcels!=424: return None, scaler
     try: return ukb_1000(fetch_ukb_normalization()), 'ukb'
-    except FileNotFoundError as e: tell(f"the scale of UK Biobank could not be had ({e}): {no_scale}")
+    except FileNotFoundError: tell(f"the scale of UK Biobank could not be had: {no_scale}", 5)
     return None, 'ukb'
 
 no_scale = ("get it where there is a network (brainlm.datasets.fetch_ukb_normalization), or say scaler='fit' "
