@@ -34,7 +34,8 @@ from .atlas import load_parcellation
 from .basics import cache_dir, one_of, some, tell, write_whole
 from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
-from .model import BrainLM, Joint, differences, time_encoding
+from .files import read_json
+from .model import BrainLM, Joint, differences, read_seen, time_encoding
 from .scaling import RobustScaler, ukb_1000
 from .windows import same_dt
 
@@ -1284,6 +1285,7 @@ def load_model(
     if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
     return _remember(load_published(name, **published), name)
 
+# %% ../nbs/12_published.ipynb #03011327
 def _remember(model, name):
     "Card of a published model, and whom it was trained further on, where `save_pretrained` has written that"
     card = Path(name)/'card.json'

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from brainlm import published as pub
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
-from brainlm.published import _fir, _put_weights, _mae_defaults, _rows
+from brainlm.published import _fir, _mae_defaults, _put_weights, _rows
 from brainlm.scaling import RobustScaler
 
 

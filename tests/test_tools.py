@@ -86,3 +86,27 @@ def test_an_addition(n):
     assert r.returncode==0, f'{additions[n]}\n{r.stderr[-3000:]}'
     registered = re.search(r"@register\((\w+), '", additions[n])[1]
     assert registered==['parcellations', 'forecasters', 'readouts', 'analyses', 'formats'][n]
+
+
+def test_first_contact_with_published_weights(tmp_path, monkeypatch, capsys):
+    "A folder of the 13M family, and one that is refused; people at rest are noise here"
+    import torch
+    from fastcore.basics import AttrDict
+    from safetensors.torch import save_file
+
+    from brainlm.published import PublishedMAE, _mae_defaults
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]/'tools'))
+    import check_published as tool
+    size = {p+k: n for p in ('', 'decoder_') for k,n in dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16).items()}
+    c = AttrDict({**_mae_defaults, **size, 'num_brain_voxels': 424, 'num_timepoints_per_voxel': 200, 'timepoint_patching_size': 20, 'mask_ratio': .9})
+    torch.manual_seed(0)
+    (tmp_path/'m').mkdir()
+    (tmp_path/'m'/'config.json').write_text(json.dumps(c))
+    save_file(dict(PublishedMAE(c).state_dict()), tmp_path/'m'/'model.safetensors')
+    rng = np.random.default_rng(0)
+    series = [(np.where(np.arange(424)<360, rng.standard_normal((220, 424)), np.nan), .72) for _ in range(2)]
+    monkeypatch.setattr(tool, 'people', lambda n: series)
+    said = tool.main([str(tmp_path/'m'), '--out', str(tmp_path/'m.json')])
+    assert json.loads((tmp_path/'m.json').read_text())==json.loads(json.dumps(said)) and {*said['r2']}=={'0.1','0.3','1.0','3.0','10.0'}
+    assert said['n_keys']==len(said['keys']) and said['spread']>0 and 'at no scale' in said['verdict'] and 'vit.layernorm.weight [16]' in capsys.readouterr().out
+    assert 'refused' in tool.main([str(tmp_path/'none'), '--out', str(tmp_path/'n.json')])['verdict']
