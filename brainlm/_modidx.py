@@ -920,7 +920,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.model._as_good': ('model.html#_as_good', 'brainlm/model.py'),
                                'brainlm.model._blocks': ('model.html#_blocks', 'brainlm/model.py'),
                                'brainlm.model._card_text': ('model.html#_card_text', 'brainlm/model.py'),
-                               'brainlm.model._check_width': ('model.html#_check_width', 'brainlm/model.py'),
+                               'brainlm.model._check_filled': ('model.html#_check_filled', 'brainlm/model.py'),
                                'brainlm.model._choose': ('model.html#_choose', 'brainlm/model.py'),
                                'brainlm.model._config_of': ('model.html#_config_of', 'brainlm/model.py'),
                                'brainlm.model._count': ('model.html#_count', 'brainlm/model.py'),

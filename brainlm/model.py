@@ -853,7 +853,7 @@ def _loaded(cls, folder, trust_edited):
     return model.eval()
 
 # %% ../nbs/11_model.ipynb #4abed4c0
-def _check_width(folder, config):
+def _check_filled(folder, config):
     "Refuse a config.json that asks for a network which its weights could not fill"
     file,c = folder/'model.safetensors',config
     if not file.is_file(): return # said later
@@ -866,7 +866,7 @@ def _empty_model(cls, config, folder):
     scaler, person = folder/'scaler.json', folder/'person.safetensors'
     parcellation = load_parcellation(folder/'parcellation.tsv')
     if folder.parent.name=='atlases': config = replace(config, n_parcels=len(parcellation))
-    _check_width(folder, config)
+    _check_filled(folder, config)
     model = cls(config, parcellation, _scaler_in(scaler))
     if person.is_file():
         with decoding(person, 'holds no weights that can be read'): model.person = load_file(person)
