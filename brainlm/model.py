@@ -559,13 +559,13 @@ def _probabilities(q, k, mask):
 
 @patch
 def maps(self:Joint, q, k, heads, n_patches, block=32):
-    "From row to row [batch, head, 1 + parcel, 1 + parcel], NaN from a row without tokens; `block` parcels at a time"
+    "From row to row [batch, head, 1 + parcel, 1 + parcel], 0 from a row without tokens; `block` parcels at a time"
     q, k = (o.unflatten(-1, (heads,-1)).transpose(1,2) for o in (q,k))
     there = torch.ones_like(q[:,:1,:,:1]) if self.mask is None else self.mask.mT.to(q.dtype)
     def rows(q, there, size):
         a = _probabilities(q, k, self.mask)
         a = torch.cat([a[...,:1], a[...,1:].unflatten(-1, (-1,n_patches)).sum(-1)], -1)*there
-        return a.unflatten(2, (-1,size)).sum(3)/there.unflatten(2, (-1,size)).sum(3)
+        return a.unflatten(2, (-1,size)).sum(3)/there.unflatten(2, (-1,size)).sum(3).clamp(min=1)
     parts = zip(*(o[:,:,1:].split(block*n_patches, 2) for o in (q,there)), strict=True)
     return torch.cat([rows(q[:,:,:1], there[:,:,:1], 1)] + [rows(*o, n_patches) for o in parts], 2)
 
@@ -579,7 +579,7 @@ def maps(self:Axial, q, k, heads, n_patches): # noqa: F811, the other one is of 
         return sum(_probabilities(*o, None) for o in zip(q, k, strict=True))/self.K
     mask = mask.unflatten(0, (-1,self.K)).transpose(0,1)
     there = self.there.movedim(2,0)[:,:,None,:,None].to(q.dtype)
-    return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there, strict=True))/there.sum(0)
+    return sum(_probabilities(*o)*t for *o,t in zip(q, k, mask, there, strict=True))/there.sum(0).clamp(min=1)
 
 # %% ../nbs/11_model.ipynb #cfbe5355
 @patch
@@ -603,7 +603,7 @@ def attention_maps(self:BrainLM,
     finally: [h.remove() for h in hooks]
     if valid is None: return torch.stack(found, 1)
     there = F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None]
-    return torch.stack(found, 1).masked_fill(~there, float('nan'))
+    return torch.stack(found, 1).masked_fill(~(there & there.mT), float('nan'))
 
 # %% ../nbs/11_model.ipynb #8de0076c
 def _exchange(a, b):
