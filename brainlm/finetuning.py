@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullWindows', 'fill_future', 'future_patches',
-           'forecast', 'HideFuture', 'forecast_learner', 'FineTuned', 'batches', 'finetune_learner', 'load_finetuned']
+           'forecast', 'HideFuture', 'forecast_learner', 'FineTuned', 'batches', 'BlockRidge', 'finetune_learner',
+           'load_finetuned']
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
-import math
+import sys
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from .basics import moved, one_of, tell, write_whole
 from .masking import future_mask
-from .model import BrainLM, check_hashes, differences, keep_hashes, read_seen, whole_folder
+from .model import BrainLM, differences, read_seen, whole_folder
+from .poolings import poolings
 from .pretraining import (
     RunFolder,
     Training,
@@ -94,19 +96,46 @@ def finetune(self:Learner,
     lr_decay:float=0.7, # of the learning rate, from one group of layers to the group below
     resume:bool=False # go on with the run in the folder
 )->pd.DataFrame: # the log, one row an epoch
-    """Train until validation subjects gain no more; the learner ends with the best weights, in evaluation mode. Raises
-    as `pretrain` does."""
+    """Train until validation subjects gain no more; the learner ends with the best weights, which may be those that it
+    began with, in evaluation mode. Raises as `pretrain` does."""
     run = self.run_folder
     check_fit(epochs, lr)
     run.recipe.update(epochs=epochs, lr=lr, lr_decay=lr_decay)
-    with run.claimed():
-        done = run.start(resume)
-        if self.opt is None: self.create_opt()
-        rates = slice(lr*lr_decay**(len(self.opt.param_lists)-1), lr)
-        if done<epochs: self.fit_one_cycle(epochs, rates, pct_start=0.15, start_epoch=done)
+    done = run.start(resume)
+    if self.opt is None: self.create_opt()
+    if not done and hasattr(self.model, 'began'): _keep_start(self)
+    if done<epochs: self.fit_one_cycle(epochs, _rates(self, lr, lr_decay), pct_start=0.15, start_epoch=done)
     if (best := run.folder/'best').exists(): _restore(self.model, best)
     self.model.eval()
     return pd.DataFrame(run.log)
+
+# %% ../nbs/22_finetuning.ipynb #c6c073a0
+def _rates(learn, lr, decay):
+    "The highest rate of each group of layers, the head's last"
+    n = len(learn.opt.param_lists)
+    rates = np.array([lr*decay**(n-1-i) for i in range(n)])
+    if not hasattr(learn.model, 'began'): return rates                      # a forecast
+    if learn.model.began!='the mean' and not learn.model.options['lora_rank']: rates[:-1] /= 10
+    rates[-1] /= max(1, len(learn.model.mean)/100)
+    return rates
+
+@torch.no_grad()
+def _start_loss(learn):
+    "Loss of the validation people before the first step; no random number is drawn for it"
+    learn.model.eval()
+    total, n = 0., 0
+    for *x,y in batches(learn.dls.valid.dataset, device=learn.model.mean.device):
+        total, n = total+float(learn.loss_func(learn.model(*x), y))*len(y), n+len(y)
+    return total/n
+
+def _keep_start(learn):
+    "The model as it begins is kept, until an epoch is better"
+    run = learn.run_folder
+    if learn.dls.valid is None or not len(learn.dls.valid): return
+    run.best = _start_loss(learn)
+    recipe = {k: v for k,v in run.recipe.items() if k not in ('config','data')}
+    about = dict(epoch=-1, valid_loss=run.best)
+    learn.model.save_pretrained(run.folder/'best', **run.card, recipe=recipe, training=about)
 
 # %% ../nbs/22_finetuning.ipynb #c1e6046f
 def _restore(model, folder):
@@ -245,26 +274,10 @@ def _run_folder(folder, task, store, model, split, used, t):
     recipe = task | dict(data=data, patience=t.patience or None)
     return RunFolder(folder, recipe | t.recipe(), run_card(data, split, store) | dict(base=model.card))
 
-# %% ../nbs/22_finetuning.ipynb #c2f04196
-class _Pool(nn.Module):
-    """Mean of the tokens [batch, parcel, patch, width], NaN where missing, all alike or weighed by attention → [batch,
-    width]"""
-    def __init__(self, kind, width):
-        super().__init__()
-        self.score = nn.Linear(width, 1, bias=False) if kind=='attention' else None
-        if self.score is not None: nn.init.zeros_(self.score.weight)
-
-    def forward(self, tokens):
-        x = tokens.flatten(1, 2)
-        there = ~x[...,:1].isnan()
-        x = torch.where(there, x, 0)
-        score = torch.zeros_like(x[...,:1]) if self.score is None else self.score(x)
-        return (score.masked_fill(~there, -math.inf).softmax(1)*x).sum(1)
-
 # %% ../nbs/22_finetuning.ipynb #b2413a93
 def _head(kind, width, n_out):
     "Linear, or three layers"
-    half = width//2
+    half = min(width//2, 640)
     if kind=='linear': return nn.Linear(width, n_out)
     return nn.Sequential(nn.Linear(width, half), nn.ReLU(), nn.Linear(half, half), nn.ReLU(), nn.Linear(half, n_out))
 
@@ -277,24 +290,27 @@ class FineTuned(nn.Module):
         target:str='target', # what is predicted
         classes=None, # [class] names or numbers; None: regression
         transform:TargetTransform|None=None, # fitted; undone by `predict`. None: outputs are in the target's units
-        pooling:str='cls', # 'cls', 'mean' or 'attention'
+        pooling:str='covariance', # one of `brainlm.poolings.poolings`
         head:str='linear', # 'linear' or 'mlp'
         lora_rank:int=0 # of the low-rank updates of the encoder; 0: none
     ):
         super().__init__()
-        one_of('pooling', pooling, ('cls','mean','attention'))
+        one_of('pooling', pooling, poolings)
         one_of('head', head, ('linear','mlp'))
         classes = None if classes is None else list(classes)
         self.model, self.transform, self.card, self.seen = model, transform, {}, model.seen
+        self.began = 'the mean'                                             # of a head before training, in words
         self.options = dict(target=target, classes=classes, pooling=pooling, head=head, lora_rank=lora_rank)
-        self._build(model.config.width)
+        self._build()
 
 # %% ../nbs/22_finetuning.ipynb #de065500
 @patch
-def _build(self:FineTuned, width):
+def _build(self:FineTuned):
     "Pooling, head, what features are standardised with, and low-rank updates"
     o, n_out = self.options, 1 if self.classes is None else len(self.classes)
-    self.pool, self.head = _Pool(o['pooling'], width), _head(o['head'], width, n_out)
+    self.pool = poolings[o['pooling']](self.model.config)
+    width = self.pool.n_out
+    self.head = _head(o['head'], width, n_out)
     self.register_buffer('mean', torch.zeros(width))
     self.register_buffer('std', torch.ones(width))
     if o['lora_rank']: self.model.add_lora(o['lora_rank'])
@@ -310,20 +326,19 @@ def task(self:FineTuned): return 'regression' if self.classes is None else 'clas
 def features(self:FineTuned,
     signal:Tensor, # [batch, parcel, time], robust-scaled
     valid:Tensor|None=None # bool [batch, parcel, patch], tokens that exist; None: all of them
-)->Tensor: # [batch, width]
+)->Tensor: # [batch, feature], NaN where missing
     "What the head reads, before it is standardised"
-    if valid is not None and valid.all(): valid = None
-    if self.options['pooling']=='cls': return self.model.encode_cls(signal, valid)
-    return self.pool(self.model.encode(signal, valid)[0])
+    return self.pool(self.model, signal, None if valid is not None and valid.all() else valid)
 
 @patch
 def forward(self:FineTuned,
-    signal:Tensor, # [batch, parcel, time], robust-scaled; or [batch, width], the `features` of such windows
+    signal:Tensor, # [batch, parcel, time], robust-scaled; or [batch, feature], the `features` of such windows
     valid:Tensor|None=None # bool [batch, parcel, patch], tokens that exist; None: all of them
 )->Tensor: # [batch, output]: the target in transformed units, or one logit for each class
     "Encode, pool, standardise, read off"
     z = signal if signal.ndim==2 else self.features(signal, valid)
-    return self.head((z-self.mean)/self.std).to(self.mean.dtype)            # out of bf16, where that is in use
+    z = ((z-self.mean)/self.std).nan_to_num()
+    return self.head(z).to(self.mean.dtype)                                 # out of bf16, where that is in use
 
 # %% ../nbs/22_finetuning.ipynb #492bcdad
 def batches(
@@ -344,7 +359,7 @@ def window_features(self:FineTuned,
     windows, # sequence of (signal [parcel, time], valid [parcel, patch])
     batch_size:int=8, # windows at a time
     n_max:int|None=None # windows to read at most; None: all
-)->Tensor: # [window, width], on the model's device
+)->Tensor: # [window, feature], on the model's device
     "What the head reads of each window, before it is standardised"
     return torch.cat([self.features(*o) for o in batches(windows, batch_size, n_max, self.mean.device)])
 
@@ -352,13 +367,14 @@ def window_features(self:FineTuned,
 @patch
 @torch.no_grad()
 def standardise(self:FineTuned,
-    features:Tensor # [window, width], of the training side
+    features:Tensor # [window, feature], of the training side, NaN where missing
 ):
     "Set the mean and spread that features are standardised with"
     z = features.double()
-    std = z.std(0, correction=0)
-    self.mean.copy_(z.mean(0))
-    self.std.copy_(torch.where(std>1e-6*z.abs().mean(), std, 1))
+    mean = z.nanmean(0).nan_to_num()
+    std = (z-mean).square().nanmean(0).nan_to_num().sqrt()
+    self.mean.copy_(mean)
+    self.std.copy_(torch.where(std>1e-6*z.abs().nanmean(), std, 1))
 
 # %% ../nbs/22_finetuning.ipynb #4b8b538a
 def _parts(tuned):
@@ -501,6 +517,80 @@ class _Features(_WithTarget):
         self._encode()
 
 # %% ../nbs/22_finetuning.ipynb #c6e14495
+def _block_choices(n):
+    "Which of n blocks are read: all subsets of up to three; of more, each alone, all, and all but one"
+    if n<=3: return [[i for i in range(n) if k>>i&1] for k in range(1, 2**n)]
+    return [[i] for i in range(n)]+[[*range(n)]]+[[j for j in range(n) if j!=i] for i in range(n)]
+
+def _ridge_path(K, y, train, test, penalties):
+    "Predictions [penalty, test, output] of kernel ridge, from an average kernel [recording, recording]"
+    a = K[np.ix_(train, train)]
+    row = K[np.ix_(test, train)]
+    centred = a-a.mean(0)-a.mean(1)[:,None]+a.mean()
+    row = row-row.mean(1)[:,None]-a.mean(0)+a.mean()
+    size, u = np.linalg.eigh(centred)
+    t = u.T@(y[train]-y[train].mean(0))
+    return np.stack([row@(u@(t/(np.maximum(size, 0)+p)[:,None])) for p in penalties])+y[train].mean(0)
+
+# %% ../nbs/22_finetuning.ipynb #8bbac81b
+class BlockRidge:
+    "Ridge regression on blocks of features; which blocks, and the penalty, are chosen on people left out"
+    def __init__(self,
+        blocks, # number of features of each block, in order
+        penalties=tuple(10.**np.arange(-4, 4)), # candidates; a kernel's mean size is 1
+        n_folds:int=4, # of people, at most
+        slack:float=.02, # how much worse than the best a larger penalty may be, as a share of the error
+    ): self.blocks, self.penalties, self.n_folds, self.slack = blocks, penalties, n_folds, slack
+
+    def fit(self,
+        Z:np.ndarray, # [recording, feature], standardised
+        y:np.ndarray, # [recording, output]
+        people, # [recording]
+    ):  # itself: `chosen` (None: the mean), `weight` [output, feature], `bias` [output], `left_out` [recording, output]
+        "Choose and learn"
+        edges = np.cumsum([0, *self.blocks])
+        parts = [Z[:,a:b].astype(float)/max(b-a, 1)**.5 for a,b in zip(edges, edges[1:], strict=False)]
+        kernels = [z@z.T for z in parts]
+        self.chosen, self.left_out = self._settled(kernels, y, people)
+        self.weight, self.bias = np.zeros((y.shape[1], Z.shape[1])), y.mean(0)
+        if self.chosen is not None: self._solved(Z, parts, kernels, edges, y)
+        return self
+
+# %% ../nbs/22_finetuning.ipynb #f6bd8ea8
+@patch
+def _settled(self:BlockRidge, kernels, y, people):
+    """Blocks and penalty, the largest that does nearly as well as any on people left out, or None for the mean; and
+    what was said of them"""
+    fold = pd.factorize(np.asarray(people))[0]
+    n = min(self.n_folds, fold.max()+1)
+    none = np.tile(y.mean(0), (len(y), 1))
+    if n<2: return None, none
+    fold = np.random.default_rng(0).permutation(fold.max()+1)[fold]%n
+    said = {None: none.copy()}
+    for c in _block_choices(len(kernels)):
+        K, out = np.mean([kernels[i] for i in c], 0), np.empty((len(self.penalties), *y.shape))
+        for k in range(n):
+            out[:,fold==k] = _ridge_path(K, y, np.flatnonzero(fold!=k), np.flatnonzero(fold==k), self.penalties)
+        said |= {(*c, p): o for p,o in zip(self.penalties, out, strict=True)}
+    for k in range(n): said[None][fold==k] = y[fold!=k].mean(0)
+    error = {c: ((o-y)**2).mean() for c,o in said.items()}
+    enough = min(error.values())*(1+self.slack)
+    best = max((c for c in said if error[c]<=enough), key=lambda c: (c is None, c and (c[-1], -error[c])))
+    return best, said[best]
+
+@patch
+def _solved(self:BlockRidge, Z, parts, kernels, edges, y):
+    "Weights of the chosen blocks and penalty, from all people"
+    *blocks, penalty = self.chosen
+    K = np.mean([kernels[i] for i in blocks], 0)
+    n, mean = len(K), Z.mean(0)
+    H = np.eye(n)-1/n
+    a = H@np.linalg.solve(H@K@H+penalty*np.eye(n), y-y.mean(0))
+    for i in blocks:
+        self.weight[:,edges[i]:edges[i+1]] = (parts[i].T@a).T/len(blocks)/max(self.blocks[i], 1)**.5
+    self.bias = y.mean(0)-self.weight@mean
+
+# %% ../nbs/22_finetuning.ipynb #7c8be0a7
 @torch.no_grad()
 def _begin(tuned, y):
     "Let the first guess be that of the training targets `y` [recording, 1], or class numbers [recording]"
@@ -510,6 +600,31 @@ def _begin(tuned, y):
     last.bias.copy_(torch.as_tensor(guess))
 
 def _counts(y, classes): return np.bincount(y, minlength=len(classes))
+
+def _logit_scale(scores, y, shares):
+    "What turns scores about the shares [recording, class] into logits of least cross-entropy; 0: they say nothing"
+    def loss(s):
+        logit = torch.as_tensor(np.log(shares)+s*(scores-shares))
+        return float(F.cross_entropy(logit, torch.as_tensor(y)))
+    return min((0., .5, 1., 2., 4., 8., 16., 32.), key=loss)
+
+# %% ../nbs/22_finetuning.ipynb #baae194e
+@torch.no_grad()
+def _begin_as_ridge(tuned, Z, y, people):
+    "Let a linear head be a ridge of `Z` [recording, feature]; what was chosen, in words"
+    number = tuned.classes is None
+    Y = y if number else np.eye(len(tuned.classes))[y]
+    ridge = BlockRidge(tuned.pool.blocks).fit(Z, Y.astype(float), people)
+    if ridge.chosen is None: return 'the mean'
+    weight, bias = ridge.weight, ridge.bias
+    if not number:
+        shares = Y.mean(0)
+        s = _logit_scale(ridge.left_out, y, shares)
+        weight, bias = s*weight, np.log(shares)+s*(bias-shares)
+    tuned.head.weight.copy_(torch.as_tensor(weight))
+    tuned.head.bias.copy_(torch.as_tensor(bias))
+    *blocks, penalty = ridge.chosen
+    return f'ridge on blocks {blocks} of {len(ridge.blocks)}, penalty {penalty:g}'
 
 # %% ../nbs/22_finetuning.ipynb #be45e6af
 def _class_weights(y, classes, kind):
@@ -541,20 +656,34 @@ def _target(store, target, split, task, transform, threshold, class_weights):
     return name, y, used, classes, None, _class_weights(y[used.train], classes, class_weights)
 
 # %% ../nbs/22_finetuning.ipynb #9cc507f8
-def _readied(tuned, store, split, y, unfreeze, t):
-    "Batches to learn from; the head begins with the trivial guess, and knows mean and spread of what it will read"
+def _readied(tuned, store, split, y, unfreeze, t, start):
+    "Batches to learn from; the pooling has seen them, and the head begins with a ridge or the trivial guess"
     tuned.to(t.device).eval()
     _thaw(tuned, unfreeze)
     _begin(tuned, y[split.train])
-    c, kind = tuned.model.config, windows_of(tuned.model)
-    if whole_only(tuned.model): check_long(store, split.train, c.n_time)
-    size = dict(n_time=c.n_time, patch_size=c.patch_size)
-    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, kind, **size)
-    tuned.standardise(tuned.window_features(train, n_max=1000))
-    frozen = unfreeze=='none' and tuned.options['pooling']!='attention'
+    c = tuned.model.config
+    shape = dict(n_time=c.n_time, patch_size=c.patch_size)
+    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, **shape)
+    _learn_features(tuned, store, split, y, start, train, shape)
+    frozen = unfreeze=='none' and not tuned.pool.learns
     items = partial(_Features, tuned) if frozen else _WithTarget
     valid = None if valid is None else items(valid, y)
     return window_dls(items(train, y), valid, t.batch_size, t.num_workers, t.device)
+
+def _learn_features(tuned, store, split, y, start, train, shape, n_max=1000):
+    "What training people tell beforehand: pooling, mean and spread from windows as training has them, ridge from all"
+    given = batches(train, n_max=n_max, device=tuned.mean.device)
+    tuned.pool.fit(tuned.model, [(x, None if valid.all() else valid) for x,valid in given])
+    tuned.standardise(tuned.window_features(train, n_max=n_max))
+    if start=='mean' or not isinstance(tuned.head, nn.Linear): return
+    windows = TiledWindows(store, tuned.model.scaler, split.train, **shape)
+    if len(windows)>n_max:
+        keep = np.sort(np.random.default_rng(0).permutation(len(windows))[:n_max])
+        windows.item, windows.start = windows.item[keep], windows.start[keep]
+    Z = ((tuned.window_features(windows)-tuned.mean)/tuned.std).nan_to_num().cpu().numpy()
+    there, Z = np.unique(windows.item), _by_recording(windows, Z)[1]
+    at = windows.rows[there]
+    tuned.began = _begin_as_ridge(tuned, Z[there], y[at], store.table['subject'].to_numpy()[at])
 
 # %% ../nbs/22_finetuning.ipynb #b117407d
 @takes_training(*"""task transform threshold class_weights pooling head unfreeze lora_rank
@@ -570,19 +699,19 @@ def finetune_learner(
     transform='zscore', # of numbers: 'zscore', 'minmax', 'logminmax' or a `TargetTransform`; fitted on training people
     threshold:float|None=None, # of a classification target: the classes are 'at most' and 'more than' this
     class_weights:str|None=None, # 'balanced': a class weighs the more, the rarer it is among the training recordings
-    pooling:str='cls', # 'cls', 'mean' or 'attention'
+    pooling:str='covariance', # one of `brainlm.poolings.poolings`: what the head reads
     head:str='linear', # 'linear' or 'mlp'
     unfreeze:str='none', # what learns beside the head: 'none', 'last', 'all' or 'lora'
     lora_rank:int=8, # of the low-rank updates
-    loss:str='mse', # of a regression: 'mse', 'mae', or 'weighted_mse', the published one for ages as z-scores
+    start:str='ridge', # where a linear head begins: 'ridge', in closed form, or 'mean', the trivial guess
     training:Training|None=None # settings; left open: batches of 8, a patience of 5 (with 0, validation is optional)
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
     """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or
-    where there is nothing to learn. With a frozen encoder and pooling 'cls' or 'mean' the head learns from features,
+    where there is nothing to learn. With a frozen encoder and a pooling without weights the head learns from features,
     and no window is encoded twice."""
     t = (training or Training()).settled(batch_size=8, patience=5)
-    _check_options(task, unfreeze, class_weights, threshold, loss)
-    store = as_read_by(model, store)
+    _check_options(task, unfreeze, class_weights, threshold)
+    one_of('start', start, ('ridge','mean'))
     split = checked_split(store, model, split)
     unseen = _unseen(store, model, split)
     about = task, transform, threshold, class_weights
@@ -591,10 +720,11 @@ def finetune_learner(
     torch.manual_seed(t.seed)
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0)
     tuned.seen = learned_from(store, used, model.seen)
-    about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze)
-    run = _run_folder(folder, about | _about(tuned) | dict(config=shape_of(model)), store, model, split, used, t)
-    dls = _readied(tuned, store, used, y, unfreeze, t)
-    return make_learner(dls, tuned, loss.to(t.device) if classes else loss, run, t, splitter=_groups)
+    about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, start=start)
+    run = _run_folder(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
+    dls = _readied(tuned, store, used, y, unfreeze, t, start)
+    run.card['began'] = tuned.began
+    return make_learner(dls, tuned, loss.to(t.device), run, t, splitter=_groups)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned):
@@ -688,7 +818,7 @@ def _by_recording(windows, out):
     n = np.bincount(windows.item)
     mean = np.zeros((len(n), out.shape[1]))
     np.add.at(mean, windows.item, out)
-    return n, mean/n[:,None]
+    return n, mean/np.maximum(n, 1)[:,None]
 
 def _in_words(tuned, mean):
     "Columns of predictions from outputs [recording, output]"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['poolings', 'Pooling', 'ClsPooling', 'MeanPooling', 'WeighedPooling', 'token_course', 'inverse_root', 'SizedPower',
-           'pairs_of', 'CovariancePooling', 'WhitenedPooling', 'MapsPooling', 'WhitenedMapsPooling']
+           'pairs_of', 'CovariancePooling', 'WhitenedPooling', 'sized', 'whitener', 'MapsPooling',
+           'WhitenedMapsPooling']
 
 # %% ../nbs/12a_poolings.ipynb #e2dcd302
 import inspect
@@ -126,47 +127,61 @@ class CovariancePooling(Pooling):
     fitted, most = True, 64                                                 # directions of a token that are paired
     def __init__(self, config):
         super().__init__(config)
-        self.register_buffer('turn', torch.eye(config.width))               # whitens a token, largest directions first
+        w, size = config.width, config.patch_size
+        self.register_buffer('decode', torch.eye(w, size))                  # a token as a patch of signal
+        self.register_buffer('even', torch.eye(w))                          # whitens a token half way
+        self.register_buffer('turn', torch.eye(w))                          # whitens it, largest directions first
     def _sizes(self, c):
-        n = min(c.width, self.most)
-        return [c.n_parcels*(c.n_parcels-1)//2, c.n_parcels, n*(n+1)//2]
+        n, pairs = min(c.width, self.most), c.n_parcels*(c.n_parcels-1)//2
+        return [pairs, pairs, c.n_parcels, n*(n+1)//2]
     def forward(self, model, signal, valid=None): return self.pool(model.encode(signal, valid)[0])
-    def _linked(self, x): return x/self._size_of(x)[...,None]               # before pairs of parcels are formed
-    def _size_of(self, x): return x.square().sum(-1).clamp(min=1e-12).sqrt()
 
-# %% ../nbs/12a_poolings.ipynb #d67309dc
+# %% ../nbs/12a_poolings.ipynb #62050bbc
+def _size_of(x): return x.square().sum(-1).clamp(min=1e-12).sqrt()
+
 @patch
 def pool(self:CovariancePooling,
     tokens:Tensor, # [batch, parcel, patch, width], NaN where missing
 )->Tensor: # [batch, feature], NaN for parcels that are missing or have a single patch
     "What it makes of tokens"
-    course = token_course(tokens.float())@self.turn
+    course = token_course(tokens.float())
     some = (course!=0).any(-1)                                              # [batch, parcel, patch]
-    there, x = some.any(-1), course.flatten(2)
-    level = (self._size_of(x)/some.sum(-1).clamp(min=1).sqrt()).log()
-    y = course[...,:self.most].flatten(1, 2)
-    inside = pairs_of(y.mT@y, 0)/some.sum((1, 2)).clamp(min=1)[:,None]
+    there, y = some.any(-1), course@self.turn
+    level = (_size_of(y.flatten(2))/some.sum(-1).clamp(min=1).sqrt()).log()
     both = pairs_of(there[:,None] & there[:,:,None])
-    links = pairs_of(self.links(x)).masked_fill(~both, torch.nan)
-    return torch.cat([links, level.masked_fill(~there, torch.nan), inside], 1)
+    links = [pairs_of(o).masked_fill(~both, torch.nan) for o in self.links(course)]
+    y = y[...,:self.most].flatten(1, 2)
+    inside = pairs_of(y.mT@y, 0)/some.sum((1, 2)).clamp(min=1)[:,None]
+    return torch.cat([*links, level.masked_fill(~there, torch.nan), inside], 1)
 
 @patch
-def links(self:CovariancePooling, x): # [batch, parcel, patch · width] → [batch, parcel, parcel]
-    y = self._linked(x)
-    return y@y.mT
+def views(self:CovariancePooling, course): # both [batch, parcel, patch · number]
+    return [(course@o).flatten(2) for o in (self.decode, self.even)]
 
-# %% ../nbs/12a_poolings.ipynb #4cf20259
+@patch
+def links(self:CovariancePooling, course): # both [batch, parcel, parcel]
+    seen = [x/_size_of(x)[...,None] for x in self.views(course)]
+    return [y@y.mT for y in seen]
+
+# %% ../nbs/12a_poolings.ipynb #8fbf7821
 @patch
 @torch.no_grad()
 def fit(self:CovariancePooling, model, batches):
-    "Learn how a token varies"
-    S = 0
+    "Learn how a token varies, and what patch of signal it stands for"
+    S = T = 0
     for signal, valid in batches:
-        x = token_course(model.encode(signal, valid)[0].float()).flatten(0, 2)
-        S = S+(x.mT@x).double()
+        tokens = model.encode(signal, valid)[0].float()
+        x = token_course(tokens)
+        patches = signal.unflatten(2, (-1, self.config.patch_size)).float()
+        y = token_course(patches.masked_fill(tokens[...,:1].isnan(), torch.nan))
+        x, y = x.flatten(0, 2).double(), y.flatten(0, 2).double()
+        S, T = S+x.mT@x, T+x.mT@y
     size, v = torch.linalg.eigh(S)
-    scale = size.clamp(min=1e-4*size[-1].clamp(min=1e-30)).rsqrt()*(len(S)**.5)
-    self.turn.copy_((v*(scale/scale.min())).flip(1))
+    least = size[-1].clamp(min=1e-30)
+    self.decode.copy_(v@((v.mT@T)/(size.clamp(min=0)+1e-4*size.mean().clamp(min=1e-30))[:,None]))
+    scale = (size.clamp(min=1e-4*least)/least).rsqrt()
+    self.turn.copy_((v*scale).flip(1))
+    self.even.copy_((v*scale.sqrt()).flip(1))
 
 # %% ../nbs/12a_poolings.ipynb #753b0435
 @register(poolings, 'whitened')
@@ -175,33 +190,51 @@ class WhitenedPooling(CovariancePooling):
     power, ridge = .35, .3
     def __init__(self, config):
         super().__init__(config)
-        self.register_buffer('scale', torch.ones(config.n_parcels))
-        self.register_buffer('whiten', torch.eye(config.n_parcels))
-    def _linked(self, x):
-        z = x/self.scale[:,None]
-        size = z.square().mean(-1)
-        gain = size.masked_fill(size==0, torch.nan).nanmedian(1).values.nan_to_num(1)
-        return z/gain.clamp(min=1e-12).sqrt()[:,None,None]
-    def links(self, x):
-        y = self.whiten@self._linked(x)
-        y = y/y.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
-        return SizedPower.apply(y@y.mT/y.shape[-1], self.power)
+        n = config.n_parcels
+        self.register_buffer('scale', torch.ones(2, n))
+        self.register_buffer('whiten', torch.eye(n).repeat(2, 1, 1))
+    def links(self, course):
+        seen = [_gained(x, s) for x,s in zip(self.views(course), self.scale, strict=True)]
+        return [sized(w@x, self.power) for x,w in zip(seen, self.whiten, strict=True)]
 
-# %% ../nbs/12a_poolings.ipynb #4bd920cd
+def _gained(x, scale):
+    "Scaled by the group, and by the middle parcel of each window"
+    z = x/scale[:,None]
+    size = z.square().mean(-1)
+    gain = size.masked_fill(size==0, torch.nan).nanmedian(1).values.nan_to_num(1)
+    return z/gain.clamp(min=1e-12).sqrt()[:,None,None]
+
+def sized(
+    y:Tensor, # [batch, parcel, sample]
+    power:float, # of the modes' sizes
+)->Tensor: # [batch, parcel, parcel]
+    "How parcels go together, whatever the size of it all"
+    y = y/y.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
+    return SizedPower.apply(y@y.mT/y.shape[-1], power)
+
+# %% ../nbs/12a_poolings.ipynb #ab603d04
+def whitener(
+    S:Tensor, # [..., parcel, parcel], a mean covariance
+    ridge:float, # share of the identity
+)->Tensor: # [..., parcel, parcel]
+    "What whitens it, drawn towards the identity"
+    n = S.shape[-1]
+    S = S*n/S.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-30)[...,None,None]
+    return inverse_root((1-ridge)*S+ridge*torch.eye(n, device=S.device, dtype=S.dtype), 1e-6)
+
 @patch
 @torch.no_grad()
 def fit(self:WhitenedPooling, model, batches):
     "Learn how a token varies, how large parcels are, and what people have in common"
     batches = list(batches)
     CovariancePooling.fit(self, model, batches)
-    made = [(token_course(model.encode(*o)[0].float())@self.turn).flatten(2) for o in batches]
-    size = torch.cat([self._size_of(x).masked_fill((x==0).all(-1), torch.nan) for x in made])
-    self.scale.copy_(size.log().nanmean(0).nan_to_num().exp())
-    y = torch.cat([self._linked(x) for x in made])
-    n = (y!=0).any(-1).float()
-    S = (y@y.mT/y.shape[-1]).sum(0)/(n.mT@n).clamp(min=1)
-    S = S*len(S)/S.trace().clamp(min=1e-30)
-    self.whiten.copy_(inverse_root((1-self.ridge)*S+self.ridge*torch.eye(len(S), device=S.device), 1e-6))
+    made = [self.views(token_course(model.encode(*o)[0].float())) for o in batches]
+    for i,x in enumerate(map(torch.cat, zip(*made, strict=True))):
+        size = _size_of(x).masked_fill((x==0).all(-1), torch.nan)
+        self.scale[i] = size.log().nanmean(0).nan_to_num().exp()
+        y = _gained(x, self.scale[i])
+        n = (y!=0).any(-1).float()
+        self.whiten[i] = whitener((y@y.mT/y.shape[-1]).sum(0)/(n.mT@n).clamp(min=1), self.ridge)
 
 # %% ../nbs/12a_poolings.ipynb #b6b18a1c
 _maps_through = inspect.unwrap(BrainLM.attention_maps)                      # as the model's, with gradients
@@ -238,9 +271,7 @@ class WhitenedMapsPooling(MapsPooling):
     def _rows(self, A): return torch.where(A.isnan(), 0, A-self.mean)
     def forward(self, model, signal, valid=None):
         A = self.maps(model, signal, valid)
-        y = (self.whiten@self._rows(A)).flatten(0, 1)
-        y = y/y.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
-        links = pairs_of(SizedPower.apply(y@y.mT/y.shape[-1], self.power)).unflatten(0, A.shape[:2])
+        links = pairs_of(sized((self.whiten@self._rows(A)).flatten(0, 1), self.power)).unflatten(0, A.shape[:2])
         lost = A.isnan().flatten(0, 1)
         return links.masked_fill(pairs_of(lost).unflatten(0, A.shape[:2]), torch.nan).flatten(1)
 
@@ -252,7 +283,4 @@ def fit(self:WhitenedMapsPooling, model, batches):
     A = torch.cat([self.maps(model, *o) for o in batches])
     self.mean.copy_(A.nanmean(0).nan_to_num())
     y = self._rows(A)
-    S = (y@y.mT).mean(0)
-    n = S.shape[-1]
-    S = S*n/S.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-30)[:,None,None]
-    self.whiten.copy_(inverse_root((1-self.ridge)*S+self.ridge*torch.eye(n, device=S.device), 1e-6))
+    self.whiten.copy_(whitener((y@y.mT).mean(0), self.ridge))

@@ -130,7 +130,7 @@ def test_a_frozen_encoder_reads_each_window_once(tmp_path, monkeypatch, pooling)
     assert read==len(later) if pooling!='attention' else read>=3*len(v)+2*len(train)
     y = learn.model.transform.transform(store.table['size'])[v.recordings]
     with torch.no_grad(): z = np.array([learn.model(x[None], there[None]).item() for x,there in v])
-    assert np.mean((z-y)**2)==pytest.approx(log.valid_loss.min(), abs=1e-5)
+    assert np.mean((z-y)**2)==pytest.approx(learn.model.card['training']['valid_loss'], abs=1e-5) and learn.model.card['training']['valid_loss']<=log.valid_loss.min()
 
 
 # %% ../nbs/22_finetuning.ipynb #1e739b87
@@ -153,13 +153,55 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, unfreeze, poolin
 
 # %% ../nbs/22_finetuning.ipynb #488d516b
 def test_stops_early_with_the_best(tmp_path):
-    store = small_store(tmp_path/'s'); model = small_model(store); values = iter([3., 2., 1., 1.5, 1.2, 0.1])
+    store = small_store(tmp_path/'s'); model = small_model(store); values = iter([.03, .02, .01, .015, .012, .001])
     class Pretend(Callback):
         order = 80                                                          # before the run folder
         def after_epoch(self): self.recorder.log[2] = next(values)
     learn = learner(store, model, tmp_path/'r', patience=2)
     with learn.added_cbs(Pretend()): log = learn.finetune(6)
-    assert log.valid_loss.tolist()==[3., 2., 1., 1.5, 1.2] and learn.model.card['training']['epoch']==2
+    assert log.valid_loss.tolist()==[.03, .02, .01, .015, .012] and learn.model.card['training']['epoch']==2
+
+
+# %% ../nbs/22_finetuning.ipynb #614e5e20
+def test_a_ridge_learns_what_is_there_and_nothing_else():
+    "Exact on a line; the same weights as scikit-learn's; noise mostly gives the mean; few people always do"
+    from sklearn.linear_model import Ridge
+    rng = np.random.default_rng(0)
+    Z, w = rng.standard_normal((80, 30)), rng.standard_normal((2, 30))
+    y = Z@w.T+3
+    m = BlockRidge([10, 20]).fit(Z, y, np.arange(80))
+    assert np.allclose(Z@m.weight.T+m.bias, y, atol=.05) and m.chosen[:-1]==(0, 1)
+    *_, penalty = (one := BlockRidge([30]).fit(Z, y[:,:1], np.arange(80)//2)).chosen
+    assert np.allclose(one.weight[0], Ridge(penalty*30).fit(Z, y[:,0]).coef_, atol=1e-6)
+    assert sum(BlockRidge([30]).fit(Z, rng.standard_normal((80, 1)), np.arange(80)).chosen is None for _ in range(20))>8
+    assert BlockRidge([30]).fit(Z[:3], y[:3], [0, 0, 0]).chosen is None
+
+@pytest.mark.parametrize('pooling', ['covariance','whitened','maps','maps_whitened'])
+def test_second_order_heads(tmp_path, pooling):
+    "They begin with a ridge, are saved and loaded exactly, take missing parcels and single patches, and train through"
+    store = small_store(tmp_path/'s', (240,130,90,300,410,240,20,240,100), missing=(1,4,7))
+    model = small_model(store)
+    for target,task in (('size','regression'), ('kind','classification')):
+        learn = learner(store, model, tmp_path/target, target, task=task, pooling=pooling, unfreeze='all')
+        begin = {k: v.clone() for k,v in learn.model.state_dict().items()}
+        log = learn.finetune(2)
+        assert np.isfinite(log[['train_loss','valid_loss']].to_numpy(float)).all()
+        loaded = load_finetuned(tmp_path/target/'best')
+        assert loaded.card['began']==learn.model.began and loaded.options['pooling']==pooling
+        pd.testing.assert_frame_equal(loaded.predict(store), learn.model.predict(store), check_exact=True)
+        if loaded.card['training']['epoch']==-1: assert all(torch.equal(begin[k], v) for k,v in loaded.state_dict().items())
+
+def test_no_epoch_is_kept_that_is_worse_than_the_beginning(tmp_path):
+    "A rate that ruins everything: what is left is the ridge, also after an interruption"
+    store = small_store(tmp_path/'s', (200,)*18)
+    split = np.array(['train']*12 + ['valid']*3 + ['test']*3)
+    model = small_model(store, split)
+    learn = learner(store, model, tmp_path/'r', split=split, unfreeze='all')
+    before = learn.model.predict(store)
+    log = learn.finetune(2, lr=10.)
+    assert learn.model.card['training']['epoch']==-1 and log.valid_loss.min()>learn.model.card['training']['valid_loss']
+    pd.testing.assert_frame_equal(learn.model.predict(store), before)
+    assert np.abs(before.prediction-store.table['size'])[split=='test'].max()<.4
 
 
 # %% ../nbs/22_finetuning.ipynb #dda10bd2

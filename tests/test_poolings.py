@@ -49,23 +49,26 @@ def test_a_single_patch_has_no_course():
     model = small()
     for name in ('covariance','whitened'):
         pool = poolings[name](model.config)
-        assert pool(model, torch.randn(2, 9, 20))[:,:45].isnan().all()
+        assert pool(model, torch.randn(2, 9, 20))[:,:81].isnan().all()
 
 def test_covariance_is_what_it_says():
-    "Correlations of whitened tokens, and logarithms of their size"
-    model = small()
-    x = torch.randn(5, 9, 100)
-    pool = poolings['covariance'](model.config)
-    pool.fit(model, [(x, None)])
-    course = token_course(model.encode(x)[0].detach())
-    flat = course.flatten(0, 2)
-    y = (course@pool.turn)
+    "Tokens that are a turned and scaled patch give the correlations of the signal, and logarithms of size"
+    torch.manual_seed(0)
+    pool = poolings['covariance'](small().config)
+    mix = torch.randn(20, 8)
+    class Turned:
+        def encode(self, signal, valid=None): return signal.unflatten(2, (-1, 20))@mix+5, None
+    pool.config.patch_size = 20
+    x = torch.randn(40, 9, 100)@torch.eye(100)
+    pool.fit(Turned(), [(x, None)])
+    course = token_course(Turned().encode(x)[0])
+    y = course@pool.turn
     S = y.flatten(0, 2).mT@y.flatten(0, 2)
-    size = torch.linalg.eigvalsh(flat.mT@flat)
-    kept = (size>1e-4*size[-1]).flip(0)
-    assert torch.allclose(S[kept][:,kept]/S[0,0], torch.eye(int(kept.sum())), atol=1e-3)
-    z = y[2].flatten(1)
-    f = pool(model, x)[2]
-    i, j = torch.triu_indices(9, 9, 1)
+    assert torch.allclose(S/S[0,0], torch.eye(8), atol=1e-3)
+    z = (course[2]@pool.decode).flatten(1)
+    f, (i, j) = pool(Turned(), x)[2], torch.triu_indices(9, 9, 1)
     r = (z@z.T)/z.norm(dim=1)/z.norm(dim=1)[:,None]
-    assert torch.allclose(f[:36], r[i,j], atol=1e-4) and torch.allclose(f[36:45], (z.norm(dim=1)/5**.5).log(), atol=1e-4)
+    assert torch.allclose(f[:36], r[i,j], atol=1e-4)
+    assert torch.allclose(f[72:81], (y[2].flatten(1).norm(dim=1)/5**.5).log(), atol=1e-4)
+    left = token_course(x.unflatten(2, (-1, 20)))-course@pool.decode         # what the best linear map leaves
+    assert (left.flatten(0, 2).mT@course.flatten(0, 2)).abs().max()<1e-2*left.square().sum()
