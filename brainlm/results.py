@@ -386,7 +386,8 @@ def settings_for(
         ('threshold', None, 'two classes: at most this, and more', 'X'),
         ('balanced class_weights', None, 'rare classes weigh more', {'action':'store_const', 'const':'balanced'}),
         ('transform', 'zscore', 'of a number', ('zscore','minmax','logminmax')),
-        ('pooling', 'cls', 'what the head reads', ('cls','mean','attention')),
+        ('pooling', 'covariance', 'what the head reads',
+            ('covariance','whitened','maps','maps_whitened','cls','mean','attention')),
         ('head', 'linear', 'on top of the encoder', ('linear','mlp')),
         ('unfreeze', 'none', 'what learns beside the head', ('none','last','all','lora')),
         ('epochs', 20, 'passes over the training subjects, at most', 'N')))
@@ -523,7 +524,7 @@ def words(self:_Finetuned):
     first = self.study.warnings(self.model, self.preds['subject'].unique())
     said = ' '.join([*map(str, prediction_verdicts(self.preds, self.name)), *_ranked(self.results)])
     people, rounds = self.splits[0].subjects, len(self.splits)
-    o = dict(pooling='cls', head='linear', unfreeze='none') | self.how
+    o = dict(pooling='covariance', head='linear', unfreeze='none') | self.how
     encoder = 'frozen' if o['unfreeze']=='none' else f"unfrozen ({o['unfreeze']})"
     how = (f"{self.study.target} by {self.study.task}; encoder: {encoder}; pooling {o['pooling']}, head {o['head']}; "
            f"{_epochs(self.epochs)}. ")
