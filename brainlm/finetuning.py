@@ -128,6 +128,7 @@ def _start_loss(learn):
         total, n = total+float(learn.loss_func(learn.model(*x), y))*len(y), n+len(y)
     return total/n
 
+# %% ../nbs/22_finetuning.ipynb #63dba70e
 def _keep_start(learn):
     "The model as it begins is kept, until an epoch is better"
     run = learn.run_folder
@@ -537,28 +538,30 @@ class BlockRidge:
     "Ridge regression on blocks of features; which blocks, and the penalty, are chosen on people left out"
     def __init__(self,
         blocks, # number of features of each block, in order
-        penalties=tuple(10.**np.arange(-4, 4)), # candidates; a kernel's mean size is 1
+        penalties=(1e-4,1e-3,.01,.1,1.,10.,100.,1e3), # candidates; a kernel's mean size is 1
         n_folds:int=4, # of people, at most
         slack:float=.02, # how much worse than the best a larger penalty may be, as a share of the error
     ): self.blocks, self.penalties, self.n_folds, self.slack = blocks, penalties, n_folds, slack
 
-    def fit(self,
-        Z:np.ndarray, # [recording, feature], standardised
-        y:np.ndarray, # [recording, output]
-        people, # [recording]
-    ):  # itself: `chosen` (None: the mean), `weight` [output, feature], `bias` [output], `left_out` [recording, output]
-        "Choose and learn"
-        edges = np.cumsum([0, *self.blocks])
-        parts = [Z[:,a:b].astype(float)/max(b-a, 1)**.5 for a,b in zip(edges, edges[1:], strict=False)]
-        kernels = [z@z.T for z in parts]
-        self.chosen, self.left_out = self._settled(kernels, y, people)
-        self.weight, self.bias = np.zeros((y.shape[1], Z.shape[1])), y.mean(0)
-        if self.chosen is not None: self._solved(Z, parts, kernels, edges, y)
-        return self
+# %% ../nbs/22_finetuning.ipynb #e9f3c510
+@patch
+def fit(self:BlockRidge,
+    Z:np.ndarray, # [recording, feature], standardised
+    y:np.ndarray, # [recording, output]
+    people, # [recording]
+):  # itself: `chosen` (None: the mean), `weight` [output, feature], `bias` [output], `left_out` [recording, output]
+    "Choose and learn"
+    edges = np.cumsum([0, *self.blocks])
+    parts = [Z[:,a:b].astype(float)/max(b-a, 1)**.5 for a,b in zip(edges, edges[1:], strict=False)]
+    kernels = [z@z.T for z in parts]
+    self.chosen, self.left_out = self._best_blocks(kernels, y, people)
+    self.weight, self.bias = np.zeros((y.shape[1], Z.shape[1])), y.mean(0)
+    if self.chosen is not None: self._set_weights(Z, parts, kernels, edges, y)
+    return self
 
 # %% ../nbs/22_finetuning.ipynb #f6bd8ea8
 @patch
-def _settled(self:BlockRidge, kernels, y, people):
+def _best_blocks(self:BlockRidge, kernels, y, people):
     """Blocks and penalty, the largest that does nearly as well as any on people left out, or None for the mean; and
     what was said of them"""
     fold = pd.factorize(np.asarray(people))[0]
@@ -578,8 +581,9 @@ def _settled(self:BlockRidge, kernels, y, people):
     best = max((c for c in said if error[c]<=enough), key=lambda c: (c is None, c and (c[-1], -error[c])))
     return best, said[best]
 
+# %% ../nbs/22_finetuning.ipynb #4cf19779
 @patch
-def _solved(self:BlockRidge, Z, parts, kernels, edges, y):
+def _set_weights(self:BlockRidge, Z, parts, kernels, edges, y):
     "Weights of the chosen blocks and penalty, from all people"
     *blocks, penalty = self.chosen
     K = np.mean([kernels[i] for i in blocks], 0)
@@ -670,7 +674,8 @@ def _readied(tuned, store, split, y, unfreeze, t, start):
     valid = None if valid is None else items(valid, y)
     return window_dls(items(train, y), valid, t.batch_size, t.num_workers, t.device)
 
-def _learn_features(tuned, store, split, y, start, train, shape, n_max=1000):
+# %% ../nbs/22_finetuning.ipynb #58ecc367
+def _learn_features(tuned, store, split, y, start, train, n_max=1000):
     "What training people tell beforehand: pooling, mean and spread from windows as training has them, ridge from all"
     given = batches(train, n_max=n_max, device=tuned.mean.device)
     tuned.pool.fit(tuned.model, [(x, None if valid.all() else valid) for x,valid in given])

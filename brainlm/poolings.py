@@ -12,7 +12,6 @@ import inspect
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
@@ -121,6 +120,7 @@ def pairs_of(
     i, j = torch.triu_indices(*C.shape[-2:], diagonal, device=C.device)
     return C[:,i,j]
 
+# %% ../nbs/12b_poolings.ipynb #08d858d4
 @register(poolings, 'covariance')
 class CovariancePooling(Pooling):
     "How tokens go together: of parcels, of each parcel alone, and of the numbers in a token"
@@ -154,6 +154,7 @@ def pool(self:CovariancePooling,
     inside = pairs_of(y.mT@y, 0)/some.sum((1, 2)).clamp(min=1)[:,None]
     return torch.cat([*links, level.masked_fill(~there, torch.nan), inside], 1)
 
+# %% ../nbs/12b_poolings.ipynb #fd4377ec
 @patch
 def views(self:CovariancePooling, course): # both [batch, parcel, patch · number]
     return [(course@o).flatten(2) for o in (self.decode, self.even)]
@@ -194,10 +195,11 @@ class WhitenedPooling(CovariancePooling):
         self.register_buffer('scale', torch.ones(2, n))
         self.register_buffer('whiten', torch.eye(n).repeat(2, 1, 1))
     def links(self, course):
-        seen = [_gained(x, s) for x,s in zip(self.views(course), self.scale, strict=True)]
+        seen = [_own_units(x, s) for x,s in zip(self.views(course), self.scale, strict=True)]
         return [sized(w@x, self.power) for x,w in zip(seen, self.whiten, strict=True)]
 
-def _gained(x, scale):
+# %% ../nbs/12b_poolings.ipynb #85b10e9d
+def _own_units(x, scale):
     "Scaled by the group, and by the middle parcel of each window"
     z = x/scale[:,None]
     size = z.square().mean(-1)
@@ -222,6 +224,7 @@ def whitener(
     S = S*n/S.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-30)[...,None,None]
     return inverse_root((1-ridge)*S+ridge*torch.eye(n, device=S.device, dtype=S.dtype), 1e-6)
 
+# %% ../nbs/12b_poolings.ipynb #ede257ba
 @patch
 @torch.no_grad()
 def fit(self:WhitenedPooling, model, batches):
@@ -232,7 +235,7 @@ def fit(self:WhitenedPooling, model, batches):
     for i,x in enumerate(map(torch.cat, zip(*made, strict=True))):
         size = _size_of(x).masked_fill((x==0).all(-1), torch.nan)
         self.scale[i] = size.log().nanmean(0).nan_to_num().exp()
-        y = _gained(x, self.scale[i])
+        y = _own_units(x, self.scale[i])
         n = (y!=0).any(-1).float()
         self.whiten[i] = whitener((y@y.mT/y.shape[-1]).sum(0)/(n.mT@n).clamp(min=1), self.ridge)
 
