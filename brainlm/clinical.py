@@ -289,7 +289,7 @@ def development_ages(
     n_subjects:int=155, # children and adults in the proportion of all
     rivals=('mean','ridge on FC (correlation)','ridge on FC (whitened)','ridge on FC (power .35)',
             'SVR on FC (correlation)'), # names of `readouts`
-    embeddings:dict=None, # name → function of scaled recordings, such as `cls_embedding(model)`: rivals, too
+    embeddings:dict=None, # name → function of scaled recordings → [recording, feature]: rivals, too
     scaler:RobustScaler=None, # that of the model; None: of all, for correlation does not see it
     seed:int=0, # of the folds
     **fetch, # atlas, strategy and data_dir of `fetch_development_fmri`
