@@ -958,7 +958,7 @@ def _repr_html_(self:RecordingStore):
 @dataclass
 class StoreCheck:
     "What `RecordingStore.check` found; true where nothing is damaged"
-    store:str # Address
+    store:str # Its name
     n:int # Recordings
     damaged:dict # Name of a recording: what is wrong with it
     removed:list # Files that killed writers had left
@@ -1010,7 +1010,7 @@ def check(self:RecordingStore,
     names = [_name_of(o.values()) for o in self._pa.select(_key_cols).to_pylist()]
     damaged = {k:w for k,w in zip(names, found) if w}
     removed,left = self._cleared(break_lock) if remove else ([], [])
-    return StoreCheck(self.url, len(self), damaged, removed, left, found.count(None))
+    return StoreCheck(self.name, len(self), damaged, removed, left, found.count(None))
 
 # %% ../nbs/01_recordings.ipynb #1df4b726
 @patch
