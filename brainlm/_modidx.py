@@ -1792,6 +1792,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.readers._series_tr': ('readers.html#_series_tr', 'brainlm/readers.py'),
                                  'brainlm.readers._sets_of_hdf5': ('readers.html#_sets_of_hdf5', 'brainlm/readers.py'),
                                  'brainlm.readers._short_names': ('readers.html#_short_names', 'brainlm/readers.py'),
+                                 'brainlm.readers._silent': ('readers.html#_silent', 'brainlm/readers.py'),
                                  'brainlm.readers._slab': ('readers.html#_slab', 'brainlm/readers.py'),
                                  'brainlm.readers._space_of_header': ('readers.html#_space_of_header', 'brainlm/readers.py'),
                                  'brainlm.readers._split_words': ('readers.html#_split_words', 'brainlm/readers.py'),

@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from functools import partial
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -236,7 +237,7 @@ def _repr_html_(self:Parcellation):
     schemes = [a for a in network_schemes if a in self.table]
     words = [(a, len(self.network_names(a)), (self.networks(a)!='').sum()) for a in schemes]
     nets = '; '.join(f"{a}: {k} networks on {m} parcels" for a,k,m in words)
-    words = f"<b>{self.name}</b>: {len(self)} parcels ({head}). {nets}."
+    words = f"<b>{escape(self.name)}</b>: {len(self)} parcels ({escape(head)}). {nets}."
     return words + self.table.head(4).to_html(index=False, border=0)
 
 # %% ../nbs/00a_atlas.ipynb #842edfc6

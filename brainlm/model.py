@@ -667,7 +667,8 @@ def check_hashes(
     if not file.is_file():
         return tell(f"{folder}: found no {_hash_file}, as in models of version 0.1.0: whether its files are those that "
                     "were saved cannot be told", 4)
-    want = json.loads(file.read_text(encoding='utf-8'))['sha256']
+    with decoding(file, 'holds no hashes', 'put it back from a copy, or save the model again'):
+        want = dict(read_json(file)['sha256'])
     odd = [n for n,h in want.items() if _sha256(folder/n)!=h]
     if not odd: return
     words = f"{folder}: {' and '.join(odd)} {'is' if len(odd)==1 else 'are'} not what was saved ({_hash_file})"

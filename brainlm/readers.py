@@ -21,6 +21,7 @@ import hashlib
 import os
 import re
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -649,6 +650,15 @@ def check_header(
         _check_extensions(f, h, path)
 
 # %% ../nbs/03_readers.ipynb #84f8bc6e
+@contextmanager
+def _silent(logger):
+    "What is wrong is raised: the library need not say it a second time"
+    was = logger.level
+    logger.setLevel(100)
+    try: yield
+    finally: logger.setLevel(was)
+
+# %% ../nbs/03_readers.ipynb #6873c98d
 def _check_image(img, path):
     "Refuse an image that is not as large as its file, or holds no real numbers"
     x,file = img.dataobj,str(brik(path)) if isinstance(img, nib.brikhead.AFNIImage) else path
@@ -667,8 +677,7 @@ def open_image(
     "An image whose data stay on disk, as large as its file can hold; raises `BadInput`"
     check_header(path)
     if str(path).endswith('.HEAD'): check_size(path, 'a header', os.path.getsize(path), 2**26, packed=False)
-    quiet = nib.imageglobals.LoggingOutputSuppressor()
-    with decoding(path, 'is no image that can be opened', 'export it again'), quiet:
+    with decoding(path, 'is no image that can be opened', 'export it again'), _silent(nib.imageglobals.logger):
         img = nib.load(path, keep_file_open=True)
     _check_image(img, path)
     return img
