@@ -34,8 +34,7 @@ from .atlas import load_parcellation
 from .basics import cache_dir, one_of, some, tell, write_whole
 from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
-from .files import read_json
-from .model import BrainLM, Joint, differences, read_seen, time_encoding
+from .model import BrainLM, Joint, differences, read_seen, time_encoding, shipped_models
 from .scaling import RobustScaler, ukb_1000
 from .windows import same_dt
 
@@ -1271,12 +1270,12 @@ def device_of(
 
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(
-    name:str|Path, # a folder written by `BrainLM.save_pretrained`, or anything that `load_published` takes
-    trust_edited:bool=False, # go on with files of a BrainLM that are not those that were saved
+    name:str|Path, # a folder of `BrainLM.save_pretrained`, 'brainlm-small:ATLAS', or what `load_published` takes
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
-    if isinstance(name, str) and name in published_names: return _remember(load_published(name, **published), name)
+    shipped, _, atlas = name.partition(':') if isinstance(name, str) else ('', '', '')
+    if shipped in shipped_models: return BrainLM.from_pretrained(shipped, atlas or None)
     f = Path(name)/'config.json'
     d = json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
     if isinstance(d, dict) and d.get('model_type')=='brainlm':

@@ -53,7 +53,7 @@ def test_demo_reuses_what_is_valid(demos):
     out, said, *_ = demos
     assert 'interrupted' in said[0] and '7 recordings' in said[0]
     assert 'store, reused' in said[1] and 'goes on after epoch 1 of 2' in said[1] and 'evaluation' in said[1]
-    assert said[2].count(', reused')==4 and 'epoch' not in said[2].split('\n\n')[0]
+    assert said[2].count(', reused')==5 and 'first look' in said[0] and (out/'first.html').exists() and 'epoch' not in said[2].split('\n\n')[0]
     assert 'store is not what it was' in said[3] and 'epochs was 2, now 1' in said[3] and '1 epochs' in said[3]
     assert (out/'training/log.csv').read_text().count('\n')==2
 
@@ -89,7 +89,7 @@ def test_report_needs_nothing_else(demos):
     html = demos[2]; page = Loads(html)
     assert len(page.loads)==len(page.alts)>=9 and all(o.startswith('data:image/png;base64,') for o in page.loads) and all(page.alts)
     assert not {'script','link','iframe','object'} & page.tags and 'url(' not in html and '@import' not in html
-    for words in ('simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Nothing and nobody in what the model is judged on','Every method was given every transform','Where in the brain','Networks from attention','What CLS looks at','An experiment in silico'): assert words in html, words
+    for words in ('A first look', 'What it has not learnt', 'simulated data','z-scored','Functional connectivity','Learning curve','mask 0.75','too narrow','interpolation','Nothing and nobody in what the model is judged on','Every method was given every transform','Where in the brain','Networks from attention','What CLS looks at','An experiment in silico'): assert words in html, words
     assert 'real data' not in html
 
 

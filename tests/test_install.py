@@ -46,7 +46,10 @@ def test_sdist_holds_what_it_needs(built):
 def test_wheel_holds_what_it_needs(built):
     with zipfile.ZipFile(built[1]) as z: names = set(z.namelist())
     tables = {f'brainlm/parcellations/{f.name}' for f in (root/'brainlm'/'parcellations').iterdir()}
-    assert {'brainlm/py.typed', 'brainlm/model.py', *tables} <= names
+    model = {f.relative_to(root).as_posix() for f in (root/'brainlm'/'models').rglob('*') if f.is_file()}
+    assert {'brainlm/py.typed', 'brainlm/model.py', *tables, *model} <= names
+    assert {'brainlm/models/brainlm-small/model.safetensors', 'brainlm/models/brainlm-small/HCP_TERMS.txt'} <= names
+    assert sum((root/o).stat().st_size for o in model) < 8e6
     assert {'LICENSE', 'NOTICE'} <= {n.rpartition('/')[2] for n in names}
     assert not (other := {n for n in names if n.partition('/')[0].partition('-')[0]!='brainlm'}), other
 
@@ -55,7 +58,9 @@ import brainlm, sys
 from pathlib import Path
 from brainlm.atlas import load_parcellation
 assert Path(brainlm.__file__).is_relative_to(sys.prefix), brainlm.__file__
+from brainlm.model import BrainLM
 print(brainlm.__version__, *[len(load_parcellation(n)) for n in ('glasser360', 'a424', 'aal2')])
+print(len(BrainLM.from_pretrained('brainlm-small', 'aal2').prior.mean))
 """
 
 def test_wheel_works_outside_the_tree(built, tmp_path):
@@ -70,7 +75,7 @@ def test_wheel_works_outside_the_tree(built, tmp_path):
     install = [sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', '--ignore-installed', built[1]]
     command(*install, cwd=tmp_path, env=env)
     out = command(python, '-c', check, cwd=tmp_path, env=env).split()
-    assert out[1:]==['360', '424', '94']
+    assert out[1:]==['360', '424', '94', '94']
     assert 'pretrain' in command(python.with_name('brainlm'), '--help', cwd=tmp_path, env=env)
 
 # Extras: what only one feature needs

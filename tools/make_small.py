@@ -10,10 +10,13 @@ the demo, a fifth of the others. The model is scored on them, beside the same pr
 """
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from fastai.callback.core import Callback, CancelFitException
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
@@ -33,7 +36,9 @@ from brainlm.scaling import RobustScaler
 from brainlm.small import keep_person
 from brainlm.windows import TiledWindows
 
-name, epochs, lr, seed, context = 'brainlm-small', 8, 2e-3, 0, .5
+name, context = 'brainlm-small', .5
+planned, stop, lr = 8, 2, 2e-3          # first: two passes of a schedule of eight, so that the rate is near its top
+n_cool, share, cool_lr = 4, .25, 1.5e-3 # then: four runs over a quarter of the windows each, down to nothing, whose weights are averaged
 sizes = dict(width=64, layers=2, heads=2, mlp=192, decoder_width=64, decoder_layers=2, decoder_heads=2, decoder_mlp=192)
 # data set: who is left out, and on how many training people's windows the weights of its prior are chosen
 left_out = dict(hcp_rest=dict(valid=0., test=8/30, seed=1), hcp_sample=dict(valid=0., test=3/7, seed=8), psychosis=dict(valid=0., test=.2, seed=1))
@@ -83,14 +88,36 @@ def config_of(a):
     shape = dict(n_time=60, **{k: min(v, 16) for k,v in sizes.items()}) if a.data=='simulated' else sizes
     return preset('tiny', prior='space-time', parcel_embedding=False, xyz='linear', **shape)
 
+class StopAfter(Callback):
+    "End a training after so many epochs, wherever its schedule is"
+    order = 110                                                             # after the run folder has its checkpoint
+    def __init__(self, n): self.n = n
+    def after_epoch(self):
+        if self.epoch+1>=self.n: raise CancelFitException
+
+def learner(a, parts, stage, number):
+    how = Training(batch_size=1, seed=number, device='cpu', progress=a.progress)
+    return mixture_learner(parts, config_of(a), a.work/stage, context=context, training=how)
+
+def cooled(a, parts, warm, number):
+    "Weights and log of one of the second runs, which begins with the weights of the first"
+    learn = learner(a, {k: replace(p, weight=share) for k,p in parts.items()}, f'cool{number}', number)
+    learn.model.load_state_dict(warm)
+    log = learn.pretrain(1, lr=cool_lr, resume=True)
+    return learn, log
+
 def trained(a, parts):
-    "The network on each data set, as the last epoch left it; and its cost in CPU seconds"
-    learn = mixture_learner(parts, config_of(a), a.work/'run', context=context,
-                            training=Training(batch_size=1, seed=seed, device='cpu', progress=a.progress))
-    log = learn.pretrain(a.epochs, lr=lr, resume=True)
-    folder, models = a.work/'run'/'last', {}
-    for kind,p in parts.items(): models[kind] = BrainLM.from_pretrained(folder, p.store.parcellation.name)
-    return models, log
+    "The network on each data set: the mean of the weights of the second runs. And the log of all runs."
+    warm, file = learner(a, parts, 'warm', 0), a.work/'warm'/'log.csv'
+    warm.add_cb(StopAfter(stop))
+    if not file.exists() or len(pd.read_csv(file))<stop: warm.pretrain(planned, lr=lr, resume=True)
+    state = torch.load(a.work/'warm'/'checkpoint.pt', weights_only=True)
+    runs, logs = zip(*[cooled(a, parts, state['model'], i) for i in range(1, n_cool+1)], strict=True)
+    mixture, states = runs[0].model, [o.model.state_dict() for o in runs]
+    mixture.load_state_dict({k: sum(o[k].double() for o in states).div(n_cool).to(v.dtype) for k,v in states[0].items()})
+    folder = mixture.save_pretrained(a.work/'mean', data=runs[0].run_folder.card['data'])
+    models = {k: BrainLM.from_pretrained(folder, p.store.parcellation.name) for k,p in parts.items()}
+    return models, pd.concat([pd.DataFrame(state['log']), *logs])
 
 def with_person(models, parts):
     "Each model with what its training people have in common"
@@ -105,6 +132,8 @@ def scores_of(a, kind, model, part):
     refuse_seen(model, part.store, part.split.subjects['test'])
     size = dict(n_time=model.config.n_time, patch_size=model.config.patch_size)
     windows = TiledWindows(part.store, model.scaler, part.split.test, **size)
+    first = ~pd.Series(windows.subjects).duplicated().to_numpy()            # one window a person
+    windows.item, windows.start = windows.item[first], windows.start[first]
     stats = evaluate(beside_prior(model), windows, batch_size=4)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, stats.to_parquet)
@@ -125,13 +154,14 @@ def card_text(scores, log, models, size):
     n = sum(p.numel() for p in next(iter(models.values())).parameters())
     data = '\n'.join(f'- {words[k]} (`{DATASETS[k].name}`): {DATASETS[k].title}. Terms: {DATASETS[k].licence}' for k in models)
     return (root/'tools'/'small_card.md').read_text(encoding='utf-8').format(
-        data=data, table=table, weights=f'{n:,}', epochs=len(log), cpu=f"{log['cpu_seconds'].sum()/60:.0f}", mb=f'{size:.1f}',
+        data=data, table=table, weights=f'{n:,}', passes=stop, runs=n_cool, cpu=f"{log['cpu_seconds'].sum()/60:.0f}", mb=f'{size:.1f}',
         atlases=', '.join(f'`{m.parcellation.name}`' for m in models.values()))
 
 def ship(a, models, log, scores):
     "Write the folder of the package"
     by_atlas = {m.parcellation.name: m for m in models.values()}
-    card = dict(name=name, scores=scores, cpu_minutes=round(log['cpu_seconds'].sum()/60, 1), epochs=len(log), personal_data=True,
+    passes = stop + n_cool*share
+    card = dict(name=name, scores=scores, cpu_minutes=round(log['cpu_seconds'].sum()/60, 1), passes=passes, personal_data=True,
                 person_embedding='tells people apart: vectors made with it are personal data')
     folder = save_atlases(by_atlas, a.out, **card)
     size = sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())/1e6
@@ -142,7 +172,6 @@ def ship(a, models, log, scores):
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--plan', action='store_true', help='say what is there and what is missing, and stop')
-    p.add_argument('--epochs', type=int, default=epochs, help='passes over the training windows')
     p.add_argument('--work', type=Path, default=root/'runs'/'small', help='where the steps are kept')
     p.add_argument('--out', type=Path, default=root/'brainlm'/'models'/name, help='folder of the model')
     p.add_argument('--progress', action='store_true', help='bars while training')
@@ -150,7 +179,7 @@ def main(argv=None):
     a = p.parse_args(argv)
     if a.plan:
         steps = [f'stores/{k}/done' for k in left_out]+[f'priors/{k}.safetensors' for k in left_out]
-        steps += ['run/last/config.json']+[f'scores/{k}.parquet' for k in left_out]
+        steps += ['warm/checkpoint.pt', *(f'cool{i}/checkpoint.pt' for i in range(1, n_cool+1))]+[f'scores/{k}.parquet' for k in left_out]
         return print('\n'.join(f"{'there' if (a.work/o).exists() else 'missing':8} {o}" for o in steps))
     parts = {k: part_of(a, k) for k in left_out}
     models, log = trained(a, parts)
