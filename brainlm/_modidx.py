@@ -1677,6 +1677,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.published._mae_shapes': ('published.html#_mae_shapes', 'brainlm/published.py'),
                                    'brainlm.published._mlp': ('published.html#_mlp', 'brainlm/published.py'),
                                    'brainlm.published._norm': ('published.html#_norm', 'brainlm/published.py'),
+                                   'brainlm.published._of_the_package': ('published.html#_of_the_package', 'brainlm/published.py'),
                                    'brainlm.published._pairs': ('published.html#_pairs', 'brainlm/published.py'),
                                    'brainlm.published._parcel_name': ('published.html#_parcel_name', 'brainlm/published.py'),
                                    'brainlm.published._patterns': ('published.html#_patterns', 'brainlm/published.py'),

@@ -91,8 +91,9 @@ class Mixture(nn.Module):
         super().__init__()
         self.models, self.turn, self.beside = nn.ModuleDict(models), next(iter(models)), None
     def forward(self, *batch): return self.models[self.turn](*batch, context=self.beside)
-    def save_pretrained(self, folder, data, **card):
-        for name,o in data.items(): self.models[name].card = self.models[name].card | o
+    def save_pretrained(self, folder, parts, **card):
+        for name,o in parts.items(): self.models[name].card = self.models[name].card | o
+        if 'recipe' in card: card['recipe'] = {k: v for k,v in card['recipe'].items() if k!='parts'}
         return save_atlases({m.parcellation.name: m for m in self.models.values()}, folder, **card)
 
 # %% ../nbs/21a_mixture.ipynb #43d27f33
@@ -186,10 +187,10 @@ def mixture_learner(
     t = (training or Training()).settled(batch_size=4, patience=0)
     mixture = _network(parts, config, t.seed)
     dls = window_dls(*_sides(parts, mixture, t, config), t.batch_size, t.num_workers, t.device)
-    data = {k: data_card(p.store, p.split) | dict(weight=p.weight) for k,p in parts.items()}
-    recipe = dict(config=asdict(config), data=data, mask_ratios=list(t.mask_ratios), context=context)
     cards = {k: mixture.models[k].card for k in parts}
-    run = RunFolder(folder, json.loads(json.dumps(recipe | t.recipe())), dict(data=cards))
+    shares = {k: dict(data=cards[k]['data'], weight=p.weight) for k,p in parts.items()}
+    recipe = dict(config=asdict(config), parts=shares, mask_ratios=list(t.mask_ratios), context=context)
+    run = RunFolder(folder, json.loads(json.dumps(recipe | t.recipe())), dict(parts=cards))
     return make_learner(dls, mixture, model_loss, run, t, [TakeTurns(t.mask_ratios, t.seed, context)])
 
 # %% ../nbs/21a_mixture.ipynb #c4e5c105

@@ -1268,14 +1268,19 @@ def device_of(
         why = 'it holds no numbers'
     raise ValueError(f"device: found {name!r}, which cannot be used here ({why}); expected cpu" + (', cuda' if torch.cuda.is_available() else ''))
 
+# %% ../nbs/12_published.ipynb #eeae57b4
+def _of_the_package(name):
+    "The model of a name such as 'brainlm-small:aal2', None for another name"
+    shipped, _, atlas = name.partition(':') if isinstance(name, str) else ('', '', '')
+    return BrainLM.from_pretrained(shipped, atlas or None) if shipped in shipped_models else None
+
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(
     name:str|Path, # a folder of `BrainLM.save_pretrained`, 'brainlm-small:ATLAS', or what `load_published` takes
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
-    shipped, _, atlas = name.partition(':') if isinstance(name, str) else ('', '', '')
-    if shipped in shipped_models: return BrainLM.from_pretrained(shipped, atlas or None)
+    if (shipped := _of_the_package(name)) is not None: return shipped
     f = Path(name)/'config.json'
     d = json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
     if isinstance(d, dict) and d.get('model_type')=='brainlm':

@@ -115,7 +115,7 @@ def trained(a, parts):
     runs, logs = zip(*[cooled(a, parts, state['model'], i) for i in range(1, n_cool+1)], strict=True)
     mixture, states = runs[0].model, [o.model.state_dict() for o in runs]
     mixture.load_state_dict({k: sum(o[k].double() for o in states).div(n_cool).to(v.dtype) for k,v in states[0].items()})
-    folder = mixture.save_pretrained(a.work/'mean', data=runs[0].run_folder.card['data'])
+    folder = mixture.save_pretrained(a.work/'mean', parts=runs[0].run_folder.card['parts'])
     models = {k: BrainLM.from_pretrained(folder, p.store.parcellation.name) for k,p in parts.items()}
     return models, pd.concat([pd.DataFrame(state['log']), *logs])
 
