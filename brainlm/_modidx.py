@@ -2566,7 +2566,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'brainlm.simulation.task_design': ('simulation.html#task_design', 'brainlm/simulation.py')},
             'brainlm.small': { 'brainlm.small._check_fits': ('small.html#_check_fits', 'brainlm/small.py'),
                                'brainlm.small._filled_window': ('small.html#_filled_window', 'brainlm/small.py'),
-                               'brainlm.small._scaled': ('small.html#_scaled', 'brainlm/small.py'),
+                               'brainlm.small._scaled_by': ('small.html#_scaled_by', 'brainlm/small.py'),
                                'brainlm.small._window_starts': ('small.html#_window_starts', 'brainlm/small.py'),
                                'brainlm.small.embed': ('small.html#embed', 'brainlm/small.py'),
                                'brainlm.small.fill_in': ('small.html#fill_in', 'brainlm/small.py'),

@@ -1289,7 +1289,7 @@ def load_model(
     if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
     return _remember(load_published(name, **published), name)
 
-# %% ../nbs/12_published.ipynb #03011327
+# %% ../nbs/12_published.ipynb #b606bb86
 def _remember(model, name):
     "Card of a published model, and whom it was trained further on, where `save_pretrained` has written that"
     card = Path(name)/'card.json'

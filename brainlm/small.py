@@ -34,7 +34,7 @@ def _check_fits(model, recording):
         tell(f"recording: {said}")
 
 # %% ../nbs/44_small.ipynb #062c962f
-def _scaled(model, x, gone):
+def _scaled_by(model, x, gone):
     "The recording [time, parcel], scaled, 0 where it is `gone`; and the means that were taken away"
     mean = nan_mean(np.where(gone, np.nan, x))
     mean = np.where(np.isnan(mean), nan_mean(mean), mean)                   # a parcel that is missing: the others' mean
@@ -73,7 +73,7 @@ def fill_in(
     _check_fits(model, recording)
     x = np.asarray(recording.signal, 'float64')
     gone = np.isnan(x) if hidden is None else np.isnan(x) | hidden
-    z, mean = _scaled(model, x, gone)
+    z, mean = _scaled_by(model, x, gone)
     width = min(model.config.n_time, len(x)//model.config.patch_size*model.config.patch_size)
     for s in _window_starts(len(x), width):
         here = gone[s:s+width]
