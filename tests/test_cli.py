@@ -298,11 +298,11 @@ def published(folder, family='mae', **more):
 
 @pytest.fixture(scope='module')
 def cortex(tmp_path_factory):
-    "Six people in Glasser 360, in units that are those of no scanner"
+    "Ten people in Glasser 360, in units that are those of no scanner"
     rng = np.random.default_rng(0)
     s = RecordingStore.create(tmp_path_factory.mktemp('cortex')/'s', load_parcellation('glasser360'))
     s.extend(Recording(rng.standard_normal((70,360)).astype('float32'), .72, f's{i}', provenance='simulated',
-                       covariates=dict(half='ab'[i%2], score=float(i))) for i in range(6))
+                       covariates=dict(half='ab'[i%2], score=float(i))) for i in range(10))
     return s.url
 
 
@@ -318,11 +318,11 @@ def test_published_weights_are_trained_further(cortex, tmp_path):
     from brainlm.scaling import RobustScaler
     store, model = RecordingStore(cortex), load_model(published(tmp_path/'m'), scaler='fit')
     model.scaler = RobustScaler().fit(as_read_by(model, store, scaled=False), rows='all')
-    sides, t = ['train']*4+['valid']+['test'], Training(batch_size=2, device='cpu', progress=False)
+    sides, t = ['train']*8+['valid']+['test'], Training(batch_size=2, device='cpu', progress=False)
     learn = finetune_learner(store, model, 'score', tmp_path/'ft', sides, unfreeze='lora', lora_rank=2, training=t)
     learn.finetune(1)
-    said = learn.model.predict(store, [5])
-    assert load_finetuned(tmp_path/'ft/best').predict(store, [5]).equals(said) and said.n_windows.tolist()==[1]
+    said = learn.model.predict(store, [9])
+    assert load_finetuned(tmp_path/'ft/best').predict(store, [9]).equals(said) and said.n_windows.tolist()==[1]
     before = load_model(tmp_path/'m', scaler='fit').state_dict()
     kept = load_model(tmp_path/'ft/best/encoder')
     assert all(torch.equal(v, before[k]) for k,v in kept.state_dict().items()) and kept.scaler.n_parcels==424
