@@ -1419,6 +1419,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'brainlm.pretraining.Training': ('pretraining.html#training', 'brainlm/pretraining.py'),
                                      'brainlm.pretraining.Training.__post_init__': ( 'pretraining.html#training.__post_init__',
                                                                                      'brainlm/pretraining.py'),
+                                     'brainlm.pretraining.Training._check_settings': ( 'pretraining.html#training._check_settings',
+                                                                                       'brainlm/pretraining.py'),
                                      'brainlm.pretraining.Training.recipe': ('pretraining.html#training.recipe', 'brainlm/pretraining.py'),
                                      'brainlm.pretraining.Training.settled': ( 'pretraining.html#training.settled',
                                                                                'brainlm/pretraining.py'),

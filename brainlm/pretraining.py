@@ -54,9 +54,12 @@ class Training:
     progress:bool|None=None # bars and a table; None: in a terminal only
     patience:int|None=None # stop after so many epochs without gain in validation; 0: never; None: the learner's own
 
+    def __post_init__(self): self._check_settings()                         # a dataclass calls what stands in its body
+
 # %% ../nbs/21_pretraining.ipynb #ebbc8d34
 @patch
-def __post_init__(self:Training):
+def _check_settings(self:Training):
+    "ValueError for settings that nothing can be trained with"
     ok = dict(batch_size=self.batch_size is None or self.batch_size>=1, accumulate=self.accumulate>=1,
               mask_ratios=len(self.mask_ratios)>0 and all(0<r<1 for r in self.mask_ratios),
               weight_decay=self.weight_decay>=0, num_workers=self.num_workers>=0,
