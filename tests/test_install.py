@@ -104,7 +104,7 @@ features = dict(
     ode=('torchdiffeq', 'baselines', lambda room: room._flow(None, None, 1)),
     cluster=('distributed', 'preprocessing', lambda room: room._client(2, None).__enter__()),
     hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
-    lora=('peft', 'protocol', lambda room: room._peft()))
+    lora=('peft', 'protocol', lambda room: room.peft()))
 
 @pytest.mark.parametrize('extra', features)
 def test_a_missing_extra_says_how_to_get_it(extra, monkeypatch):
