@@ -140,7 +140,8 @@ def __sklearn_tags__(self:BrainLMEmbedder):
 def fit(self:BrainLMEmbedder, X, y=None): # itself
     "Errors of `load_model`; ValueError for options or recordings that do not fit."
     self._check_embed_options()
-    self.model_ = load_model(self.model) if isinstance(self.model, (str,Path)) else self.model
+    scale = {} if self.scaler is None else dict(scaler=self.scaler)
+    self.model_ = load_model(self.model, **scale) if isinstance(self.model, (str,Path)) else self.model
     self.n_features_in_ = self.model_.config.n_parcels
     self._check_rule()
     self.scaler_ = self._scaler(X)

@@ -780,9 +780,10 @@ def check_scale(
     if not there.any(): raise ValueError("bold: all parcels are missing, or the scaler has no scale for any")
     found = float(np.median(np.subtract(*np.percentile(z[:,there], [75, 25], axis=0))))
     if within[0]<=found<=within[1]: return
-    raise ValueError(f"bold: after scaling the median IQR over parcels is {found:.3g}, expected {within[0]} to {within[1]} "
-        "(1 is what the model has learned). The units are not those of the scaler (z-scored, per cent, another scanner?): "
-        "scale by your own data with scaler='fit' (or --scaler fit), or give a RobustScaler fitted to such recordings")
+    raise ValueError(f"bold: after scaling the median IQR over parcels is {found:.3g}, expected {within[0]} to "
+        f"{within[1]} (1 is what the model has learned). The units are not those of the scaler (z-scored, per cent, "
+        "another scanner?): scale by your own data with scaler='fit', or give a RobustScaler "
+        "fitted to such recordings")
 
 # %% ../nbs/12_published.ipynb #d5363789
 @patch
@@ -1239,7 +1240,7 @@ def published_scaler(
     return None, 'ukb'
 
 no_scale = ("get it where there is a network (brainlm.datasets.fetch_ukb_normalization), or say scaler='fit' "
-    "(--scaler fit) to scale by your own data, or give a RobustScaler")
+    "to scale by your own data, or give a RobustScaler")
 
 # %% ../nbs/12_published.ipynb #1516561f
 @contextmanager

@@ -8,6 +8,7 @@ from brainlm.embedding import *
 
 # %% ../nbs/50_embedding.ipynb #136cddb0
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from fastcore.basics import AttrDict
+from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -26,6 +28,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.cli import main
 from brainlm.model import BrainLM, preset
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
 from brainlm.recordings import Recording, RecordingStore
@@ -124,6 +127,21 @@ def test_parcels_by_name(published):
     for bad,words in ((frame(x[0], mix).rename(columns={p.names[3]: 'V9'}), 'nonsense'), (frame(x[0], [*range(423), 0]), 'twice'), (frame(x[0], np.arange(300)), 'at most 106'), (x[0][:,:360], 'Glasser 360 without names')):
         with pytest.raises(ValueError, match=words): e.transform([bad])
     with pytest.warns(UserWarning, match='order of A424'): e.transform(x[...,mix])
+
+def test_from_a_folder_to_embeddings_in_two_commands(tmp_path, capsys, monkeypatch):
+    "Tables of an XCP-D-like folder, a parcel uncovered, z-scored, 0.8 s a frame: refused with the remedy, then embedded"
+    a = load_parcellation('a424'); monkeypatch.chdir(tmp_path)
+    for i,x in enumerate(brains(3, 190)):
+        f = tmp_path/f'bids/sub-{i}/func/sub-{i}_task-rest_space-MNI152NLin2009cAsym_seg-A424_stat-mean_timeseries.tsv'; f.parent.mkdir(parents=True); z = (x-x.mean(0))/x.std(0); z[:,404] = np.nan
+        pd.DataFrame(z, columns=a.names).to_csv(f, sep='\t', index=False, na_rep='n/a'); f.with_suffix('.json').write_text(json.dumps(dict(RepetitionTime=.8)))
+    (tmp_path/'bids'/'dataset_description.json').write_text(json.dumps(dict(Name='x', BIDSVersion='1.8.0', DatasetType='derivative', GeneratedBy=[dict(Name='xcp_d')])))
+    size = {p+k: n for p in ('','decoder_') for k,n in dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16).items()}; c = AttrDict({**_mae_defaults, **size, 'num_brain_voxels': 424, 'num_timepoints_per_voxel': 200, 'timepoint_patching_size': 20})
+    (tmp_path/'m').mkdir(); (tmp_path/'m'/'config.json').write_text(json.dumps(c)); save_file(dict(PublishedMAE(c).state_dict()), tmp_path/'m'/'model.safetensors')
+    s = RobustScaler(); s.median, s.iqr, s.parcellation, s.rows = np.zeros(424), np.full(424, 46.), 'a424', 'published'; s.save(tmp_path/'ukb.json')
+    assert main(['preprocess', 'bids', 'store'])==0
+    assert main(['embed', 'store', 'e.parquet', '--model', 'm', '--scaler', 'ukb.json'])==1 and '--scaler fit' in capsys.readouterr().err
+    assert main(['embed', 'store', 'e.parquet', '--model', 'm', '--scaler', 'fit'])==0
+    said = capsys.readouterr().out; t = pd.read_parquet('e.parquet'); assert 'rule: zero' in said and 'brought to 0.735 s' in said and len(t)==3 and t.n_missing.tolist()==[1]*3 and set(t.missing)=={a.names[404]} and np.isfinite(t.filter(like='brainlm').to_numpy()).all()
 
 def test_edges(made):
     "Nothing, too little, generators, devices and options; a network that is lent comes back as it was"
