@@ -28,9 +28,11 @@ from sklearn.utils.estimator_checks import (
 )
 
 from brainlm.atlas import Parcellation, load_parcellation
-from brainlm.cli import main
 from brainlm.model import BrainLM, preset
+from brainlm.preprocessing import preprocess
+from brainlm.prior import window_context
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
+from brainlm.readers import Atlas
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
@@ -128,8 +130,8 @@ def test_parcels_by_name(published):
         with pytest.raises(ValueError, match=words): e.transform([bad])
     with pytest.warns(UserWarning, match='order of A424'): e.transform(x[...,mix])
 
-def test_from_a_folder_to_embeddings_in_two_commands(tmp_path, capsys, monkeypatch):
-    "Tables of an XCP-D-like folder, a parcel uncovered, z-scored, 0.8 s a frame: refused with the remedy, then embedded"
+def test_from_a_folder_to_embeddings_in_two_commands(tmp_path, monkeypatch):
+    "What the commands preprocess and embed call. Tables of an XCP-D-like folder, a parcel uncovered, z-scored, 0.8 s a frame: refused with the remedy, then embedded"
     a = load_parcellation('a424'); monkeypatch.chdir(tmp_path)
     for i,x in enumerate(brains(3, 190)):
         f = tmp_path/f'bids/sub-{i}/func/sub-{i}_task-rest_space-MNI152NLin2009cAsym_seg-A424_stat-mean_timeseries.tsv'; f.parent.mkdir(parents=True); z = (x-x.mean(0))/x.std(0); z[:,404] = np.nan
@@ -138,10 +140,9 @@ def test_from_a_folder_to_embeddings_in_two_commands(tmp_path, capsys, monkeypat
     size = {p+k: n for p in ('','decoder_') for k,n in dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16).items()}; c = AttrDict({**_mae_defaults, **size, 'num_brain_voxels': 424, 'num_timepoints_per_voxel': 200, 'timepoint_patching_size': 20})
     (tmp_path/'m').mkdir(); (tmp_path/'m'/'config.json').write_text(json.dumps(c)); save_file(dict(PublishedMAE(c).state_dict()), tmp_path/'m'/'model.safetensors')
     s = RobustScaler(); s.median, s.iqr, s.parcellation, s.rows = np.zeros(424), np.full(424, 46.), 'a424', 'published'; s.save(tmp_path/'ukb.json')
-    assert main(['preprocess', 'bids', 'store'])==0
-    assert main(['embed', 'store', 'e.parquet', '--model', 'm', '--scaler', 'ukb.json'])==1 and '--scaler fit' in capsys.readouterr().err
-    assert main(['embed', 'store', 'e.parquet', '--model', 'm', '--scaler', 'fit'])==0
-    said = capsys.readouterr().out; t = pd.read_parquet('e.parquet'); assert 'rule: zero' in said and 'brought to 0.735 s' in said and len(t)==3 and t.n_missing.tolist()==[1]*3 and set(t.missing)=={a.names[404]} and np.isfinite(t.filter(like='brainlm').to_numpy()).all()
+    assert preprocess('bids', 'store', Atlas(a)).added==3
+    with pytest.raises(ValueError, match="no recording could be embedded.*scaler='fit'"): embed_report('store', 'e.parquet', 'm', 'ukb.json')
+    said = embed_report('store', 'e.parquet', 'm', 'fit'); t = pd.read_parquet('e.parquet'); assert 'rule: zero' in said and 'brought to 0.735 s' in said and len(t)==3 and t.n_missing.tolist()==[1]*3 and set(t.missing)=={a.names[404]} and np.isfinite(t.filter(like='brainlm').to_numpy()).all()
 
 def test_edges(made):
     "Nothing, too little, generators, devices and options; a network that is lent comes back as it was"
