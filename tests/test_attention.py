@@ -7,6 +7,8 @@ from brainlm.attention import *
 
 
 # %% ../nbs/41_attention.ipynb #737c723a
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +93,12 @@ def test_report_looks_once_and_sees_the_same(model, people):
     assert [*links]==['attention, first layer','attention, last layer'][:to.shape[1]]
     assert all(np.allclose(v, to[:,i], atol=1e-5, equal_nan=True) for i,v in enumerate(links.values()))
 
+def scaler_of(model, name):
+    "The model's scaler, as one of a parcellation of another name"
+    scaler = copy(model.scaler)
+    scaler.parcellation = name
+    return scaler
+
 def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
     "An empty group, few people, people in both groups, no labels, another parcellation, words to a threshold, a gap in a covariate: each its own error"
     monkeypatch.setattr(ba, 'window_means', lambda *a, **kw: pytest.fail('work before the checks')); out = tmp_path/'report'
@@ -102,13 +110,13 @@ def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
     refused('expected two; name them', 'subject')
     refused('unknown network column', atlas='yeo99')
     names = [f'other {k}' for k in range(len(model.parcellation))]
-    strange = Parcellation('strange', model.parcellation.table.assign(name=names)); torch.manual_seed(0); other = BrainLM(model.config, strange, model.scaler)
+    strange = Parcellation('strange', model.parcellation.table.assign(name=names)); torch.manual_seed(0); other = BrainLM(model.config, strange, scaler_of(model, 'strange'))
     refused("strange", model=other)
     assert not out.exists()
 
 def test_report_without_networks_says_it_by_parcel(model, people, tmp_path):
     bare = Parcellation('bare', model.parcellation.table.assign(yeo7=''))
-    other = BrainLM(model.config, bare, model.scaler)
+    other = BrainLM(model.config, bare, scaler_of(model, 'bare'))
     store = RecordingStore.create(tmp_path/'bare', bare)
     store.extend(people[i] for i in range(len(people)))
     f = attention_report(store, other, 'task', tmp_path/'report', n_permutations=20)

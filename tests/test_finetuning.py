@@ -418,10 +418,11 @@ def test_a_future_that_knows_the_person():
     "An untrained network on the prior of space and time forecasts what that prior does, given the same frames"
     p, n = Parcellation.from_table(load_parcellation('aal2').table.iloc[:8], 'few'), 8
     sizes = dict(width=16, layers=1, heads=2, mlp=16, decoder_width=16, decoder_layers=1, decoder_heads=2, decoder_mlp=16)
+    torch.manual_seed(0)
     model = BrainLM(BrainLMConfig(n_parcels=n, prior='space-time', **sizes), p).eval()
     a = torch.randn(n, 20)
     model.prior.set(torch.zeros(n), a@a.T/20)
-    model.prior.spectra[:4] = 3.
+    model.prior.spectra[:4] = 1 + torch.arange(n)               # each component of its own colour, or space says nothing of the future
     past, context = torch.randn(2, n, 100), Context(torch.randn(2, n, 60), torch.arange(60., 0, -1).expand(2, -1))
     alone, given = (forecast(model, past, 20, context=c) for c in (None, context))
     assert torch.allclose(given, model.prior.forecast(past, 20, context), atol=.02) and not torch.allclose(given, alone, atol=1e-3)
