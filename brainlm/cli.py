@@ -58,7 +58,7 @@ def _trains(p):
     p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
     begin = p.add_mutually_exclusive_group(required=True)
     begin.add_argument('--model', metavar='MODEL', help=f'model to begin from: {_names}')
-    begin.add_argument('--preset', choices=('tiny','small','13m','111m','650m'),
+    begin.add_argument('--preset', choices=('nano','tiny','small','13m','111m','650m'),
                        help='begin from a model of this size that has learned nothing')
     p.add_argument('--out', required=True, metavar='FOLDER', help='folder to write')
     _as_published(p)
@@ -340,7 +340,7 @@ def _pretrain_parser(sub):
     same = 'go on with the run in FOLDER; the weights will be those of an uninterrupted run'
     _options(p,
         ('--resume', False, same, dict(action='store_true')),
-        ('--preset', 'tiny', 'size of the model', _of('tiny', 'small', '13m', '111m', '650m')),
+        ('--preset', 'tiny', 'size of the model', _of('nano', 'tiny', 'small', '13m', '111m', '650m')),
         ('--attention', 'axial', 'arrangement', _of('joint', 'axial')),
         ('--prior', 'none', 'starting point', _of('none', 'gaussian', 'space-time')),
         ('--epochs', 50, 'passes over the training windows', _N),
@@ -614,7 +614,7 @@ def _in_shell_words(words, a):
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
-        words = re.sub(rf'\b{k} \((--[\w-]+)\)', r'\1', words)
+        words = re.sub(rf'\b{k} \({option}\)', option, words)
         words = re.sub(rf"\b{k}='(\w+)'", rf'{option} \1', words)
         words = re.sub(rf'\b{k}=(True\b|(?=[,;.)\s]|$))', option, words)
     return words
