@@ -42,7 +42,7 @@ def _options(p, *rows):
         p.add_argument(name, default=default, help=words if plain else f'{words} (%(default)s)', **kw)
 
 # %% ../nbs/51_cli.ipynb #402c2350
-_names = 'a folder, or old_13M, vitmae_111M, vitmae_650M, age (published)'
+_names = 'a folder, brainlm-small, or old_13M, vitmae_111M, vitmae_650M, age (published)'
 
 def _as_published(p):
     "How a published model takes recordings"
@@ -413,12 +413,37 @@ def _store_and_model(a):
     from brainlm.recordings import RecordingStore
     store = RecordingStore(a.store)
     print(store, flush=True)
-    def model(): return load_model(a.model, a.trust_edited)
-    if a.needs=='read': return store, model().to(_device(a)), None
+    if a.needs=='read': return _as_asked(a, store, _model_asked_for(a, store).to(_device(a)), None)
     asked = _asked(a)
     folds = getattr(a, 'folds', 0) or getattr(a, 'leave_out', None)
     split = store.split(**asked) if asked else None if a.model or folds else _split_of_few(store)
-    return store, model() if a.model else _untrained(a, store, split), split
+    if a.model: return _as_asked(a, store, _model_asked_for(a, store), split)
+    model = _untrained(a, store, split)
+    return as_read_by(model, store), model, split
+
+# %% ../nbs/51_cli.ipynb #c736de81
+def _as_asked(a, store, model, split):
+    "Store, model and split; a model that is to be scaled by the people at hand is"
+    from brainlm.protocol import as_read_by, fits_scale
+    store = as_read_by(model, store, scaled=False)
+    if fits_scale(model) and model.scaler is None:
+        from brainlm.scaling import RobustScaler
+        fitted = dict(rows='all') if a.needs=='read' else dict(split=split or store.split())
+        model.scaler = RobustScaler().fit(store, **fitted)
+    return as_read_by(model, store), model, split
+
+# %% ../nbs/51_cli.ipynb #04a015d2
+def _model_asked_for(a, store):
+    "The model of --model. ValueError for settings of a published one where it is none"
+    from brainlm.published import for_parcels, load_model
+    from brainlm.scaling import RobustScaler
+    scaler = a.scaler if a.scaler in (None, 'ukb', 'fit') else RobustScaler.load(a.scaler)
+    how = {k: v for k,v in dict(scaler=scaler, missing=a.missing).items() if v is not None}
+    model = load_model(for_parcels(a.model, store.parcellation), a.trust_edited, **how)
+    if how and getattr(model, 'recipe', None) is None:
+        raise ValueError(f"--{[*how][0]}: found one for {a.model}, a model of this package, which brings its "
+                         "scaler and knows missing parcels; leave it out")
+    return model
 
 # %% ../nbs/51_cli.ipynb #73afc80c
 def _asked(a):

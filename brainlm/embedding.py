@@ -33,6 +33,7 @@ from .published import (
     check_order,
     check_scale,
     device_of,
+    for_parcels,
     lent,
     load_model,
     missing_rules,
@@ -417,7 +418,7 @@ def embed_store(
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
-    e, skip = BrainLMEmbedder(model, **options).fit(store), []
+    e, skip = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store), []
     z, facts = e._embed_all(store, skip)
     lost = store.table[['subject','session','task','run']].iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
     if not len(z): raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(lost)}: {skip[0][1]}")
@@ -439,7 +440,7 @@ def embed_store(
     options=(
         ('<store>', ..., 'folder or URL of a RecordingStore', 'STORE'),
         ('<out>', ..., 'file to write', 'OUT.parquet'),
-        ('model', ..., 'folder, or old_13M, vitmae_111M, vitmae_650M', 'MODEL'),
+        ('model', ..., 'folder, brainlm-small, or old_13M, vitmae_111M, vitmae_650M', 'MODEL'),
         ('pooling', 'cls', 'of the tokens', ('cls','mean','parcel')),
         ('window', 'tile', 'all windows, or the middle one', ('tile','center')),
         ('scaler', None, "ukb, fit (to this store), or a file that RobustScaler.save wrote; default: the model's",

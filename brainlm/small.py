@@ -45,6 +45,14 @@ def _window_starts(n_time, width):
     "First frames of windows side by side; the last ends with the recording"
     return [*range(0, n_time-width, width), n_time-width]
 
+# %% ../nbs/44a_small.ipynb #04b34baf
+def _also_hidden(hidden, x):
+    "What else is to be filled in; ValueError for another shape, and for what is no mask"
+    if hidden is None: return False
+    hidden = np.asarray(hidden)
+    if hidden.shape==x.shape and hidden.dtype==bool: return hidden
+    raise ValueError(f"hidden: found {hidden.dtype} {hidden.shape}, expected bool {x.shape}, True where to fill in")
+
 # %% ../nbs/44a_small.ipynb #66e6536a
 @torch.no_grad()
 def _filled_window(model, z, gone, start, width, context):
@@ -65,14 +73,14 @@ def _filled_window(model, z, gone, start, width, context):
 # %% ../nbs/44a_small.ipynb #789ca441
 def fill_in(
     model:BrainLM, # with a scaler
-    recording:Recording, # NaN where something is missing, single frames or whole parcels
+    recording:Recording, # NaN or infinite where something is missing, single frames or whole parcels
     hidden:np.ndarray|None=None, # bool [time, parcel], what else to fill in; what stands there is not read
     context:bool=True # read the other frames of the recording too, where the model can
 )->Recording: # the same, whole
     "Fill in what is missing. ValueError for other parcels, a recording below a patch, or nothing visible."
     _check_fits(model, recording)
     x = np.asarray(recording.signal, 'float64')
-    gone = np.isnan(x) if hidden is None else np.isnan(x) | hidden
+    gone = ~np.isfinite(x) | _also_hidden(hidden, x)
     z, mean = _scaled_by(model, x, gone)
     width = min(model.config.n_time, len(x)//model.config.patch_size*model.config.patch_size)
     for s in _window_starts(len(x), width):

@@ -64,6 +64,10 @@ def test_errors_name_what_does_not_fit():
     with pytest.raises(ValueError, match='found 10 time points, expected at least 20'): fill_in(model, replace(rec, signal=rec.signal[:10]))
     with pytest.raises(ValueError, match='nothing visible'): fill_in(model, rec, np.ones(rec.signal.shape, bool))
     with pytest.raises(ValueError, match='no embedding of people'): embed(model, rec)
+    with pytest.raises(ValueError, match=r'found int64 .*expected bool \(130, 9\)'): fill_in(model, rec, np.ones(rec.signal.shape, int))
+    signal = rec.signal.copy()
+    signal[50, 2] = np.inf
+    assert np.isfinite(fill_in(model, replace(rec, signal=signal)).signal).all()
     with pytest.warns(Notice, match='the repetition time is 2 s'): fill_in(model, replace(rec, dt_s=2.))
 
 def test_the_embedding_travels(tmp_path):
