@@ -403,7 +403,8 @@ def _said_of(e, facts, skip):
         rule=e.scaler if isinstance(e.scaler, str) else own if e.scaler is None else 'given')
     order = {k: None if facts[k].isna().all() else round(float(facts[k].mean()), 4) for k in ('mirror','lateral')}
     return dict(brainlm=__version__, model=what, weights_sha256=weights_hash(m), scaler=by, dt_s=_model_dt(m),
-        n_resampled=int(facts['resampled_from_s'].notna().sum()), pooling=e.pooling, window=e.window, order=order,
+        n_resampled=int(facts['resampled_from_s'].notna().sum()),
+        resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())), pooling=e.pooling, window=e.window, order=order,
         precision='bf16' if e.bf16 else 'fp32', missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
         n_embedded=len(facts), n_failed=len(skip))
 
@@ -468,7 +469,10 @@ def _embed_words(t, out):
     words = [f"{out}: {len(t)} rows, {features} features"]
     if n := said['n_with_missing']:
         words += [f"{n} recordings lack parcels, up to {t['n_missing'].max()} (rule: {said['missing_rule']})"]
-    if n := said['n_resampled']: words += [f"{n} recordings were brought to {said['dt_s']:g} s a frame"]
+    if n := said['n_resampled']:
+        found = some(f'{v:g}' for v in said['resampled_from_s'])
+        words += [f"{n} recordings were brought to {said['dt_s']:g} s a frame: the model has learned a repetition time "
+                  f"of {said['dt_s']:g} s, theirs is {found} s"]
     if n := said['n_failed']:
         words += [f"{n} recordings could not be embedded; why: {Path(out).with_suffix('.failures.tsv')}"]
     return '\n'.join(words)

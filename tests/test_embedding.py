@@ -109,7 +109,7 @@ def test_a_missing_parcel_ends_no_run(published, tmp_path, family):
     t = embed_store(store, m, tmp_path/'e.parquet'); said = t.attrs['brainlm']; assert t.subject.tolist()==['s0','s1','s3'] and t.n_missing.tolist()==[0,1,0] and t.missing[1]==p.names[404] and t.n_windows.tolist()==[1]*3
     assert pd.read_parquet(tmp_path/'e.parquet').attrs==t.attrs and said['missing_rule']=='zero' and said['precision']=='fp32' and said['n_resampled']==1 and len(said['weights_sha256'])==64 and said['scaler']['rule']=='ukb'
     lost = pd.read_csv(tmp_path/'e.failures.tsv', sep='\t'); assert lost.subject.tolist()==['s2'] and '200 of 424 parcels are missing' in lost.reason[0]
-    assert embed_store(store, m, tmp_path/'r.parquet', missing='refuse').subject.tolist()==['s0','s3']; said = embed_report(tmp_path/'s', tmp_path/'e.parquet', m); assert 'rule: zero' in said and '1 recordings could not' in said and 'brought to 0.735 s' in said
+    assert embed_store(store, m, tmp_path/'r.parquet', missing='refuse').subject.tolist()==['s0','s3']; said = embed_report(tmp_path/'s', tmp_path/'e.parquet', m); assert 'rule: zero' in said and '1 recordings could not' in said and 'brought to 0.735 s a frame: the model has learned a repetition time of 0.735 s, theirs is 0.8 s' in said
     with pytest.raises(ValueError, match='rule is .refuse'): BrainLMEmbedder(m, missing='refuse').fit(x).transform(x[1:])
 
 @pytest.mark.parametrize('dt', [.72, .74, .8, .835, 1., 2.])
