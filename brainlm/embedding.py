@@ -404,8 +404,9 @@ def _said_of(e, facts, skip):
     order = {k: None if facts[k].isna().all() else round(float(facts[k].mean()), 4) for k in ('mirror','lateral')}
     return dict(brainlm=__version__, model=what, weights_sha256=weights_hash(m), scaler=by, dt_s=_model_dt(m),
         n_resampled=int(facts['resampled_from_s'].notna().sum()),
-        resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())), pooling=e.pooling, window=e.window, order=order,
-        precision='bf16' if e.bf16 else 'fp32', missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
+        resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())),
+        pooling=e.pooling, window=e.window, order=order, precision='bf16' if e.bf16 else 'fp32',
+        missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
         n_embedded=len(facts), n_failed=len(skip))
 
 # %% ../nbs/50_embedding.ipynb #268299e8

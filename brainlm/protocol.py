@@ -188,15 +188,31 @@ def as_read_by(
     dt = dt_of(model)
     moved = np.zeros(len(store), bool) if dt is None else ~same_dt(store.table['tr_s'].to_numpy(), dt)
     view = store if p==want and not moved.any() else StoreView(store, want, dt, moved)
-    if scaled: _check_units(model, view)
+    if scaled or not _scaled_later(model): _check_units(model, view)
     return view
 
+def _scaled_later(model):
+    "Does a report give it another scaler, from those who train?"
+    return model.scaler is None or fits_scale(model) or bool((getattr(model, 'card', None) or {}).get('untrained'))
+
 def _check_units(model, store):
-    "ValueError where a published model would get units that are not those of its scaler; asked once of a store"
+    "ValueError where a model would get units that are not those of its scaler; asked once of a store"
     known = store.__dict__.setdefault('_units', set())
-    if getattr(model, 'recipe', None) is None or id(model.scaler) in known or not len(store): return
-    check_scale(model.scaler.transform(store.read(0)))
+    if id(model.scaler) in known or not len(store): return
+    if getattr(model, 'recipe', None) is None: _check_own_units(model, store)
+    else: check_scale(model.scaler.transform(store.read(0)))
     known.add(id(model.scaler))
+
+def _check_own_units(model, store, within=(.3, 3.)):
+    "ValueError where the first, the middle and the last recording, scaled, are far from what the model has learned"
+    z = [model.scaler.transform(store.read(i)) for i in sorted({0, len(store)//2, len(store)-1})]
+    spread = [np.median(np.subtract(*np.percentile(o, [75, 25], axis=0)))
+              for o in (o[:,np.isfinite(o).all(0)] for o in z) if o.shape[1] and len(o)>=10]
+    if not spread or within[0]<=(found := np.median(spread))<=within[1]: return
+    raise ValueError(f"store {store.name}: after the model's scaling the median IQR over parcels is {found:.3g}, "
+        f"expected {within[0]} to {within[1]} (1 is what it has learned): its recordings are in other units than "
+        "those of the training (z-scored, per cent?); make the store in those units, or train a "
+        "model on it: brainlm pretrain")
 
 # %% ../nbs/12a_protocol.ipynb #c20e0c24
 def said_first(

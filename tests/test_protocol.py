@@ -106,3 +106,22 @@ def test_view_of_a_store(tmp_path):
     windows = windows_of(made('mae'))(view, made('mae').scaler, n_time=200)
     assert len(windows)==4 and windows[0][1][:,0].sum()==360
     with pytest.raises(ValueError, match="found 250 time points, expected at least 300"): WholeWindows(view, made('mae').scaler, n_time=300)
+
+def test_own_models_refuse_units_of_others(tmp_path):
+    "A z-scored store under a scaler of raw units stops in one line; one odd recording of three does not"
+    m, rng = made('ours'), np.random.default_rng(0)
+    m.scaler = RobustScaler()
+    m.scaler.median, m.scaler.iqr = np.zeros(424), np.full(424, 50.)
+    def store(name, *sd):
+        s = RecordingStore.create(tmp_path/name, m.parcellation)
+        s.extend(Recording((rng.standard_normal((40,424))*k).astype('float32'), 1., f's{i}', provenance='simulated')
+                 for i,k in enumerate(sd))
+        return s
+    assert len(as_read_by(m, store('raw', 1, 37, 37)))==3
+    z = store('z', 1, 1, 1)
+    for scaled in (True, False):
+        with pytest.raises(ValueError, match='^store z: .* is 0.0254, expected 0.3 to 3.0 .*pretrain$') as e:
+            as_read_by(m, z, scaled=scaled)
+        assert '\n' not in str(e.value)
+    m.card = dict(untrained=True) # a report scales it anew
+    assert as_read_by(m, z, scaled=False) is z
