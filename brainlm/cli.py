@@ -154,9 +154,8 @@ def _preprocess(a):
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
-        if e.errno not in _full: raise
-        safe = 'What is stored already is safe: make room, and the same command goes on'
-        raise OSError(f"{a.store}: {e.strerror}. {safe}") from None
+        if is_full(e): raise DiskFull(errno.ENOSPC, 'the disk is full', a.store) from None
+        raise
     return _say_intake(a.store, got, a)
 
 # %% ../nbs/51_cli.ipynb #56c25563
@@ -684,7 +683,6 @@ def _notices(a):
 def _options_of(words):
     "The options of a command; wrong usage ends here, with code 2"
     a = (p := _parser()).parse_args(words)
-    if not a.command: p.error('found no COMMAND; `brainlm --help` says which there are')
     device = getattr(a, 'device', None)
     if device and not re.fullmatch(r'(cpu|cuda|mps)(:\d+)?', device):
         p.error(f'argument --device: found {device!r}, expected cpu, cuda or cuda:1')
@@ -695,11 +693,11 @@ def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
 )->int: # exit code: 0, 1 for an error or a file that failed, 2 for wrong usage, 130 for Ctrl-C
     "The `brainlm` command. An error is one line on stderr; with BRAINLM_DEBUG=1 it is raised."
-    argv = sys.argv[1:] if argv is None else list(argv)
-    a = _parser().parse_args(argv)
-    if not a.command: return _where_we_are()
+    words = sys.argv[1:] if argv is None else list(argv)
+    a = SimpleNamespace()
     try:
         a = _options_of(words)
+        if not a.command: return _where_we_are() or 0
         with _notices(a): return a.run(a) or 0
     except KeyboardInterrupt:
         if argv is None: signal.signal(signal.SIGINT, signal.SIG_IGN)           # a second one is not needed

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .basics import one_of, register, some, tell, write_whole
+from .prior import given_context, stack_context
 from .published import (
     at_dt,
     check_dt,
@@ -84,12 +85,13 @@ class BrainLMEmbedder(TransformerMixin, BaseEstimator):
         device=None, # None: CUDA where there is one
         bf16:bool=False, # bfloat16, two to three digits; False: fp32
         progress:bool=None, # a bar; None: in a terminal only
+        context:str=None, # 'recording': a model with a `profile` is told of the recording's other frames; None: of none
         scaler=None, # None: the model's own; 'ukb', 'fit' (to what `fit` is given), or a `RobustScaler`
-        missing:str=None # what to do about missing parcels, see `brainlm.published.missing_rules`; None: the model's rule
+        missing:str=None # parcels, one of `brainlm.published.missing_rules`; None: the model's rule
     ):
         self.model, self.pooling, self.window, self.tr_s = model, pooling, window, tr_s
         self.batch_size, self.device, self.bf16, self.progress = batch_size, device, bf16, progress
-        self.scaler, self.missing = scaler, missing
+        self.context, self.scaler, self.missing = context, scaler, missing
 
     @property
     def n_out_(self): # features of a recording
@@ -145,23 +147,18 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     self.model_ = load_model(self.model, **scale) if isinstance(self.model, (str,Path)) else self.model
     self.n_features_in_ = self.model_.config.n_parcels
     self._check_rule()
+    self._check_told()
     self.scaler_ = self._scaler(X)
     self.fitted_with_ = self.model, self.scaler
     return self
 
-# %% ../nbs/50_embedding.ipynb #b3525ccd
-@patch
-def _check_told(self:BrainLMEmbedder):
-    "ValueError for context that the model's encoder is not told of"
-    if not self.context or getattr(self.model_, 'reads_context', lambda encoder: False)(encoder=True): return
-    raise ValueError(f"context: found {self.context!r}, but this model's encoder is told of none, expected None "
-                     "or a model with a `profile`")
-
+# %% ../nbs/50_embedding.ipynb #43efe1ef
 @patch
 def _check_embed_options(self:BrainLMEmbedder):
     "ValueError for an option that cannot be"
     one_of('pooling', self.pooling, ('cls','mean','parcel'))
     one_of('window', self.window, ('tile','center'))
+    one_of('context', self.context, (None, 'recording'))
     if self.missing is not None: one_of('missing', self.missing, missing_rules)
     if self.tr_s is not None: check_dt(self.tr_s, 'tr_s')
     n = self.batch_size
@@ -173,8 +170,16 @@ def _check_embed_options(self:BrainLMEmbedder):
 def _check_rule(self:BrainLMEmbedder):
     "ValueError for a rule for missing parcels that is not one of the model"
     if getattr(self.model_, 'recipe', None) is not None or self.missing in (None,'leave','refuse'): return
-    raise ValueError(f"missing: found {self.missing!r}, but this model knows missing parcels and leaves their tokens out: "
-        "expected 'leave' or 'refuse'")
+    raise ValueError(f"missing: found {self.missing!r}, but this model knows missing parcels and leaves their tokens "
+        "out: expected 'leave' or 'refuse'")
+
+# %% ../nbs/50_embedding.ipynb #b3525ccd
+@patch
+def _check_told(self:BrainLMEmbedder):
+    "ValueError for context that the model's encoder is not told of"
+    if not self.context or getattr(self.model_, 'reads_context', lambda encoder: False)(encoder=True): return
+    raise ValueError(f"context: found {self.context!r}, but this model's encoder is told of none, expected None "
+                     "or a model with a `profile`")
 
 # %% ../nbs/50_embedding.ipynb #0844b8cc
 @patch
@@ -187,11 +192,13 @@ def _scaler(self:BrainLMEmbedder, X):
     if asked is None: asked = 'fit' if recipe is None else recipe.scaler
     found, rule = published_scaler(asked, model.config.n_parcels)
     if found is not None: return found
-    if rule=='ukb': raise ValueError(f"scaler: the statistics of UK Biobank are of 424 parcels and are not here; {no_scale}")
+    if rule=='ukb':
+        raise ValueError(f"scaler: the statistics of UK Biobank are of 424 parcels and are not here; {no_scale}")
     if not hasattr(X, '__len__'):
         raise ValueError("X: found a generator, which can be read only once; expected a list to fit the scaler to")
     return fit_scaler((_series(o, self.tr_s, model) for o in _items(X, model)), model.parcellation)
 
+# %% ../nbs/50_embedding.ipynb #1b8374e2
 def fit_scaler(
     series, # (bold [time, parcel], seconds a frame or None) of each recording
     parcellation # of the parcels
@@ -212,16 +219,9 @@ def _embed_all(self:BrainLMEmbedder, X, skip=None):
     self._check_fitted_with()
     out, facts, waiting, device = {}, [], [], device_of(self.device)
     with lent(self.model_, device):
-        for i,item in enumerate(tqdm(_items(X, self.model_), total=n, desc='embedding', disable=quiet)):
-            try:
-                bold, dt_s = _series(item, self.tr_s, self.model_)
-                x, v, said = self._windows(bold, dt_s)
-            except ValueError as e:
-                if skip is None: raise ValueError(f"recording {i}: {e}") from None
-                skip.append((i, str(e)))
-                continue
-            facts.append(dict(row=i, **said, **_order(bold, self.model_)))
-            waiting += [(i, *o) for o in zip(x, v, strict=True)]
+        for windows,said in self._each(X, skip):
+            facts.append(said)
+            waiting += [(said['row'], *o) for o in zip(*windows, strict=True)]
             while len(waiting)>=self.batch_size:
                 self._embed(waiting[:self.batch_size], out, device)
                 waiting = waiting[self.batch_size:]
@@ -234,17 +234,17 @@ def _embed_all(self:BrainLMEmbedder, X, skip=None):
 # %% ../nbs/50_embedding.ipynb #08288531
 @patch
 def _each(self:BrainLMEmbedder, X, skip):
-    "Windows, valid and what was used of each recording that fits"
+    "Windows, as of `_windows`, and what was used of each recording that fits"
     quiet = None if self.progress is None else not self.progress
     n = len(X) if hasattr(X, '__len__') else None
     for i,item in enumerate(tqdm(_items(X, self.model_), total=n, desc='embedding', disable=quiet)):
         try:
             bold, dt_s = _series(item, self.tr_s, self.model_)
-            x, v, said = self._windows(bold, dt_s)
+            windows, said = self._windows(bold, dt_s)
         except ValueError as e:
             if skip is None: raise ValueError(f"recording {i}: {e}") from None
             skip.append((i, str(e)))
-        else: yield x, v, dict(row=i, **said, **_order_of(bold, self.model_))
+        else: yield windows, dict(row=i, **said, **_order_of(bold, self.model_))
 
 # %% ../nbs/50_embedding.ipynb #8c7767c9
 @patch
@@ -253,6 +253,7 @@ def _check_fitted_with(self:BrainLMEmbedder):
     check_is_fitted(self)
     self._check_embed_options()
     self._check_rule()
+    self._check_told()
     for name,now,then in zip(('model','scaler'), (self.model, self.scaler), self.fitted_with_, strict=True):
         if now is then or isinstance(now, (str,Path)) and now==then: continue
         raise ValueError(f"{name}: was changed after fit; call fit again")
@@ -298,9 +299,11 @@ def _items(X, model):
         at = store_columns(X.parcellation, model.parcellation)
         return ((X[i], at) for i in range(len(X)))
     if isinstance(X, (Recording,pd.DataFrame,str)) or getattr(X, 'ndim', 3)!=3:
-        raise ValueError(f"X: found one {type(X).__name__}, expected a store, a list or an array [recording, time, parcel]")
+        want = 'a store, a list or an array [recording, time, parcel]'
+        raise ValueError(f"X: found one {type(X).__name__}, expected {want}")
     return ((x, None) for x in X)
 
+# %% ../nbs/50_embedding.ipynb #e29069c5
 def _series(item, dt_s, model):
     "(bold [time, parcel of the model], seconds a frame or None) of one of `_items`. ValueError for what does not fit."
     x, at = item
@@ -309,7 +312,8 @@ def _series(item, dt_s, model):
     if dt is not None: check_dt(dt)
     bold = take_columns(bold, at)
     if bold.ndim==2 and bold.shape[1]==model.config.n_parcels: return bold, dt
-    hint = '; Glasser 360 without names: give a table whose columns are its names, or a store' if bold.shape[-1:]==(360,) else ''
+    hint = '; of Glasser 360 without names: give a table whose columns are its names, or a store'
+    hint = hint if bold.shape[-1:]==(360,) else ''
     raise ValueError(f"found shape {list(bold.shape)}, expected [time, {model.config.n_parcels}]{hint}")
 
 def _numbers(x):
@@ -319,6 +323,7 @@ def _numbers(x):
     if x.dtype.kind in 'fiu': return x.astype(float)
     raise ValueError(f"found an array of {x.dtype}, expected real numbers [time, parcel]")
 
+# %% ../nbs/50_embedding.ipynb #16f44fec
 def _of_table(t, model):
     "Values of a table, and its columns where they are named"
     named = model.parcellation is not None and not all(isinstance(c, (int,np.integer)) for c in t.columns)
@@ -335,18 +340,25 @@ def _scaled_series(self:BrainLMEmbedder, bold, dt_s):
     gone, ours = np.flatnonzero(np.isnan(z).any(0)), getattr(m, 'recipe', None) is None
     rule = self.missing or ('leave' if ours else m.recipe.missing)
     names = some(m.parcellation.names[i] for i in gone) if m.parcellation is not None else some(gone)
-    if len(gone) and rule=='refuse': raise ValueError(f"{len(gone)} parcel(s) are missing ({names}), the rule is 'refuse'")
+    if len(gone) and rule=='refuse':
+        raise ValueError(f"{len(gone)} parcel(s) are missing ({names}), the rule is 'refuse'")
     if len(gone) and not ours: check_missing(len(gone), z.shape[1], names)
     return z, dict(n_missing=len(gone), missing=names, resampled_from_s=dt_s if far else np.nan)
 
+# %% ../nbs/50_embedding.ipynb #69e84ce7
 @patch
 def _windows(self:BrainLMEmbedder, bold, dt_s):
-    "Windows and valid of one recording, and what was used of it"
-    z, said = self._scaled_series(bold, dt_s)
-    x, v = self._cut_whole(z)
+    "Windows, valid and perhaps context of one recording, and what was used of it"
+    (z, said), c = self._scaled_series(bold, dt_s), self.model_.config
+    windows = self._cut_whole(z)
     check_scale(z)
-    return x, v, dict(n_windows=len(x), n_frames=min(len(z), len(x)*self.model_.config.n_time), **said)
+    n = len(windows[0])
+    if self.context:
+        starts = _starts(len(z), c.n_time, c.patch_size, self.window)
+        windows = *windows, [_around(z, s, c.n_time) for s in starts]
+    return windows, dict(n_windows=n, n_frames=min(len(z), n*c.n_time), **said)
 
+# %% ../nbs/50_embedding.ipynb #8bfa8dcc
 @patch
 def _cut_whole(self:BrainLMEmbedder, z):
     "Windows [window, parcel, time] of a scaled recording [time, parcel], and valid"
@@ -371,11 +383,13 @@ def _around(z, start, width):
 @patch
 @torch.no_grad()
 def _embed(self:BrainLMEmbedder, batch, out, device):
-    "Embed windows (recording, signal, valid) and put them into `out`"
-    s, v = (torch.from_numpy(np.stack(o)).to(device) for o in list(zip(*batch, strict=True))[1:])
-    rule = {} if getattr(self.model_, 'recipe', None) is None else dict(missing=self.missing)
+    "Embed windows (recording, signal, valid, context or nothing) and put them into `out`"
+    s, v, *beside = list(zip(*batch, strict=True))[1:]
+    s, v = (torch.from_numpy(np.stack(o)).to(device) for o in (s, v))
+    more = given_context(stack_context(beside[0]).to(device) if beside else None)
+    if getattr(self.model_, 'recipe', None) is not None: more['missing'] = self.missing
     with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
-        tokens, cls = self.model_.encode(s, None if v.all() else v, **rule)
+        tokens, cls = self.model_.encode(s, None if v.all() else v, **more)
     if self.pooling=='cls': z = cls
     elif self.pooling=='mean': z = tokens.flatten(1, 2).nanmean(1)
     else: z = tokens.nanmean(2).flatten(1)
@@ -392,6 +406,7 @@ def weights_hash(
         h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return h.hexdigest()
 
+# %% ../nbs/50_embedding.ipynb #ecd655b4
 def _said_of(e, facts, skip):
     "What a file of embeddings says of itself"
     m, s = e.model_, e.scaler_
@@ -412,6 +427,7 @@ def _said_of(e, facts, skip):
 # %% ../nbs/50_embedding.ipynb #268299e8
 _used = ['n_windows','n_frames','n_missing','missing','resampled_from_s']
 
+# %% ../nbs/50_embedding.ipynb #21d02292
 def embed_store(
     store:RecordingStore, # recordings
     model, # as of `BrainLMEmbedder`
@@ -422,18 +438,24 @@ def embed_store(
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
     e, skip = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store), []
     z, facts = e._embed_all(store, skip)
-    lost = store.table[['subject','session','task','run']].iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
-    if not len(z): raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(lost)}: {skip[0][1]}")
-    who = store.table[['subject','session','task','run']].iloc[facts['row']].reset_index(drop=True)
+    if not len(z):
+        raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(skip)}: {skip[0][1]}")
+    who = store.table[['subject','session','task','run']]
+    lost = who.iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
+    who = who.iloc[facts['row']].reset_index(drop=True)
     t = pd.concat([who, facts[_used], pd.DataFrame(z, columns=e.get_feature_names_out())], axis=1)
     t.attrs['brainlm'] = _said_of(e, facts, skip)
-    out = Path(out)
+    _write_embeddings(Path(out), t, lost)
+    return t
+
+# %% ../nbs/50_embedding.ipynb #4a456a2f
+def _write_embeddings(out, t, lost):
+    "The Parquet file, and beside it the table of what could not be embedded"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, lambda f: t.to_parquet(f, index=False))
     bad = out.with_suffix('.failures.tsv')
     if len(lost): write_whole(bad, lost.to_csv(sep='\t', index=False))
     else: bad.unlink(missing_ok=True)
-    return t
 
 # %% ../nbs/50_embedding.ipynb #0616cc48
 @register(analyses, 'embed', does='a vector for each recording, in a Parquet file',
@@ -485,6 +507,7 @@ class Embeddings(NamedTuple):
     reg_embeds:torch.Tensor # None
     patch_embeds:torch.Tensor # [batch, token, width]
 
+# %% ../nbs/50_embedding.ipynb #f4e6ba9d
 class BrainmarksTransform:
     """A sample with `bold` [time, 424], `mean`, `std` [1, 424] and `tr` to `windows` [window, 424, time] and `valid`
     [window, 424, patch]; see `fit`"""
@@ -492,7 +515,8 @@ class BrainmarksTransform:
     def _series(self, sample):
         bold = sample['bold']*sample['std']+sample['mean']
         return torch.as_tensor(bold).numpy().astype('float64'), check_dt(float(sample['tr']))
-    def fit(self, samples): # itself; the scale is that of the samples, which should be those of training
+    def fit(self, samples): # itself; the scale is that of the training samples, unless another one was given
+        if self.embedder.scaler!='fit': return self
         self.embedder.scaler_ = fit_scaler(map(self._series, samples), self.embedder.model_.parcellation)
         return self
     def __call__(self, sample):
@@ -523,17 +547,16 @@ class BrainmarksWrapper(nn.Module):
 # %% ../nbs/50_embedding.ipynb #eb9722f8
 def brainmarks_model(
     model, # as of `BrainLMEmbedder`, in A424
-    scaler=None, # None: the model's; 'ukb'; 'fit': by `transform.fit(training samples)`; or a `RobustScaler`
+    scaler='fit', # by `transform.fit(training samples)`, which the suite calls; 'ukb', or a `RobustScaler`
     **kwargs # of `BrainLMEmbedder`
 ): # transform and wrapper
-    "A model as Brainmarks wants it. ValueError for another parcellation, or a model without a scaler."
+    "A model as Brainmarks wants it; before `fit` it has the model's scale. ValueError for another parcellation."
     e = BrainLMEmbedder(model, scaler=scaler, **kwargs)
     e._check_embed_options()
     e.model_ = load_model(model) if isinstance(model, (str,Path)) else model
     if e.model_.config.n_parcels!=424:
         raise ValueError(f"model: found {e.model_.config.n_parcels} parcels, expected 424 (A424)")
-    e.scaler_ = published_scaler(scaler)[0] if scaler is not None else e.model_.scaler
-    rule = scaler or getattr(getattr(e.model_, 'recipe', None), 'scaler', None)
-    if e.scaler_ is None and rule!='fit':
-        raise ValueError(f"model: found no scaler, expected one; {no_scale}")
+    e.scaler_, rule = published_scaler(scaler)
+    if rule=='fit': e.scaler_ = e.model_.scaler
+    if e.scaler_ is None and rule!='fit': raise ValueError(f"scaler: found none; {no_scale}")
     return BrainmarksTransform(e), BrainmarksWrapper(e.model_)

@@ -9,7 +9,6 @@ __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullW
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
-import sys
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from .basics import moved, one_of, tell, write_whole
 from .masking import future_mask
-from .model import BrainLM, differences, read_seen, whole_folder
+from .model import BrainLM, check_hashes, differences, keep_hashes, read_seen, whole_folder
 from .poolings import poolings
 from .pretraining import (
     RunFolder,
@@ -40,6 +39,7 @@ from .pretraining import (
     run_card,
     takes_training,
 )
+from .prior import Context, given_context
 from .protocol import as_read_by, check_long, must_hide, shape_of, whole_only, windows_of
 from .published import finetuning_losses, load_model
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
@@ -101,10 +101,11 @@ def finetune(self:Learner,
     run = self.run_folder
     check_fit(epochs, lr)
     run.recipe.update(epochs=epochs, lr=lr, lr_decay=lr_decay)
-    done = run.start(resume)
-    if self.opt is None: self.create_opt()
-    if not done and hasattr(self.model, 'began'): _keep_start(self)
-    if done<epochs: self.fit_one_cycle(epochs, _rates(self, lr, lr_decay), pct_start=0.15, start_epoch=done)
+    with run.claimed():
+        done = run.start(resume)
+        if self.opt is None: self.create_opt()
+        if not done and hasattr(self.model, 'began'): _keep_start(self)
+        if done<epochs: self.fit_one_cycle(epochs, _rates(self, lr, lr_decay), pct_start=0.15, start_epoch=done)
     if (best := run.folder/'best').exists(): _restore(self.model, best)
     self.model.eval()
     return pd.DataFrame(run.log)
@@ -115,8 +116,9 @@ def _rates(learn, lr, decay):
     n = len(learn.opt.param_lists)
     rates = np.array([lr*decay**(n-1-i) for i in range(n)])
     if not hasattr(learn.model, 'began'): return rates                      # a forecast
-    if learn.model.began!='the mean' and not learn.model.options['lora_rank']: rates[:-1] /= 10
-    rates[-1] /= max(1, len(learn.model.mean)/100)
+    many = max(1, len(learn.model.mean)/100)
+    if learn.model.began!='the mean' and not learn.model.options['lora_rank']: rates[:-1] /= min(many, 10)
+    rates[-1] /= many
     return rates
 
 @torch.no_grad()
@@ -665,10 +667,11 @@ def _readied(tuned, store, split, y, unfreeze, t, start):
     tuned.to(t.device).eval()
     _thaw(tuned, unfreeze)
     _begin(tuned, y[split.train])
-    c = tuned.model.config
-    shape = dict(n_time=c.n_time, patch_size=c.patch_size)
-    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, **shape)
-    _learn_features(tuned, store, split, y, start, train, shape)
+    c, kind = tuned.model.config, windows_of(tuned.model)
+    if whole_only(tuned.model): check_long(store, split.train, c.n_time)
+    size = dict(n_time=c.n_time, patch_size=c.patch_size)
+    train, valid = sided_windows(store, tuned.model.scaler, split, t.seed, kind, **size)
+    _learn_features(tuned, store, split, y, start, train)
     frozen = unfreeze=='none' and not tuned.pool.learns
     items = partial(_Features, tuned) if frozen else _WithTarget
     valid = None if valid is None else items(valid, y)
@@ -681,7 +684,7 @@ def _learn_features(tuned, store, split, y, start, train, n_max=1000):
     tuned.pool.fit(tuned.model, [(x, None if valid.all() else valid) for x,valid in given])
     tuned.standardise(tuned.window_features(train, n_max=n_max))
     if start=='mean' or not isinstance(tuned.head, nn.Linear): return
-    windows = TiledWindows(store, tuned.model.scaler, split.train, **shape)
+    windows = windows_of(tuned.model)(store, tuned.model.scaler, split.train, train.n_time, train.patch_size)
     if len(windows)>n_max:
         keep = np.sort(np.random.default_rng(0).permutation(len(windows))[:n_max])
         windows.item, windows.start = windows.item[keep], windows.start[keep]
@@ -709,14 +712,16 @@ def finetune_learner(
     unfreeze:str='none', # what learns beside the head: 'none', 'last', 'all' or 'lora'
     lora_rank:int=8, # of the low-rank updates
     start:str='ridge', # where a linear head begins: 'ridge', in closed form, or 'mean', the trivial guess
+    loss:str='mse', # of a regression: 'mse', 'mae', or 'weighted_mse', the published one for ages as z-scores
     training:Training|None=None # settings; left open: batches of 8, a patience of 5 (with 0, validation is optional)
 )->Learner: # call its `finetune`; its `model` is a `FineTuned`
     """A learner of a variable of the person. ValueError where store, split, model and target do not fit together, or
     where there is nothing to learn. With a frozen encoder and a pooling without weights the head learns from features,
     and no window is encoded twice."""
     t = (training or Training()).settled(batch_size=8, patience=5)
-    _check_options(task, unfreeze, class_weights, threshold)
+    _check_options(task, unfreeze, class_weights, threshold, loss)
     one_of('start', start, ('ridge','mean'))
+    store = as_read_by(model, store)
     split = checked_split(store, model, split)
     unseen = _unseen(store, model, split)
     about = task, transform, threshold, class_weights
@@ -726,10 +731,10 @@ def finetune_learner(
     tuned = FineTuned(deepcopy(model), name, classes, transform, pooling, head, lora_rank if unfreeze=='lora' else 0)
     tuned.seen = learned_from(store, used, model.seen)
     about = dict(task=task, threshold=threshold, class_weights=class_weights, unfreeze=unfreeze, start=start)
-    run = _run_folder(folder, about | _about(tuned) | dict(config=asdict(model.config)), store, model, split, used, t)
+    run = _run_folder(folder, about | _about(tuned) | dict(config=shape_of(model)), store, model, split, used, t)
     dls = _readied(tuned, store, used, y, unfreeze, t, start)
     run.card['began'] = tuned.began
-    return make_learner(dls, tuned, loss.to(t.device), run, t, splitter=_groups)
+    return make_learner(dls, tuned, loss.to(t.device) if classes else loss, run, t, splitter=_groups)
 
 # %% ../nbs/22_finetuning.ipynb #7518de1d
 def _own(tuned):

@@ -100,31 +100,31 @@ class Mixture(nn.Module):
 class TakeTurns(MaskTokens):
     "Masks as of `MaskTokens`, for the data set whose turn it is; further frames of the same person in some batches"
     def __init__(self, ratios, seed,
-        context:float=0. # share of training batches that are given them
+        share:float=0. # of training batches that are given them
     ):
         super().__init__(ratios, seed)
-        self.context = context
+        self.share = share
 
     def before_batch(self):
         self.learn.model.turn = self.dl.dataset.name(self.iter)
         super().before_batch()
 
-    def _centred(self, signal, valid, hidden):
+    def _centred(self, signal, valid, hidden, seed):
         "As of `MaskTokens`; the context, where there is one, moves with the batch"
         first, data = self.iter*self.dl.bs, self.dl.dataset
-        beside = self._context(range(first, first+len(signal)))
+        beside = self._frames_beside(range(first, first+len(signal)))
         if beside is not None:
             shift = centring(signal, hidden, data.averaged[first:first+len(signal)])
             beside = beside.to(signal.device).shifted(shift)
         self.learn.model.beside = beside
-        return super()._centred(signal, valid, hidden)
+        return super()._centred(signal, valid, hidden, seed)
 
 # %% ../nbs/21a_mixture.ipynb #2a616824
 @patch
-def _context(self:TakeTurns, batch):
+def _frames_beside(self:TakeTurns, batch):
     "Other frames beside the windows of a batch, or None"
     rng = np.random.default_rng([self.seed, self.epoch, self.iter, 1])
-    if not self.training or rng.random()>=self.context: return None
+    if not self.training or rng.random()>=self.share: return None
     frames = [self.dl.dataset.others(i) for i in batch]
     if rng.random()<.5: frames = [(s[:,a<=200], a[a<=200]) for s,a in frames]
     return stack_context(frames)

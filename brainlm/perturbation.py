@@ -37,7 +37,8 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .protocol import as_read_by, must_hide, said_first, wide_tokens
+from .prior import Context, given_context, window_context
+from .protocol import as_read_by, check_units, must_hide, said_first, wide_tokens
 from .recordings import RecordingStore, leak_report, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
@@ -649,7 +650,6 @@ def _checked(q, store, model):
     one_of('latent', q.latent, latent_kinds)
     if q.latent=='future': must_hide(model, 'times', "say what comes next (latent 'future')")
     has_networks(store.parcellation, q.atlas)
-    whole_windows(model, store, [0]) # in the model's parcellation?
     if q.column not in store.table:
         raise ValueError(f"column: found {q.column!r}, expected a column of the store, one of {list(store.table)}")
     if q.source==q.target: raise ValueError(f"target: found {q.target!r}, the target is the source; name another")
@@ -828,10 +828,11 @@ def perturbation_report(
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
-    store = as_read_by(model, store)
+    store = as_read_by(model, store, units=False)
     q,out,p = PerturbationQuestion(column, source, target, **asked),Path(out),store.parcellation
     _checked(q, store, model)
     rows = _conditions(q, store, model, store.rows(rows))
+    check_units(model, store)
     judged = np.concatenate(rows)
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)
     windows = [first_windows(model, store, o, context) for o in rows]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['offers', 'shape_of', 'must_hide', 'whole_only', 'WholeWindows', 'windows_of', 'check_long', 'StoreView',
-           'at_interval', 'dt_of', 'as_read_by', 'said_first', 'wide_tokens', 'peft', 'fits_scale']
+           'at_interval', 'dt_of', 'as_read_by', 'check_units', 'said_first', 'wide_tokens', 'peft', 'fits_scale']
 
 # %% ../nbs/12a_protocol.ipynb #2eb61758
 import sys
@@ -26,7 +26,7 @@ from .cleaning import resample_time
 from .model import BrainLM, whole_folder
 from .published import PublishedMAE, PublishedViTMAE, check_scale, weight_terms
 from .recordings import RecordingStore
-from .windows import TiledWindows, other_dt
+from .windows import TiledWindows, other_dt, same_dt
 
 # %% ../nbs/12a_protocol.ipynb #13cff827
 offers = ('config parcellation scaler card seen hides forward encode encode_cls attention_maps parcel_layers prior '
@@ -156,13 +156,13 @@ def refresh(self:StoreView)->StoreView: # itself
 # %% ../nbs/12a_protocol.ipynb #bc42c28d
 def dt_of(
     model
-)->tuple: # the only sampling interval that it can read in seconds, and how far another may be; (None, 0.): any
-    "Published models know one"
+): # the only sampling interval that it can read, in seconds; None: any
+    "Published models know one; which others count as the same, `same_dt` says"
     r = getattr(model, 'recipe', None)
-    return (None, 0.) if r is None else (r.tr_s, r.tr_tolerance_s)
+    return None if r is None else r.tr_s
 
 _bare = ("model: found no parcellation or no scaler, expected both; `BrainLM(config, parcellation, scaler)`, or "
-         "scaler= of a published one (--scaler)")
+         "scaler='fit' or a RobustScaler for a published one")
 
 def _is_cortex_of(p, whole):
     "Is this Glasser 360, and the other the atlas that has it as its cortex?"
@@ -174,7 +174,8 @@ def _is_cortex_of(p, whole):
 def as_read_by(
     model, # of either kind, with parcellation
     store:RecordingStore, # recordings
-    scaled:bool=True # must it have a scaler?
+    scaled:bool=True, # must it have a scaler?
+    units:bool=True # look at recordings whether they are in the units that the model has learned
 )->RecordingStore: # the store, or a `StoreView` of it
     "The store in the model's parcels and at its sampling interval. ValueError, with the reason, where that cannot be"
     want, p = model.parcellation, store.parcellation
@@ -188,14 +189,17 @@ def as_read_by(
     dt = dt_of(model)
     moved = np.zeros(len(store), bool) if dt is None else ~same_dt(store.table['tr_s'].to_numpy(), dt)
     view = store if p==want and not moved.any() else StoreView(store, want, dt, moved)
-    if scaled or not _scaled_later(model): _check_units(model, view)
+    if units and (scaled or not _scaled_later(model)): check_units(model, view)
     return view
 
 def _scaled_later(model):
     "Does a report give it another scaler, from those who train?"
     return model.scaler is None or fits_scale(model) or bool((getattr(model, 'card', None) or {}).get('untrained'))
 
-def _check_units(model, store):
+def check_units(
+    model, # of either kind, with a scaler
+    store # as it was read
+):
     "ValueError where a model would get units that are not those of its scaler; asked once of a store"
     known = store.__dict__.setdefault('_units', set())
     if id(model.scaler) in known or not len(store): return

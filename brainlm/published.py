@@ -269,6 +269,7 @@ def _complete_signal(self, signal, valid, missing=None):
     check_missing(int((~there).sum(1).max()), there.shape[1], names)
     return torch.where(there[...,None], signal, _empty(self, signal)[:,None]), there, rule=='leave'
 
+# %% ../nbs/12_published.ipynb #6957ebbe
 def _patterns(there):
     "Windows that lack the same parcels: (windows, parcels that are there)"
     for row in there.unique(dim=0): yield (there==row).all(1).nonzero()[:,0], row.nonzero()[:,0]
@@ -360,13 +361,14 @@ def _filled_in(self:PublishedMAE, signal, valid, mask):
     w = self.w
     x, patches = self._tokens(w, signal, self.xyz_mm)
     _check_hidden(self, mask, patches.shape[:3])
-    hidden = mask.flatten(1)
+    hidden = mask.flatten(1) if there is None or not leave else _hidden_first(mask.flatten(1).float(), there)>0
     def read(rows, n):
         keep, restore, _ = _hide(hidden[rows].float(), n)
         z = self._read(w, _rows(x[rows], keep))
         return self._write(w, z, restore, self.xyz_mm, patches[rows], _hidden_tokens(restore, n))
     guess = _by_count(hidden, read)
-    loss, prediction = self._hidden_error(guess, patches, mask), torch.where(mask[...,None], guess, patches)
+    judged = mask if there is None else mask & there[...,None]
+    loss, prediction = self._hidden_error(guess, patches, judged), torch.where(mask[...,None], guess, patches)
     return AttrDict(loss=loss, prediction=prediction, mask=mask)
 
 # %% ../nbs/12_published.ipynb #68239218
@@ -572,8 +574,7 @@ def forward(self:PublishedViTMAE,
     mask:Tensor|None=None, # bool [batch, parcel, patch], times to hide, as of a `BrainLM`; None: as published
     *,
     noise:Tensor|None=None, # [batch, token]; None: uniform
-    mask_ratio:float|None=None, # None: the configuration's
-    valid=None # bool [batch, parcel, patch]; False or NaN in the signal: missing
+    mask_ratio:float|None=None # None: the configuration's
 )->AttrDict: # loss, prediction and mask [batch, 424, 200], latent, cls, restore; with a head a prediction [batch, 1]
     "The published pass; with a mask the answer of a `BrainLM`; what is missing is never judged. ValueError for shapes."
     if mask is not None: return self._filled_in(signal, valid, mask)
@@ -647,7 +648,8 @@ def _filled_in(self:PublishedViTMAE, signal, valid, mask):
         z = self._read(w, _rows(x[rows], keep))
         return self._pixels(self._write(w, z, restore, _hidden_tokens(restore, n)))
     guess = (_by_count(hidden, read)[:,self.order.argsort()]*self.divisor).view(patches.shape)
-    loss = ((guess-patches)[mask]/self.divisor).square().mean() if mask.any() else guess.sum()*0
+    judged = mask if there is None else mask & there[...,None]
+    loss = ((guess-patches)[judged]/self.divisor).square().mean() if judged.any() else guess.sum()*0
     return AttrDict(loss=loss, prediction=torch.where(mask[...,None], guess, patches), mask=mask)
 
 # %% ../nbs/12_published.ipynb #5bc12307
@@ -882,15 +884,17 @@ def parcel_columns(
     "Parcels by name. ValueError for names that the model does not know, twice the same, or too few of them."
     names = [str(n) for n in names]
     at = {n: i for i,n in enumerate(names)}
-    if len(at)<len(names): raise ValueError(f"{what}: found a parcel twice, {some(sorted({n for n in names if names.count(n)>1}))}")
+    twice = sorted({n for n in names if names.count(n)>1})
+    if twice: raise ValueError(f"{what}: found parcels twice ({some(twice)}), expected each once")
     if other := [n for n in names if n not in set(want.names)]:
-        raise ValueError(f"{what}: found parcels that {want.name} does not have ({some(other)}); expected those of {want.name}. "
-            "The model has learned these parcels and no others: series made up from another atlas would give plausible "
-            "nonsense. Make the recordings anew with its atlas (brainlm preprocess --parcellation)")
+        raise ValueError(f"{what}: found parcels that {want.name} does not have ({some(other)}); the model has learned "
+            f"those of {want.name} and no others: series made up from another atlas would give plausible nonsense. "
+            "Make the recordings anew with its atlas (brainlm preprocess --parcellation)")
     missing = [n for n in want.names if n not in at]
     check_missing(len(missing), len(want), f'missing: {some(missing)}')
     return np.array([at.get(n, -1) for n in want.names])
 
+# %% ../nbs/12_published.ipynb #eb78bfe7
 def store_columns(
     found, # `Parcellation` of a store
     want # of the model
@@ -901,8 +905,8 @@ def store_columns(
     here = at>=0
     away = np.abs(found.xyz_mm[at[here]]-want.xyz_mm[here]).max() if found.has_places and want.has_places else 0.
     if away<=2.: return at
-    raise ValueError(f"store: found parcellation {found.name}, whose parcels are called as those of {want.name} but lie "
-        f"up to {away:.0f} mm from them; expected the same places")
+    raise ValueError(f"store: found parcellation {found.name}, whose parcels are called as those of {want.name} but "
+        f"lie up to {away:.0f} mm from them; expected the same places")
 
 def take_columns(
     bold, # [time, parcel]
@@ -1208,7 +1212,7 @@ def load_published(
     _check_decoder(config, folder)
     model = (PublishedMAE if family=='mae' else PublishedViTMAE)(config, made=False)
     _put_weights(model, weights, file, family)
-    print(_weight_terms, file=sys.stderr)
+    print(weight_terms, file=sys.stderr)
     _furnish(model, scaler, missing)
     model.origin = origin
     return model.eval()
@@ -1242,7 +1246,8 @@ def published_scaler(
         if scaler.n_parcels==n_parcels: return scaler, 'given'
         raise ValueError(f"scaler: found {scaler}, expected one fitted to the {n_parcels} parcels of the model")
     if scaler is None: scaler = 'ukb'
-    if not isinstance(scaler, str): raise ValueError(f"scaler: found {scaler!r}, expected 'ukb', 'fit' or a RobustScaler")
+    if not isinstance(scaler, str):
+        raise ValueError(f"scaler: found {scaler!r}, expected 'ukb', 'fit' or a RobustScaler")
     one_of('scaler', scaler, ('ukb','fit'))
     if scaler=='fit' or n_parcels!=424: return None, scaler
     try: return ukb_1000(fetch_ukb_normalization()), 'ukb'
@@ -1266,6 +1271,7 @@ def lent(
         model.to(home)
         for m,training in modes: m.training = training
 
+# %% ../nbs/12_published.ipynb #4c226b68
 def device_of(
     name=None # 'cpu', 'cuda', 'cuda:1', a `torch.device`; None: CUDA where there is one
 )->torch.device:
@@ -1277,9 +1283,10 @@ def device_of(
     else:
         if d.type!='meta': return d
         why = 'it holds no numbers'
-    raise ValueError(f"device: found {name!r}, which cannot be used here ({why}); expected cpu" + (', cuda' if torch.cuda.is_available() else ''))
+    cuda = ' or cuda' if torch.cuda.is_available() else ''
+    raise ValueError(f"device: found {name!r}, which cannot be used here ({why}); expected cpu{cuda}")
 
-# %% ../nbs/12_published.ipynb #eeae57b4
+# %% ../nbs/12_published.ipynb #5c0fd25e
 def _of_the_package(name):
     "The model of a name such as 'brainlm-small:aal2', None for another name"
     shipped, _, atlas = name.partition(':') if isinstance(name, str) else ('', '', '')
@@ -1295,20 +1302,22 @@ def for_parcels(
 
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(
-    name:str|Path, # a folder of `BrainLM.save_pretrained`, 'brainlm-small:ATLAS', or what `load_published` takes
+    name:str|Path, # a folder written by `BrainLM.save_pretrained`, or anything that `load_published` takes
+    trust_edited:bool=False, # go on with files of a BrainLM that are not those that were saved
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
     if (shipped := _of_the_package(name)) is not None: return shipped
+    if isinstance(name, str) and name in published_names: return _remember(load_published(name, **published), name)
     f = Path(name)/'config.json'
-    d = json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
+    d = read_json(f) if f.is_file() else {}
     if isinstance(d, dict) and d.get('model_type')=='brainlm':
         return BrainLM.from_pretrained(name, trust_edited=trust_edited)
     own = Path(name)/'scaler.json'
     if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
     return _remember(load_published(name, **published), name)
 
-# %% ../nbs/12_published.ipynb #b606bb86
+# %% ../nbs/12_published.ipynb #03011327
 def _remember(model, name):
     "Card of a published model, and whom it was trained further on, where `save_pretrained` has written that"
     card = Path(name)/'card.json'

@@ -196,13 +196,14 @@ def window_dls(
 
 # %% ../nbs/06_windows.ipynb #103fc2f4
 def same_dt(
-    a:float, # seconds between time points
+    a, # seconds between time points; also an array of them
     b:float, # of another recording, or of what a model has learned
     tolerance:float=.05 # share by which the two may differ
-)->bool:
+): # bool, for each of `a`
     "Does a frame mean the same in both?"
-    return abs(a-b) <= tolerance*min(a, b)
+    return abs(a-b) <= tolerance*np.minimum(a, b)
 
+# %% ../nbs/06_windows.ipynb #28de3d14
 def dt_words(
     found, # repetition times of recordings, seconds
     learned=(), # those that a model was trained with; empty: nobody knows

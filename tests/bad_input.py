@@ -432,7 +432,6 @@ def rival_that_is_unknown(w):
 
 # The command line: name, words, what the one line on stderr says, exit code
 
-sh('no_command', '', 'found no COMMAND', 2)
 sh('unknown_command', 'train', 'invalid choice', 2)
 sh('pretrain_without_out', 'pretrain s', '--out', 2)
 sh('pretrain_of_a_huge_preset', 'pretrain s --out o --preset huge', 'invalid choice', 2)

@@ -23,6 +23,7 @@ from brainlm.masking import future_mask
 from brainlm.model import BrainLM, BrainLMConfig
 from brainlm.people import join_covariates
 from brainlm.pretraining import Training, pretrain_learner
+from brainlm.prior import Context
 from brainlm.protocol import peft
 from brainlm.recordings import Recording, RecordingStore, seen_rows, split_of
 from brainlm.scaling import MinMax, RobustScaler

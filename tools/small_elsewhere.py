@@ -29,7 +29,7 @@ from brainlm.model import BrainLM
 from brainlm.prior import SpaceTimePrior, stack_context
 from brainlm.recordings import RecordingStore
 from brainlm.scaling import RobustScaler
-from brainlm.stats import mean_interval, verdicts
+from brainlm.stats import mean_interval, nan_mean, verdicts
 from brainlm.windows import TiledWindows
 
 ratios = .2, .5, .75
@@ -56,8 +56,8 @@ def cohort(name, n_people):
 def person_of_pain(model, runs, index, priors):
     "R² of one person's first run, scaled by the others, which are context too"
     first, *others = runs
-    z = np.concatenate([o.signal-np.nanmean(o.signal, 0) for o in others])
-    iqr = np.subtract(*np.nanpercentile(z, [75, 25], axis=0))
+    z = np.concatenate([o.signal-nan_mean(o.signal) for o in others])
+    iqr = np.subtract(*np.percentile(np.nan_to_num(z), [75, 25], axis=0))
     gone = ~(iqr>0) | np.isnan(first.signal).any(0)
     scale = lambda x: np.where(gone, 0, x/np.where(gone, 1, iqr)).astype('float32').T
     n = min(200, len(first.signal)//20*20)

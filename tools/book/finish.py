@@ -70,12 +70,18 @@ def plain(html):
     html = re.sub(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?', '', html)
     return re.sub(r'<img (?![^>]*loading=)', '<img loading="lazy" ', html)
 
+def fewer_spans(html):
+    "Neighbours of one colour in code, such as a string and its quotes, are one: a tenth of a page of code"
+    pair = re.compile(r'<span class="(\w\w)">([^<]*)</span><span class="\1">')
+    while (shorter := pair.sub(r'<span class="\1">\2', html))!=html: html = shorter
+    return html
+
 def finish(out, known, chapters):
     "Change the pages below `out`; the terms of the glossary are linked on the pages that `chapters` names"
     pages = {f:f.read_text(encoding='utf-8') for f in out.rglob('*.html')}
     ids = {f:set(re.findall(r'\bid="([^"]+)"', t)) for f,t in pages.items()}
     for f,t in pages.items():
-        new = plain(symbol_links(f, ids)(t))
+        new = fewer_spans(plain(symbol_links(f, ids)(t)))
         new = in_main(new, lambda s: each_text(s, keep_together))
         if f.stem in chapters: new = in_main(new, lambda s: each_text(s, link_terms(known)))
         if new!=t: f.write_text(new, encoding='utf-8')
