@@ -275,25 +275,13 @@ def _qc_parser(sub):
     p.set_defaults(run=_qc)
 
 # %% ../nbs/51_cli.ipynb #89272900
-_public = dict(hcp_sample='aal2', hcp_rest='glasser360', pain_task='', abide='', psychosis='', depression='',
-               development_fmri='a424') # data set: parcellation, '' where it brings its own
+_public = ('hcp_sample', 'hcp_rest', 'pain_task', 'abide', 'psychosis', 'depression', 'development_fmri')
 
 def _fetch_public(a):
     "A public data set into a store"
-    from brainlm import datasets
-    from brainlm.atlas import load_parcellation
-    from brainlm.recordings import RecordingStore
-    got = getattr(datasets, f'fetch_{a.name}')()
-    recordings, p = got, _public[a.name] and load_parcellation(_public[a.name])
-    if not p: recordings, p = got.recordings, got.parcellation
-    if p is None: raise FileNotFoundError(f'{a.name}: the image that says where its parcels lie is not here and could '
-                                          'not be had; run it where there is a network')
-    store = RecordingStore.create(a.store, p, exist_ok=True)
-    known = set(zip(*(store.table[k] for k in ('subject','session','task','run'))))
-    n = len(store.extend(r for r in recordings if r.key not in known))
-    if a.name in datasets.DATASETS:
-        store.put_file('TERMS.txt', repr(datasets.Registry({a.name: datasets.DATASETS[a.name]})).encode())
-    print(f"{a.store}: {n} added, {len(known)} there already\n{store}")
+    from brainlm.datasets import public_store
+    store, n, known = public_store(a.name, a.store)
+    print(f"{a.store}: {n} added, {known} there already\n{store}")
 
 # %% ../nbs/51_cli.ipynb #652f7208
 def _fetch_parser(sub):

@@ -217,6 +217,7 @@ def test_refused_before_the_model_loads(small, tmp_path, capsys, monkeypatch):
 
 def test_fetch_into_a_store(tmp_path, capsys, monkeypatch):
     "Recordings and terms; the same command again adds nothing"
+    assert brainlm.cli._public==tuple(brainlm.datasets.public_sets)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(brainlm.datasets, 'fetch_hcp_sample', lambda: waves(n_subjects=2))
     for says in ('2 added, 0 there already', '0 added, 2 there already'):
