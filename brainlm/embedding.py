@@ -139,12 +139,14 @@ def __sklearn_tags__(self:BrainLMEmbedder):
     return tags
 
 # %% ../nbs/50_embedding.ipynb #bfe4410d
+def _scale_of(scaler): return {} if scaler is None else dict(scaler=scaler) # what `load_model` is told of it
+
 @patch
 def fit(self:BrainLMEmbedder, X, y=None): # itself
     "Errors of `load_model`; ValueError for options or recordings that do not fit."
     self._check_embed_options()
-    scale = {} if self.scaler is None else dict(scaler=self.scaler)
-    self.model_ = load_model(self.model, **scale) if isinstance(self.model, (str,Path)) else self.model
+    named = isinstance(self.model, (str,Path))
+    self.model_ = load_model(self.model, **_scale_of(self.scaler)) if named else self.model
     self.n_features_in_ = self.model_.config.n_parcels
     self._check_rule()
     self._check_told()
@@ -472,17 +474,20 @@ def _write_embeddings(out, t, lost):
         ('missing', None, "parcels: zero, leave (out) or refuse; default: the model's rule", ('zero','leave','refuse')),
         ('context', 'none', 'other frames that a model with a profile is told of', ('none','recording')),
         ('batch-size', 8, 'windows at a time', 'N'),
-        ('device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {})))
+        ('device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}),
+        ('trust-edited', False, 'a model whose files were changed since they were saved', True)))
 def embed_report(
     store:str, # folder or URL of a `RecordingStore`
     out, # Parquet file to write
     model, # as of `BrainLMEmbedder`
     scaler=None, # as of `BrainLMEmbedder`, or a file of one
+    trust_edited:bool=False, # go on with files of a model that are not those that were saved
     **options # of `BrainLMEmbedder`
 )->str: # words
     "`embed_store`, and what it made"
     store = RecordingStore(store)
     if isinstance(scaler, str) and scaler not in ('ukb','fit'): scaler = RobustScaler.load(scaler)
+    if trust_edited: model = load_model(for_parcels(model, store.parcellation), True, **_scale_of(scaler))
     t = embed_store(store, model, out, scaler=scaler, **options)
     return f"{store}\n{_embed_words(t, out)}"
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['poolings', 'Pooling', 'ClsPooling', 'MeanPooling', 'WeighedPooling', 'token_course', 'inverse_root', 'SizedPower',
-           'pairs_of', 'CovariancePooling', 'WhitenedPooling', 'sized', 'whitener', 'MapsPooling',
+           'pairs_of', 'CovariancePooling', 'beneath', 'WhitenedPooling', 'sized', 'whitener', 'MapsPooling',
            'WhitenedMapsPooling']
 
 # %% ../nbs/12b_poolings.ipynb #e2dcd302
@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .basics import Registry, register
-from .model import BrainLM
 
 # %% ../nbs/12b_poolings.ipynb #91dc8b10
 poolings = Registry('pooling')
@@ -165,6 +164,15 @@ def links(self:CovariancePooling, course): # both [batch, parcel, parcel]
     return [y@y.mT for y in seen]
 
 # %% ../nbs/12b_poolings.ipynb #8fbf7821
+def beneath(
+    signal:Tensor, # [batch, parcel, time]
+    n:int, # tokens of a parcel; in the ViT family more than there are patches
+    size:int, # time points of a patch
+)->Tensor: # [batch, parcel, n, size]
+    "A patch of signal for each token of a parcel, evenly spaced"
+    first = torch.linspace(0, signal.shape[2]-size, n, dtype=torch.double).round().long()
+    return signal.unfold(2, size, 1)[:,:,first]
+
 @patch
 @torch.no_grad()
 def fit(self:CovariancePooling, model, batches):
@@ -173,7 +181,7 @@ def fit(self:CovariancePooling, model, batches):
     for signal, valid in batches:
         tokens = model.encode(signal, valid)[0].float()
         x = token_course(tokens)
-        patches = signal.unflatten(2, (-1, self.config.patch_size)).float()
+        patches = beneath(signal, tokens.shape[2], self.config.patch_size).float()
         y = token_course(patches.masked_fill(tokens[...,:1].isnan(), torch.nan))
         x, y = x.flatten(0, 2).double(), y.flatten(0, 2).double()
         S, T = S+x.mT@x, T+x.mT@y
@@ -240,17 +248,15 @@ def fit(self:WhitenedPooling, model, batches):
         self.whiten[i] = whitener((y@y.mT/y.shape[-1]).sum(0)/(n.mT@n).clamp(min=1), self.ridge)
 
 # %% ../nbs/12b_poolings.ipynb #b6b18a1c
-_maps_through = inspect.unwrap(BrainLM.attention_maps)                      # as the model's, with gradients
-
 @register(poolings, 'maps')
 class MapsPooling(Pooling):
     "How much parcels attend to each other, mean of the heads, in units of even attention, layers apart"
     def _sizes(self, c):
-        layers = c.layers if c.attention=='joint' else -(-c.layers//2)
+        layers = -(-c.layers//2) if getattr(c, 'attention', '')=='axial' else c.layers
         return [self._pairs(c.n_parcels)]*layers
     def _pairs(self, n): return n*(n-1)
     def maps(self, model, signal, valid): # [batch, layer, parcel, parcel], NaN from and to parcels that are missing
-        find = _maps_through if isinstance(model, BrainLM) else type(model).attention_maps
+        find = inspect.unwrap(type(model).attention_maps)                   # as the model's, with gradients
         A = find(model, signal, valid).mean(2)[...,1:,1:].float()*signal.shape[1]
         if valid is None: return A
         lost = ~valid.any(-1)

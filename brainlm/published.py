@@ -169,7 +169,7 @@ class PublishedMAE(_Tree):
         super().__init__(_mae_shapes(config), made)
         c = self.published = config
         P, T, S, D = c.num_brain_voxels, c.num_timepoints_per_voxel, c.timepoint_patching_size, c.hidden_size
-        self.config = AttrDict(n_parcels=P, n_time=T, patch_size=S, width=D, whole=True)
+        self.config = AttrDict(n_parcels=P, n_time=T, patch_size=S, width=D, layers=c.num_hidden_layers, whole=True)
         self.register_buffer('pe', time_encoding(T//S, D), persistent=False)
         self.register_buffer('xyz_mm', torch.zeros(P, 3), persistent=False)
         self.parcellation = self.scaler = self.recipe = self.prior = self.seen = None
@@ -496,7 +496,8 @@ class PublishedViTMAE(_Tree):
         super().__init__(_vit_shapes(config), made)
         c = self.published = config
         self.side = c.image_size[0]//c.patch_size
-        self.config = AttrDict(n_parcels=424, n_time=200, patch_size=20, width=c.hidden_size, whole=True)
+        self.config = AttrDict(n_parcels=424, n_time=200, patch_size=20, width=c.hidden_size,
+                               layers=c.num_hidden_layers, whole=True)
         self.pads = (c.image_size[0]-424)//2, (c.image_size[1]-200)//2
         y = load_parcellation('a424').xyz_mm[:,1] if config.get('order') is None else config.order
         def fixed(name, table): self.register_buffer(name, table, persistent=False)

@@ -112,13 +112,27 @@ def test_a_missing_parcel_ends_no_run(published, tmp_path, family):
     assert embed_store(store, m, tmp_path/'r.parquet', missing='refuse').subject.tolist()==['s0','s3']; said = embed_report(tmp_path/'s', tmp_path/'e.parquet', m); assert 'rule: zero' in said and '1 recordings could not' in said and 'brought to 0.735 s a frame: the model has learned a repetition time of 0.735 s, theirs is 0.8 s' in said
     with pytest.raises(ValueError, match='rule is .refuse'): BrainLMEmbedder(m, missing='refuse').fit(x).transform(x[1:])
 
-@pytest.mark.parametrize('dt', [.72, .74, .8, .835, 1., 2.])
+@pytest.mark.parametrize('family', ['mae','vit','age'])
+@pytest.mark.parametrize('dt', [.72, .8, 1., 2.])
 @pytest.mark.parametrize('frames', [16, 160])
-def test_brainmarks_samples_of_any_repetition_time(published, dt, frames):
-    "Short and long samples of the suite, with published weights; the scale is fitted to the training samples"
-    transform, wrapper = brainmarks_model(published[0]); rng = np.random.default_rng(0); sample = lambda: dict(bold=torch.from_numpy(rng.standard_normal((frames,424))).float(), mean=torch.full((1,424), 100.), std=torch.full((1,424), 5.), tr=torch.tensor(dt))
+def test_brainmarks_samples_of_any_repetition_time(published, family, dt, frames):
+    "Short and long samples of the suite, with every kind of published weights; the scale is that of training samples"
+    model = dict(zip(('mae','vit'), published)).get(family) or tuned_of(published[1])
+    transform, wrapper = brainmarks_model(model)
+    rng = np.random.default_rng(0)
+    def sample():
+        x = torch.from_numpy(rng.standard_normal((frames,424))).float()
+        return dict(bold=x, mean=torch.full((1,424), 100.), std=torch.full((1,424), 5.), tr=torch.tensor(dt))
     with pytest.raises(ValueError, match="scaler='fit'"): transform(sample()) # in units of UK Biobank
-    batch = torch.utils.data.default_collate([transform.fit([sample() for _ in range(3)])(sample()) for _ in range(2)]); out = wrapper(batch); assert out.cls_embeds.shape==(2,1,16) and out.patch_embeds.isfinite().all()
+    transform.fit([sample() for _ in range(3)])
+    out = wrapper(torch.utils.data.default_collate([transform(sample()) for _ in range(2)]))
+    assert out.cls_embeds.shape==(2,1,16) and out.cls_embeds.isfinite().all() and out.patch_embeds.isfinite().all()
+
+def tuned_of(vit):
+    "The same encoder with a head in place of the decoder, as the `age` model has it"
+    new = PublishedViTMAE(AttrDict(vit.published, finetuned=True)).eval()
+    for k in ('parcellation','scaler','recipe'): setattr(new, k, getattr(vit, k))
+    return new
 
 def test_parcels_by_name(published):
     "Columns of a table in any order; Glasser's cortex with 64 parcels missing; another atlas is refused"
@@ -170,6 +184,16 @@ def test_scikit_learn_takes_it_for_its_own():
 
 def test_store_to_parquet(made):
     store, m, top = made; t = embed_store(store, top/'m', top/'new/e.parquet'); assert pd.read_parquet(top/'new/e.parquet').equals(t) and t.subject.tolist()==['s0','s1','s2','s3'] and t.shape==(4,25)
+
+def test_edited_files_of_a_model_are_embedded_with_where_trusted(made, tmp_path):
+    "Refused by default; the same numbers where somebody says that he trusts them"
+    store, m, top = made
+    m.save_pretrained(tmp_path/'m')
+    edited = tmp_path/'m/config.json'
+    edited.write_text(edited.read_text()+' ')
+    with pytest.raises(ValueError, match='trust'): embed_report(store.url, tmp_path/'e.parquet', str(tmp_path/'m'))
+    embed_report(store.url, tmp_path/'e.parquet', str(tmp_path/'m'), trust_edited=True)
+    assert np.allclose(embed_store(store, m, tmp_path/'w.parquet').iloc[:,-16:], pd.read_parquet(tmp_path/'e.parquet').iloc[:,-16:])
 
 
 # %% ../nbs/50_embedding.ipynb #98bbd104
