@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .basics import one_of, register, some, tell, write_whole
+from .poolings import offered_poolings, pooling_of, poolings
 from .prior import given_context, stack_context
 from .published import (
     at_dt,
@@ -45,7 +46,7 @@ from .published import (
     store_columns,
     take_columns,
 )
-from .recordings import Recording, RecordingStore
+from .recordings import Recording, RecordingStore, split_of
 from .report import analyses
 from .scaling import RobustScaler
 from .windows import same_dt
@@ -78,7 +79,7 @@ class BrainLMEmbedder(TransformerMixin, BaseEstimator):
     `transform` embeds"""
     def __init__(self,
         model, # folder, name of a published model, or a model
-        pooling:str='cls', # 'cls', 'mean' over all tokens, or 'parcel': of each parcel's tokens over time, side by side
+        pooling:str='cls', # one of `brainlm.poolings.offered_poolings()`; for people: 'person'
         window:str='tile', # 'tile': all windows side by side, averaged; 'center': the middle one
         tr_s:float=None, # seconds a frame, of arrays; recordings and stores bring theirs. None: that of the model
         batch_size:int=8, # windows at a time
@@ -94,9 +95,7 @@ class BrainLMEmbedder(TransformerMixin, BaseEstimator):
         self.context, self.scaler, self.missing = context, scaler, missing
 
     @property
-    def n_out_(self): # features of a recording
-        c = self.model_.config
-        return c.width*(c.n_parcels if self.pooling=='parcel' else 1)
+    def n_out_(self): return self._pool().n_out # features of a recording
 
     def transform(self, X): # float32 [recording, feature]
         "Embed. ValueError names the recording that does not fit."
@@ -151,14 +150,16 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     self._check_rule()
     self._check_told()
     self.scaler_ = self._scaler(X)
+    self.pools_, self.learned_ = {}, None
     self.fitted_with_ = self.model, self.scaler
+    if poolings[self.pooling].fitted: self._learn_pooling(X)
     return self
 
 # %% ../nbs/50_embedding.ipynb #43efe1ef
 @patch
 def _check_embed_options(self:BrainLMEmbedder):
     "ValueError for an option that cannot be"
-    one_of('pooling', self.pooling, ('cls','mean','parcel'))
+    one_of('pooling', self.pooling, offered_poolings())
     one_of('window', self.window, ('tile','center'))
     one_of('context', self.context, (None, 'recording'))
     if self.missing is not None: one_of('missing', self.missing, missing_rules)
@@ -213,6 +214,49 @@ def fit_scaler(
         if not len(store): raise ValueError("X: found no recordings, expected at least one to fit the scaler to")
         return RobustScaler().fit(store, rows='all')
 
+# %% ../nbs/50_embedding.ipynb #d6622936
+@patch
+def _pool(self:BrainLMEmbedder):
+    "The pooling that is asked for now; ValueError where it has to learn and has not"
+    if self.pooling not in self.pools_:
+        if poolings[self.pooling].fitted: raise ValueError("pooling: was changed after fit; call fit again")
+        self.pools_[self.pooling] = pooling_of(self.model_, self.pooling).eval()
+    return self.pools_[self.pooling]
+
+@patch
+def _learn_pooling(self:BrainLMEmbedder, X):
+    "A pooling that knows what people have in common, and from whom: `learned_`"
+    known = getattr(self.model_, 'person', None)
+    if known is not None and self.pooling=='person':
+        pool = poolings['person'](self.model_.config)
+        pool.load_state_dict({k: known[k].float() for k in ('scale','whiten')})
+        self.learned_ = dict(of="the model's training people")
+    else:
+        rows, of = _to_learn_from(X, self.model_)
+        made = [b for item in rows for b in self._windows_to_learn(item)]
+        pool = pooling_of(self.model_, self.pooling, made)
+        self.learned_ = dict(of=of, recordings=len(rows))
+    self.pools_[self.pooling] = pool.eval().cpu()
+
+# %% ../nbs/50_embedding.ipynb #eceafe08
+def _to_learn_from(X, model):
+    "Those of the recordings that a pooling may learn from, and which they are in words"
+    if not hasattr(X, '__len__'):
+        raise ValueError("X: found a generator, which can be read only once; expected a list for a pooling that learns")
+    items, split = list(_items(X, model)), split_of(model, X) if isinstance(X, RecordingStore) else None
+    if split is None or not len(split.train): return items, 'all recordings given to fit'
+    return [items[i] for i in split.train], "recordings of the model's training people in this store"
+
+@patch
+def _windows_to_learn(self:BrainLMEmbedder, item):
+    "What a pooling learns from one recording: [(signal [1, parcel, time], valid)]"
+    bold, dt_s = _series(item, self.tr_s, self.model_)
+    if poolings[self.pooling].whole: return [(_whole(bold), None)]
+    x, v = self._windows(bold, dt_s)[0][:2]
+    return [(torch.from_numpy(x), None if v.all() else torch.from_numpy(v))]
+
+def _whole(bold): return torch.from_numpy(np.asarray(bold, 'float32').T.copy())[None]
+
 # %% ../nbs/50_embedding.ipynb #02004598
 @patch
 def _embed_all(self:BrainLMEmbedder, X, skip=None):
@@ -221,6 +265,7 @@ def _embed_all(self:BrainLMEmbedder, X, skip=None):
     self._check_fitted_with()
     out, facts, waiting, device = {}, [], [], device_of(self.device)
     with lent(self.model_, device):
+        self._pool().to(device)
         for windows,said in self._each(X, skip):
             facts.append(said)
             waiting += [(said['row'], *o) for o in zip(*windows, strict=True)]
@@ -242,11 +287,26 @@ def _each(self:BrainLMEmbedder, X, skip):
     for i,item in enumerate(tqdm(_items(X, self.model_), total=n, desc='embedding', disable=quiet)):
         try:
             bold, dt_s = _series(item, self.tr_s, self.model_)
-            windows, said = self._windows(bold, dt_s)
+            windows, said = (self._as_whole if self._pool().whole else self._windows)(bold, dt_s)
         except ValueError as e:
             if skip is None: raise ValueError(f"recording {i}: {e}") from None
             skip.append((i, str(e)))
         else: yield windows, dict(row=i, **said, **_order_of(bold, self.model_))
+
+# %% ../nbs/50_embedding.ipynb #bccc778d
+@patch
+def _as_whole(self:BrainLMEmbedder, bold, dt_s):
+    "A recording as it is, in place of windows, and what was used of it. ValueError where there is next to nothing."
+    gone = np.flatnonzero(~np.isfinite(bold).all(0))
+    if len(bold)<2 or len(gone)==bold.shape[1]:
+        raise ValueError(f"found {len(bold)} time points and {len(gone)} missing parcels of {bold.shape[1]}, "
+                         "expected at least 2 and some parcels")
+    if len(gone) and self.missing=='refuse': raise ValueError(f"{len(gone)} parcel(s) are missing, the rule is 'refuse'")
+    p = self.model_.parcellation
+    names = some(p.names[i] for i in gone) if p is not None else some(gone)
+    x = _whole(np.where(np.isin(np.arange(bold.shape[1]), gone), np.nan, bold))[0].numpy()
+    said = dict(n_missing=len(gone), missing=names, resampled_from_s=np.nan)
+    return (x[None], np.ones((1, *x.shape[:1], 1), bool)), dict(n_windows=1, n_frames=len(bold), **said)
 
 # %% ../nbs/50_embedding.ipynb #8c7767c9
 @patch
@@ -284,9 +344,9 @@ def _window_means(out, n):
 def get_feature_names_out(self:BrainLMEmbedder, input_features=None): # [feature] str
     "`brainlm0`, ..., with the parcel before it where each has features of its own"
     check_is_fitted(self)
+    if self.pooling!='parcel': return np.array([f'brainlm{d}' for d in range(self.n_out_)], dtype=object)
     names = [f'brainlm{d}' for d in range(self.model_.config.width)]
-    if self.pooling=='parcel': names = [f'{p}_{n}' for p in self.model_.parcellation.names for n in names]
-    return np.array(names, dtype=object)
+    return np.array([f'{p}_{n}' for p in self.model_.parcellation.names for n in names], dtype=object)
 
 # %% ../nbs/50_embedding.ipynb #9ec7a84b
 def _model_dt(model):
@@ -386,15 +446,16 @@ def _around(z, start, width):
 @torch.no_grad()
 def _embed(self:BrainLMEmbedder, batch, out, device):
     "Embed windows (recording, signal, valid, context or nothing) and put them into `out`"
+    pool = self._pool()
     s, v, *beside = list(zip(*batch, strict=True))[1:]
-    s, v = (torch.from_numpy(np.stack(o)).to(device) for o in (s, v))
-    more = given_context(stack_context(beside[0]).to(device) if beside else None)
-    if getattr(self.model_, 'recipe', None) is not None: more['missing'] = self.missing
-    with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
-        tokens, cls = self.model_.encode(s, None if v.all() else v, **more)
-    if self.pooling=='cls': z = cls
-    elif self.pooling=='mean': z = tokens.flatten(1, 2).nanmean(1)
-    else: z = tokens.nanmean(2).flatten(1)
+    if pool.whole:
+        z = torch.cat([pool(None, torch.from_numpy(x)[None].to(device)) for x in s])
+    else:
+        s, v = (torch.from_numpy(np.stack(o)).to(device) for o in (s, v))
+        more = given_context(stack_context(beside[0]).to(device) if beside else None)
+        if getattr(self.model_, 'recipe', None) is not None: more['missing'] = self.missing
+        with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            z = pool(self.model_, s, None if v.all() else v, **more)
     for (i,*_),row in zip(batch, z.float().cpu().numpy(), strict=True): out.setdefault(i, []).append(row)
 
 # %% ../nbs/50_embedding.ipynb #254fe5f8
@@ -422,7 +483,7 @@ def _said_of(e, facts, skip):
     return dict(brainlm=__version__, model=what, weights_sha256=weights_hash(m), scaler=by, dt_s=_model_dt(m),
         n_resampled=int(facts['resampled_from_s'].notna().sum()),
         resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())),
-        pooling=e.pooling, window=e.window, order=order, precision='bf16' if e.bf16 else 'fp32',
+        pooling=e.pooling, pooling_learned=e.learned_, window=e.window, order=order, precision='bf16' if e.bf16 else 'fp32',
         missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
         n_embedded=len(facts), n_failed=len(skip))
 
@@ -467,7 +528,7 @@ def _write_embeddings(out, t, lost):
         ('<store>', ..., 'folder or URL of a RecordingStore', 'STORE'),
         ('<out>', ..., 'file to write', 'OUT.parquet'),
         ('model', ..., 'folder, brainlm-small, or old_13M, vitmae_111M, vitmae_650M', 'MODEL'),
-        ('pooling', 'cls', 'of the tokens', ('cls','mean','parcel')),
+        ('pooling', 'cls', 'of the tokens; person: of the signal itself, whose recording it is', offered_poolings()),
         ('window', 'tile', 'all windows, or the middle one', ('tile','center')),
         ('scaler', None, "ukb, fit (to this store), or a file that RobustScaler.save wrote; default: the model's",
          'ukb|fit|FILE.json'),
@@ -491,10 +552,16 @@ def embed_report(
     t = embed_store(store, model, out, scaler=scaler, **options)
     return f"{store}\n{_embed_words(t, out)}"
 
+def _learned_words(said):
+    "From whom a pooling has learnt"
+    o = said['pooling_learned']
+    return f"what people have in common is from {o['of']}" + (f" ({o['recordings']})" if 'recordings' in o else '')
+
 def _embed_words(t, out):
     "What a file of embeddings holds, counted"
     said, features = t.attrs['brainlm'], t.shape[1]-4-len(_used)
     words = [f"{out}: {len(t)} rows, {features} features"]
+    if said['pooling']=='person': words += [f"these vectors tell people apart: personal data; {_learned_words(said)}"]
     if n := said['n_with_missing']:
         words += [f"{n} recordings lack parcels, up to {t['n_missing'].max()} (rule: {said['missing_rule']})"]
     if n := said['n_resampled']:

@@ -75,7 +75,7 @@ class WeighedPooling(MeanPooling):
         self.score = nn.Linear(config.width, 1, bias=False)
         nn.init.zeros_(self.score.weight)
 
-# %% ../nbs/12b_poolings.ipynb #a2703ee0
+# %% ../nbs/12b_poolings.ipynb #65b7d24c
 @register(poolings, 'parcel', offered=True)
 class ParcelPooling(Pooling):
     "Each parcel's tokens, meaned over the patches that are there, side by side"
@@ -310,7 +310,7 @@ def fit(self:WhitenedMapsPooling, model, batches):
     y = self._rows(A)
     self.whiten.copy_(whitener((y@y.mT).mean(0), self.ridge))
 
-# %% ../nbs/12b_poolings.ipynb #b7aa3b06
+# %% ../nbs/12b_poolings.ipynb #5e5d9450
 @register(poolings, 'person', offered=True)
 class PersonPooling(Pooling):
     "`PersonEmbedding` of the signal itself, kind 'whitened'"
@@ -326,12 +326,18 @@ class PersonPooling(Pooling):
     def forward(self, model, signal, valid=None, **how):
         x = self._course(signal, valid)
         there = (x!=0).any(-1)
-        links = pairs_of(sized(self.whiten@_own_units(x, self.scale), self.power))
+        links = pairs_of(sized(self.whiten@self.gained(x), self.power))
         return links.masked_fill(~pairs_of(there[:,None] & there[:,:,None]), torch.nan)
+
+    def gained(self, x): # as `PersonEmbedding` does: by the median, which torch rounds down
+        z = x/self.scale[:,None]
+        size = z.square().mean(-1)
+        gain = size.masked_fill(size==0, torch.nan).nanquantile(.5, 1).nan_to_num(1)
+        return z/gain.clamp(min=1e-12).sqrt()[:,None,None]
 
 def _frames_lost(valid, signal): return ~valid.repeat_interleave(signal.shape[2]//valid.shape[2], 2)
 
-# %% ../nbs/12b_poolings.ipynb #1431432e
+# %% ../nbs/12b_poolings.ipynb #27f015f8
 @patch
 @torch.no_grad()
 def fit(self:PersonPooling, model, batches):
@@ -340,11 +346,11 @@ def fit(self:PersonPooling, model, batches):
     size = torch.stack([_size_of(x)/x.shape[1]**.5 for x in made])
     gone = torch.stack([(x==0).all(-1) for x in made])
     self.scale.copy_(size.log().masked_fill(gone, torch.nan).nanmean(0).nan_to_num().exp())
-    S = sum(y@y.T/y.shape[1] for y in (_own_units(x[None], self.scale)[0] for x in made))
+    S = sum(y@y.T/y.shape[1] for y in (self.gained(x[None])[0] for x in made))
     n = (~gone).sum(0).float()
     self.whiten.copy_(whitener(S/(n[:,None]*n).clamp(min=1).sqrt(), self.ridge))
 
-# %% ../nbs/12b_poolings.ipynb #5db52968
+# %% ../nbs/12b_poolings.ipynb #44758779
 def offered_poolings(
 )->tuple: # names
     "Poolings that are options where recordings are embedded"

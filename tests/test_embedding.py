@@ -33,7 +33,8 @@ from brainlm.preprocessing import preprocess
 from brainlm.prior import window_context
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
 from brainlm.readers import Atlas
-from brainlm.recordings import Recording, RecordingStore
+from brainlm.readouts import PersonEmbedding
+from brainlm.recordings import Recording, RecordingStore, Split
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
 
@@ -194,6 +195,30 @@ def test_edited_files_of_a_model_are_embedded_with_where_trusted(made, tmp_path)
     with pytest.raises(ValueError, match='trust'): embed_report(store.url, tmp_path/'e.parquet', str(tmp_path/'m'))
     embed_report(store.url, tmp_path/'e.parquet', str(tmp_path/'m'), trust_edited=True)
     assert np.allclose(embed_store(store, m, tmp_path/'w.parquet').iloc[:,-16:], pd.read_parquet(tmp_path/'e.parquet').iloc[:,-16:])
+
+
+# %% ../nbs/50_embedding.ipynb #a5185a47
+def test_a_person_from_the_signal_alone(made, tmp_path):
+    "As `PersonEmbedding` says it, learnt from the people who train; what it learnt from stands beside the features"
+    store, m, _ = made
+    whole = [store.read(i) for i in range(4)]
+    want = PersonEmbedding().fit(whole[:3]).transform(whole)
+    e = BrainLMEmbedder(m, 'person').fit(whole[:3])
+    z = e.transform(store)
+    assert np.allclose(z[:3], want[:3], atol=1e-4) and e.learned_==dict(of='all recordings given to fit', recordings=3)
+    assert np.isnan(z[3]).sum()==9 and np.allclose(z[3][~np.isnan(z[3])], want[3][~np.isnan(z[3])], atol=1e-4)
+    mine = copy.deepcopy(m)
+    mine.card = dict(split=Split.of(store, ['train','train','test','test']).to_dict())
+    t = embed_store(store, mine, tmp_path/'e.parquet', pooling='person')
+    said = pd.read_parquet(tmp_path/'e.parquet').attrs['brainlm']
+    assert said['pooling_learned']['recordings']==2 and 'training people' in said['pooling_learned']['of']
+    assert np.allclose(t.filter(like='brainlm')[:1], PersonEmbedding().fit(whole[:2]).transform(whole[:1]), atol=1e-4)
+    mine.person = {k: torch.from_numpy(getattr(PersonEmbedding().fit(whole[:3]), f'{k}_')) for k in ('scale','whiten')}
+    known = BrainLMEmbedder(mine, 'person').fit(store)
+    assert known.learned_['of']=="the model's training people" and np.allclose(known.transform(store)[:3], want[:3], atol=1e-4)
+    with pytest.raises(ValueError, match='pooling: was changed after fit'):
+        BrainLMEmbedder(m).fit(store).set_params(pooling='person').transform(store)
+    with pytest.raises(ValueError, match='a generator'): BrainLMEmbedder(m, 'person').fit(o for o in whole)
 
 
 # %% ../nbs/50_embedding.ipynb #98bbd104
