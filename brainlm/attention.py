@@ -36,7 +36,7 @@ from .plots import (
     plot_matrix,
 )
 from .protocol import as_read_by, said_first, wide_tokens
-from .recordings import RecordingStore, leak_report, refuse_seen
+from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import checked_contrast, contrast, correlation, detectable, nan_mean
 
@@ -464,8 +464,9 @@ def attention_report(
     context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page
     "CLS attention, variance, FC strength and links between networks, contrasted. ValueError before any work."
-    store = as_read_by(model, store)
-    out,p,rows = Path(out), store.parcellation, store.rows(rows)
+    store,rows = only_readable(store, rows)
+    store,out = as_read_by(model, store),Path(out)
+    p = store.parcellation
     whole_windows(model, store, rows)
     labelled,t = has_networks(p, atlas), store.table.iloc[rows]
     g,groups,z = asked_contrast(t, column, groups, threshold, covariates)

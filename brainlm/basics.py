@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DiskFull', 'is_full', 'write_whole', 'held', 'some', 'one_of', 'printable', 'Registry', 'register', 'optional',
-           'Notice', 'tell', 'cache_dir', 'mirror_dir', 'pip_wheel', 'wheel', 'moved', 'renamed']
+           'Notice', 'LeftOut', 'tell', 'cache_dir', 'mirror_dir', 'pip_wheel', 'wheel', 'moved', 'renamed']
 
 # %% ../nbs/00_basics.ipynb #9b6ae7eb
 import errno
@@ -178,12 +178,16 @@ def optional(
 class Notice(UserWarning):
     "What brainlm has to say to people about their data"
 
+class LeftOut(Notice):
+    "That something could not be read, and the rest was done without it; a command says it last, and ends with 1"
+
 def tell(
     words:str, # What must be known
     stacklevel:int=3, # Whose line is named: 1 is this one, 3 that of the caller's caller
+    kind=Notice, # Or `LeftOut`
 ):
     "Say something that is no error"
-    warnings.warn(words, Notice, stacklevel=stacklevel)
+    warnings.warn(words, kind, stacklevel=stacklevel)
 
 # %% ../nbs/00_basics.ipynb #9772a944
 def cache_dir()->Path: # `BRAINLM_CACHE`, or the user's cache directory

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 
 from . import __path__ as _rooms
 from . import __version__
-from .basics import DiskFull, Notice, is_full
+from .basics import DiskFull, LeftOut, Notice, is_full
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _whole(s):
@@ -237,7 +237,7 @@ def _qc(a):
     from brainlm.quality import qc_page, stands_out
     from brainlm.recordings import RecordingStore
     from brainlm.report import write_whole
-    store = RecordingStore(a.store)
+    store = RecordingStore(a.store).readable()
     out = Path(a.out or f'{store.name}_qc.html')
     html = qc_page(store, a.show)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -297,7 +297,7 @@ def _pretrain(a):
     from brainlm.model import preset
     from brainlm.pretraining import Training, pretrain_learner
     from brainlm.recordings import RecordingStore
-    store = RecordingStore(a.store)
+    store = RecordingStore(a.store).readable()
     split = _split_for_training(a, store)
     counts = ', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))
     print(f"{store}\n{counts} recordings, split by subject with seed {split.rule['seed']}", flush=True)
@@ -398,7 +398,7 @@ def _store_and_model(a):
     "The store as the model reads it; the model of --model, or an untrained one of --preset; the split asked for"
     from brainlm.protocol import as_read_by
     from brainlm.recordings import RecordingStore
-    store = RecordingStore(a.store)
+    store = RecordingStore(a.store).readable()
     print(store, flush=True)
     if a.needs=='read': return _as_asked(a, store, _model_asked_for(a, store).to(_device(a)), None)
     asked = _asked(a)
@@ -657,15 +657,25 @@ def _in_a_line(e, a):
 # %% ../nbs/51_cli.ipynb #08de7519
 @contextmanager
 def _notices(a):
-    "Notices as a line each on stderr; all other warnings as they are"
+    "Notices as a line each on stderr; all other warnings as they are; a list of what is to be said last"
+    last = []
     with warnings.catch_warnings():
         warnings.simplefilter('always', Notice)
         show = warnings.showwarning
         def line(words, kind, *args, **kw):
-            if issubclass(kind, Notice): print(f'brainlm: {_in_shell_words(str(words), a)}', file=sys.stderr)
+            if issubclass(kind, LeftOut): last.append(str(words))
+            elif issubclass(kind, Notice): print(f'brainlm: {_in_shell_words(str(words), a)}', file=sys.stderr)
             else: show(words, kind, *args, **kw)
         warnings.showwarning = line
-        yield
+        yield last
+
+def _done(a):
+    "Run a command; its exit code, 1 where something was left out"
+    with _notices(a) as last:
+        try: code = a.run(a) or 0
+        finally:
+            for words in last: print(f'brainlm: {_in_shell_words(words, a)}', file=sys.stderr)
+    return max(code, int(bool(last)))
 
 # %% ../nbs/51_cli.ipynb #40e51a25
 def _options_of(words):
@@ -686,7 +696,7 @@ def main(
     try:
         a = _options_of(words)
         if not a.command: return _where_we_are() or 0
-        with _notices(a): return a.run(a) or 0
+        return _done(a)
     except KeyboardInterrupt:
         if argv is None: signal.signal(signal.SIGINT, signal.SIG_IGN)           # a second one is not needed
         print(f'\nbrainlm: interrupted. To go on: {_again(words, a)}', file=sys.stderr)

@@ -25,8 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from . import __version__
-from .basics import one_of, register, some, tell, write_whole
-from .poolings import offered_poolings, pooling_of, poolings
+from .basics import LeftOut, one_of, register, some, tell, write_whole
+from .files import neutral
 from .prior import given_context, stack_context
 from .published import (
     at_dt,
@@ -470,7 +470,7 @@ def weights_hash(
     return h.hexdigest()
 
 # %% ../nbs/50_embedding.ipynb #ecd655b4
-def _said_of(e, facts, skip):
+def _said_of(e, facts, lost):
     "What a file of embeddings says of itself"
     m, s = e.model_, e.scaler_
     recipe = getattr(m, 'recipe', None)
@@ -485,7 +485,7 @@ def _said_of(e, facts, skip):
         resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())),
         pooling=e.pooling, pooling_learned=e.learned_, window=e.window, order=order, precision='bf16' if e.bf16 else 'fp32',
         missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
-        n_embedded=len(facts), n_failed=len(skip))
+        n_embedded=len(facts), n_failed=len(lost))
 
 # %% ../nbs/50_embedding.ipynb #268299e8
 _used = ['n_windows','n_frames','n_missing','missing','resampled_from_s']
@@ -499,16 +499,19 @@ def embed_store(
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
-    e, skip = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store), []
+    store, skip = store.readable(), []
+    e = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store)
     z, facts = e._embed_all(store, skip)
     if not len(z):
         raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(skip)}: {skip[0][1]}")
     who = store.table[['subject','session','task','run']]
     lost = who.iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
+    lost = pd.concat([store.damaged_table(), lost], ignore_index=True)
     who = who.iloc[facts['row']].reset_index(drop=True)
     t = pd.concat([who, facts[_used], pd.DataFrame(z, columns=e.get_feature_names_out())], axis=1)
-    t.attrs['brainlm'] = _said_of(e, facts, skip)
+    t.attrs['brainlm'] = _said_of(e, facts, lost)
     _write_embeddings(Path(out), t, lost)
+    if skip: tell(f"{len(skip)} recordings do not fit the model, the first: {skip[0][1]}", kind=LeftOut)
     return t
 
 # %% ../nbs/50_embedding.ipynb #4a456a2f
@@ -517,8 +520,8 @@ def _write_embeddings(out, t, lost):
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, lambda f: t.to_parquet(f, index=False))
     bad = out.with_suffix('.failures.tsv')
-    if len(lost): write_whole(bad, lost.to_csv(sep='\t', index=False))
-    else: bad.unlink(missing_ok=True)
+    if not len(lost): return bad.unlink(missing_ok=True)
+    write_whole(bad, neutral(lost).to_csv(sep='\t', index=False))
 
 # %% ../nbs/50_embedding.ipynb #0616cc48
 @register(analyses, 'embed', does='a vector for each recording, in a Parquet file',

@@ -53,7 +53,7 @@ from .plots import (
 from .prior import given_context, window_context
 from .protocol import as_read_by, said_first, wide_tokens, windows_of
 from .readouts import shrunk_covariance
-from .recordings import RecordingStore, leak_report, refuse_seen
+from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
 from .report import Page, analyses
 from .simulation import mirror_pairs
 from .stats import (
@@ -834,8 +834,9 @@ def networks_report(
     context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page, report.html, beside results.csv, people.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside its rivals. Errors of `classify_parcels` and `refuse_seen`, before any work."
-    store = as_read_by(model, store)
-    out,p,rows = Path(out), store.parcellation, store.rows(rows)
+    store,rows = only_readable(store, rows)
+    store,out = as_read_by(model, store),Path(out)
+    p = store.parcellation
     _taking_part(np.zeros((len(p), 1)), p, atlas, 5)
     who = store.table['subject'].iloc[rows]
     seen = [*refuse_seen(model, store, who, seen_ok, rows=True), *said_first(model, store), *wide_tokens(model)]

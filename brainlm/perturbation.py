@@ -39,7 +39,7 @@ from .plots import (
 )
 from .prior import Context, given_context, window_context
 from .protocol import as_read_by, check_units, must_hide, said_first, wide_tokens
-from .recordings import RecordingStore, leak_report, refuse_seen
+from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
 from .stats import fdr, nan_mean, percentiles, permutation_p, spins, upper
 
@@ -828,10 +828,11 @@ def perturbation_report(
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
+    store,rows = only_readable(store, rows)
     store = as_read_by(model, store, units=False)
     q,out,p = PerturbationQuestion(column, source, target, **asked),Path(out),store.parcellation
     _checked(q, store, model)
-    rows = _conditions(q, store, model, store.rows(rows))
+    rows = _conditions(q, store, model, rows)
     check_units(model, store)
     judged = np.concatenate(rows)
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)

@@ -94,6 +94,9 @@ class StoreView(RecordingStore):
         self._meta = {**base._meta, 'parcellation': parcellation.name}
         self._retable()
     def __reduce__(self): return StoreView, (self.base, self._parc, self.dt_s, self.moved)
+    def readable(self):
+        rest = self.base.readable()
+        return self if rest is self.base else StoreView(rest, self._parc, self.dt_s, self.moved[rest.kept])
     def writer(self, *args, **kw):
         raise TypeError(f"{self.name}: found a view of a store for a model, expected the store to write")
 
@@ -224,7 +227,7 @@ def said_first(
     store # as it was read
 )->list: # of sentences
     "What the reader of a page should know of model and store"
-    return [*other_dt(model, store), *_of_view(store), *_of_weights(model)]
+    return [*store.said_damaged(), *other_dt(model, store), *_of_view(store), *_of_weights(model)]
 
 def _of_view(store):
     "What a view had to do"

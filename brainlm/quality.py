@@ -195,11 +195,12 @@ def qc_page(
 )->str: # HTML
     "The quality of a store on one page, outliers first; ValueError if it is empty"
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
+    store = store.readable()
     qc,title = qc_table(store),data_words(store)
     qc['provenance'] = store.table['provenance'].to_numpy()[qc['recording']]
     usual = (qc['outlier'][show:]-qc['outlier'].median()).abs().sort_values(kind='stable').index[:2]
     page = Page(f'Quality of {store.name}', *(f'{k} {v}' for k,v in store._facts().items()))
-    page.verdict(stands_out(qc), 'Nothing was removed: whether an outlier is a bad recording is for you to say.')
+    page.verdict(*store.said_damaged(), stands_out(qc), 'Nothing was removed: whether an outlier is a bad recording is for you to say.')
     _about_measures(qc, title, page)
     _about_outliers(qc, show, title, page)
     _about_steps(store, title, page)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['provenances', 'side_names', 'unmasked', 'Recording', 'signal_hash', 'read_parquet', 'RecordingStore', 'Damaged',
-           'StoreLocked', 'StoreWriter', 'StoreCheck', 'subject_split', 'same_signal', 'Split', 'hide_people',
-           'show_people', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned', 'seen_by',
-           'unknown_people', 'seen_rows', 'seen_before', 'unseen_rows', 'refuse_seen', 'Leak', 'leak_report']
+           'StoreLocked', 'StoreWriter', 'StoreCheck', 'Readable', 'only_readable', 'subject_split', 'same_signal',
+           'Split', 'hide_people', 'show_people', 'split_of', 'learned_from', 'save_learned_from', 'what_it_learned',
+           'seen_by', 'unknown_people', 'seen_rows', 'seen_before', 'unseen_rows', 'refuse_seen', 'Leak', 'leak_report']
 
 # %% ../nbs/01_recordings.ipynb #07da8a3c
 import importlib
@@ -42,7 +42,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from .atlas import Parcellation
-from .basics import one_of, printable, some, tell, write_whole
+from .basics import LeftOut, one_of, printable, some, tell, write_whole
 
 # %% ../nbs/01_recordings.ipynb #7d2f6e23
 def unmasked(
@@ -312,6 +312,7 @@ class RecordingStore:
         self.url = self.path if self.local else str(url).rstrip('/')
         return self
 
+    damaged = {} # Name of a recording that is left out: what is wrong with it
     def __len__(self): return len(self._pa)
     def __reduce__(self): return type(self),(self.url,self.storage_options) # Pickles as its address
 
@@ -941,7 +942,8 @@ def _facts(self:RecordingStore):
     t = self._pa
     hours = np.dot(t.column('tr_s').to_numpy(), self._n)/3600
     made = ', '.join(f'{n:,} {w}' for w,n in self.attrs['provenance'].items())
-    return dict(recordings=f'{len(self):,}', subjects=f"{len(t.column('subject').unique()):,}", hours=f'{hours:,.2f}',
+    lost = f' (and {len(self.damaged):,} damaged, left out)' if self.damaged else ''
+    return dict(recordings=f'{len(self):,}{lost}', subjects=f"{len(t.column('subject').unique()):,}", hours=f'{hours:,.2f}',
                 parcels=f"{self.n_parcels} ({self._meta['parcellation']})", provenance=made or 'nothing yet')
 
 @patch
@@ -1067,8 +1069,81 @@ def _users(self:RecordingStore):
 def _is_left(name):
     "Is this an unfinished file that nobody will finish? Beside the table, others than the writer write too"
     if not _is_part(name): return False
-    m = re.search(r'\.(\d+)\.part$', name)
+    m = re.search(r'\.(\d+)(-\w+)?\.part$', name)
     return name.startswith((_table, _atlas)) or bool(m) and not _is_alive(int(m[1]))
+
+# %% ../nbs/01_recordings.ipynb #89c0f551
+class Readable(RecordingStore):
+    "A store without its damaged recordings, from `readable`; it cannot be written to"
+    def __init__(self,
+        whole:RecordingStore, # With all of them
+        wrong:dict, # Number of a recording of it: what is wrong
+    ):
+        self.__dict__.update(whole.__dict__)
+        names = [_name_of(o.values()) for o in whole._pa.select(_key_cols).take(pa.array([*wrong])).to_pylist()]
+        self.whole,self.wrong,self.damaged = whole,wrong,dict(zip(names, wrong.values()))
+        self.kept = np.setdiff1d(np.arange(len(whole)), [*wrong])
+        self._pa,self._df = whole._pa.take(pa.array(self.kept)),None
+        self._start,self._n = whole._start[self.kept],whole._n[self.kept]
+
+    def __reduce__(self): return Readable,(self.whole,self.wrong)
+    def readable(self): return self
+    def writer(self, *args, **kw):
+        raise TypeError(f"{self.name}: found a store without its damaged recordings, expected the whole one to write")
+
+# %% ../nbs/01_recordings.ipynb #93e96305
+@patch
+def refresh(self:Readable)->Readable: # Itself
+    "Read the table again, and look again what of it can be read"
+    rest = self.whole.refresh().readable()
+    self.__init__(self.whole, getattr(rest, 'wrong', {}))
+    return self
+
+@patch
+def readable(self:RecordingStore)->RecordingStore: # Itself where nothing is damaged, else a `Readable` of it
+    "What of a store can be read; the rest is named. `Damaged` where that is nothing"
+    if getattr(self, '_sound', None) is self._raw: return self
+    wrong = {i:w for i in range(len(self)) if (w := self._unreadable(i))}
+    if wrong and len(wrong) == len(self): self.read(0)
+    if not wrong: self._sound = self._raw
+    if not wrong: return self
+    rest = Readable(self, wrong)
+    tell(f"{self.url}: {rest.said_damaged()[0]} brainlm check {self.url} says more", kind=LeftOut)
+    return rest
+
+# %% ../nbs/01_recordings.ipynb #ce8b09b5
+@patch
+def _unreadable(self:RecordingStore, i):
+    "Why recording `i` cannot be read; '' where it can"
+    try: self.read(i)
+    except Damaged as e: return str(e).split('. Lost with it')[0].removeprefix(self._at(''))
+    return ''
+
+@patch
+def said_damaged(self:RecordingStore)->list: # Of a sentence, or of none
+    "Who was left out, for a page"
+    if not self.damaged: return []
+    n,first = len(self.damaged),next(iter(self.damaged.values()))
+    are = 'are' if n > 1 else 'is'
+    return [f"{n} of {n+len(self)} recordings {are} damaged and left out: {some(self.damaged)} ({first})."]
+
+@patch
+def damaged_table(self:RecordingStore)->pd.DataFrame: # subject, session, task, run, reason
+    "A row for each recording that is left out"
+    whole = getattr(self, 'whole', self)
+    t = whole.table.iloc[[*getattr(self, 'wrong', {})]][_key_cols]
+    return t.assign(reason=[*self.damaged.values()])
+
+# %% ../nbs/01_recordings.ipynb #97dc8b2d
+def only_readable(
+    store:RecordingStore, # With all its recordings
+    rows=None, # Of them, as for `store.rows`; None: all
+): # The store as of `readable`, and the numbers there of those of `rows` that can be read
+    "What of a choice of recordings can be read"
+    rows,rest = store.rows(rows),store.readable()
+    kept = getattr(rest, 'kept', None)
+    if rest is store or kept is None: return rest,rows
+    return rest,np.searchsorted(kept, rows[np.isin(rows, kept)])
 
 # %% ../nbs/01_recordings.ipynb #10e37369
 def _side(u, valid, test): return 'test' if u < test else 'valid' if u < test+valid else 'train'
@@ -1121,6 +1196,7 @@ class Split:
     ):
         self.store,self.rule = store.name,rule or dict(kind='words')
         self.sides,self._keys = np.asarray(words, dtype=str).reshape(-1),store._pa.select(_key_cols)
+        if store.damaged and len(self.sides) == len(store.whole): self.sides = self.sides[store.kept]
         n = len(self.sides)
         if n != len(store):
             raise ValueError(f"split: found {n} words, expected one for each of the store's {len(store)} recordings")
@@ -1294,7 +1370,7 @@ def _by_words(store, d, side):
     "The words of a split that has no rule, where the store holds what it was made for"
     keys = list(zip(*(store._pa.column(c).to_pylist() for c in _key_cols)))
     lost = [k for k in keys if k not in side and k[0] not in side]
-    if len(keys) == d['n_recordings'] and not lost: return [side.get(k) or side[k[0]] for k in keys]
+    if d['n_recordings'] in (len(keys), len(keys)+len(store.damaged)) and not lost: return [side.get(k) or side[k[0]] for k in keys]
     found = f"subject {lost[0][0]!r} of {store.name} on no side" if lost else f"{len(keys)} recordings in {store.name}"
     raise ValueError(f"split: found {found}, the words were given for {d['n_recordings']} recordings of {d['store']}; "
                      "give a word for each recording, or split by a rule (store.split), which knows new subjects too")

@@ -412,7 +412,7 @@ def finetune_report(
 )->Path: # the page
     """Fine-tune, predict the test subjects, and write the folder. Errors of `join_covariates` and `finetune_learner`;
     ValueError for more than two classes, fewer than two test subjects, or some that the model has learnt from."""
-    store = as_read_by(model, store, scaled=False)
+    store = as_read_by(model, store.readable(), scaled=False)
     study = Study(store, target, table, on, task, threshold, confounds, harmonise)
     rounds = study.rounds(model, split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
@@ -710,7 +710,7 @@ def forecast_report(
     if residual and not epochs:
         raise ValueError("residual: found epochs 0, expected at least 1: what VAR + means leaves over must be learnt")
     must_hide(model)
-    store = as_read_by(model, store, scaled=False)
+    store = as_read_by(model, store.readable(), scaled=False)
     done = _Forecasts(store, model, rival_names(rivals), out, context, horizon, stride)
     rounds = done.rounds(split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
