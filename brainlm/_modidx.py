@@ -588,6 +588,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.embedding._items': ('embedding.html#_items', 'brainlm/embedding.py'),
                                    'brainlm.embedding._learned_words': ('embedding.html#_learned_words', 'brainlm/embedding.py'),
                                    'brainlm.embedding._model_dt': ('embedding.html#_model_dt', 'brainlm/embedding.py'),
+                                   'brainlm.embedding._not_embedded': ('embedding.html#_not_embedded', 'brainlm/embedding.py'),
                                    'brainlm.embedding._numbers': ('embedding.html#_numbers', 'brainlm/embedding.py'),
                                    'brainlm.embedding._of_table': ('embedding.html#_of_table', 'brainlm/embedding.py'),
                                    'brainlm.embedding._order_of': ('embedding.html#_order_of', 'brainlm/embedding.py'),

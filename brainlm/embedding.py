@@ -505,16 +505,20 @@ def embed_store(
     if not len(z):
         raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(skip)}: {skip[0][1]}")
     who = store.table[['subject','session','task','run']]
-    lost = who.iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
-    lost = pd.concat([store.damaged_table(), lost], ignore_index=True)
+    lost = _not_embedded(store, who, skip)
     who = who.iloc[facts['row']].reset_index(drop=True)
     t = pd.concat([who, facts[_used], pd.DataFrame(z, columns=e.get_feature_names_out())], axis=1)
     t.attrs['brainlm'] = _said_of(e, facts, lost)
     _write_embeddings(Path(out), t, lost)
-    if skip: tell(f"{len(skip)} recordings do not fit the model, the first: {skip[0][1]}", kind=LeftOut)
     return t
 
 # %% ../nbs/50_embedding.ipynb #4a456a2f
+def _not_embedded(store, who, skip):
+    "A row for each recording that is damaged, or does not fit the model; a line about the latter"
+    if skip: tell(f"{len(skip)} recordings do not fit the model, the first: {skip[0][1]}", kind=LeftOut)
+    lost = who.iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
+    return pd.concat([store.damaged_table(), lost], ignore_index=True)
+
 def _write_embeddings(out, t, lost):
     "The Parquet file, and beside it the table of what could not be embedded"
     out.parent.mkdir(parents=True, exist_ok=True)

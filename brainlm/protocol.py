@@ -94,9 +94,6 @@ class StoreView(RecordingStore):
         self._meta = {**base._meta, 'parcellation': parcellation.name}
         self._retable()
     def __reduce__(self): return StoreView, (self.base, self._parc, self.dt_s, self.moved)
-    def readable(self):
-        rest = self.base.readable()
-        return self if rest is self.base else StoreView(rest, self._parc, self.dt_s, self.moved[rest.kept])
     def writer(self, *args, **kw):
         raise TypeError(f"{self.name}: found a view of a store for a model, expected the store to write")
 
@@ -146,6 +143,12 @@ def _at_dt(store, i, dt_s, to_s): return at_interval(store.read(i), dt_s, to_s) 
 @patch
 def _at_model_dt(self:StoreView, i):
     return _at_dt(self.base, i, float(self.base._pa.column('tr_s')[i].as_py()), self.dt_s)
+
+@patch
+def readable(self:StoreView)->StoreView: # itself, or that of what can be read
+    "As `RecordingStore.readable`"
+    rest = self.base.readable()
+    return self if rest is self.base else StoreView(rest, self._parc, self.dt_s, self.moved[rest.kept])
 
 @patch
 def signal_hashes(self:StoreView, rows=None): return self.base.signal_hashes(rows) # as they were recorded

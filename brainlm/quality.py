@@ -200,7 +200,8 @@ def qc_page(
     qc['provenance'] = store.table['provenance'].to_numpy()[qc['recording']]
     usual = (qc['outlier'][show:]-qc['outlier'].median()).abs().sort_values(kind='stable').index[:2]
     page = Page(f'Quality of {store.name}', *(f'{k} {v}' for k,v in store._facts().items()))
-    page.verdict(*store.said_damaged(), stands_out(qc), 'Nothing was removed: whether an outlier is a bad recording is for you to say.')
+    page.verdict(*store.said_damaged(), stands_out(qc),
+                 'Nothing was removed: whether an outlier is a bad recording is for you to say.')
     _about_measures(qc, title, page)
     _about_outliers(qc, show, title, page)
     _about_steps(store, title, page)

@@ -943,7 +943,8 @@ def _facts(self:RecordingStore):
     hours = np.dot(t.column('tr_s').to_numpy(), self._n)/3600
     made = ', '.join(f'{n:,} {w}' for w,n in self.attrs['provenance'].items())
     lost = f' (and {len(self.damaged):,} damaged, left out)' if self.damaged else ''
-    return dict(recordings=f'{len(self):,}{lost}', subjects=f"{len(t.column('subject').unique()):,}", hours=f'{hours:,.2f}',
+    people = f"{len(t.column('subject').unique()):,}"
+    return dict(recordings=f'{len(self):,}{lost}', subjects=people, hours=f'{hours:,.2f}',
                 parcels=f"{self.n_parcels} ({self._meta['parcellation']})", provenance=made or 'nothing yet')
 
 @patch
@@ -1370,7 +1371,8 @@ def _by_words(store, d, side):
     "The words of a split that has no rule, where the store holds what it was made for"
     keys = list(zip(*(store._pa.column(c).to_pylist() for c in _key_cols)))
     lost = [k for k in keys if k not in side and k[0] not in side]
-    if d['n_recordings'] in (len(keys), len(keys)+len(store.damaged)) and not lost: return [side.get(k) or side[k[0]] for k in keys]
+    fits = d['n_recordings'] in (len(keys), len(keys)+len(store.damaged))
+    if fits and not lost: return [side.get(k) or side[k[0]] for k in keys]
     found = f"subject {lost[0][0]!r} of {store.name} on no side" if lost else f"{len(keys)} recordings in {store.name}"
     raise ValueError(f"split: found {found}, the words were given for {d['n_recordings']} recordings of {d['store']}; "
                      "give a word for each recording, or split by a rule (store.split), which knows new subjects too")
