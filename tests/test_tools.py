@@ -1,5 +1,6 @@
 "The measuring scripts run, at sizes that measure nothing, and so does what CONTRIBUTING.md shows"
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,26 @@ def test_hcp_gpu_without_a_gpu(tmp_path):
     assert 'check of the script on the CPU' in out and results['data']=='simulated'
     assert set(results['r2'])=={f'{m} {r}' for m in ('gaussian','axial','joint') for r in (0.2,0.5,0.75)}
     assert results['joint']['gflop_per_window']['0.75']>results['axial']['gflop_per_window']['0.75']>0
+
+def test_gpu_speed_without_a_gpu(tmp_path):
+    "Two parts at toy size; matrix products are counted as PyTorch counts them, places left out"
+    out = run('gpu_speed.py', '--cpu', '--out', tmp_path, '--only', 'peaks', 'equal')
+    found = json.loads((tmp_path/'gpu_speed.json').read_text())
+    assert 'nothing above is a result' in out and found['machine']['device']=='CPU, toy sizes'
+    assert [r['within'] for r in found['equal']['rows']]==[True, True] and found['peaks']['bf16']>0
+    lines = (tmp_path/'gpu_speed.tsv').read_text().splitlines()
+    assert lines[0]=='section\twhat\tmeasure\tvalue\tdevice\tdate' and len({len(l.split('\t')) for l in lines})==1
+    code = '''import torch, gpu_speed as g
+from torch.utils.flop_counter import FlopCounterMode
+for attention in ('joint', 'axial'):
+    c = g.preset('tiny', n_parcels=24, n_time=80, attention=attention, layers=3)
+    model, x = g.new_model(c, torch.device('cpu')), torch.randn(1, 24, 80)
+    places = 2*24*33*(c.width+c.decoder_width)
+    with g.sdpa_kernel([g.SDPBackend.MATH]), FlopCounterMode(display=False) as f: loss = model(x, mask_ratio=.75).loss
+    assert f.get_total_flops()==g.products(c)[0]+places
+    with g.sdpa_kernel([g.SDPBackend.MATH]), FlopCounterMode(display=False) as f: model(x, mask_ratio=.75).loss.backward()
+    assert f.get_total_flops()==g.products(c)[1]+2*places'''
+    subprocess.run([sys.executable, '-c', code], cwd=root/'tools', check=True, env={**os.environ, 'PYTHONPATH': str(root)})
 
 def test_calibration_goes_on(tmp_path):
     first = run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)
