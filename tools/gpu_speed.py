@@ -201,20 +201,20 @@ def shape(a, name, attention):
 
 # Which attention
 
+def attention_rate(a, heads, width, way):
+    "TFLOP/s of attention alone, forward with backward, in one of PyTorch's own ways; or the name of what it raised"
+    n, B = (4241, 16) if a.cuda else (60, 2)
+    q, k, v = (torch.randn(B, heads, n, width, device=a.device, dtype=torch.bfloat16, requires_grad=True) for _ in 'qkv')
+    def both():
+        with sdpa_kernel(getattr(SDPBackend, way)): y = F.scaled_dot_product_attention(q, k, v)
+        torch.autograd.grad(y, (q, k, v), y.detach())
+    try: return 3*4*B*heads*n*n*width/seconds(both, a.device, .2)/1e12
+    except Exception as e: return type(e).__name__
+
 def kernels(a):
-    "TFLOP/s of attention alone at the decoders' shapes, forward with backward, by PyTorch's own ways of doing it"
-    rows = []
-    for heads,width in ((16, 32), (4, 128)):
-        n, B = (4241, 16) if a.cuda else (60, 2)
-        q, k, v = (torch.randn(B, heads, n, width, device=a.device, dtype=torch.bfloat16, requires_grad=True) for _ in 'qkv')
-        for way in ('FLASH_ATTENTION', 'CUDNN_ATTENTION', 'EFFICIENT_ATTENTION') if a.cuda else ('MATH',):
-            def both():
-                with sdpa_kernel(getattr(SDPBackend, way)): y = F.scaled_dot_product_attention(q, k, v)
-                torch.autograd.grad(y, (q, k, v), y.detach())
-            try: tflops = 3*4*B*heads*n*n*width/seconds(both, a.device, .2)/1e12
-            except Exception as e: tflops = f'{type(e).__name__}'
-            rows.append(dict(heads=heads, head_width=width, way=way.lower(), tflops=tflops))
-    return rows
+    "Attention at the decoders' shapes"
+    ways = ('FLASH_ATTENTION', 'CUDNN_ATTENTION', 'EFFICIENT_ATTENTION') if a.cuda else ('MATH',)
+    return [dict(heads=h, head_width=w, way=o.lower(), tflops=attention_rate(a, h, w, o)) for h,w in ((16, 32), (4, 128)) for o in ways]
 
 @contextmanager
 def preferred(name):
@@ -312,25 +312,25 @@ def prior_on_cpu(a, running):
 
 # Agreement
 
+def distances(a, attention):
+    "Relative distances of the device from the CPU, in fp32 and bf16, for the shape 13m"
+    c = shape(a, '13m', attention)
+    model, gen = new_model(c, torch.device('cpu')).eval(), torch.Generator().manual_seed(1)
+    x, mask = torch.randn(2, c.n_parcels, c.n_time, generator=gen), torch.rand(2, c.n_parcels, c.n_patches, generator=gen)<ratio
+    with torch.inference_mode():
+        ref = model(x, mask=mask)
+        model.to(a.device)
+        got = model(x.to(a.device), mask=mask.to(a.device))
+        with bf16(a.device): low = model(x.to(a.device), mask=mask.to(a.device))
+    def off(o): return float((o.prediction.float().cpu()-ref.prediction)[mask].norm()/ref.prediction[mask].norm())
+    def lost(o): return float(abs(o.loss.float().cpu()-ref.loss)/ref.loss)
+    return dict(fp32_prediction_off=off(got), fp32_loss_off=lost(got), bf16_prediction_off=off(low), bf16_loss_off=lost(low))
+
 def equal(a):
-    "Forward on the CPU and on the device, in fp32, and the loss in bf16 beside fp32, for the shape 13m"
-    rows = []
+    "Forward on the CPU and on the device, and whether all distances are within their limits"
     torch.set_float32_matmul_precision('highest')
-    for attention in ('joint','axial'):
-        c = shape(a, '13m', attention)
-        model = new_model(c, torch.device('cpu')).eval()
-        gen = torch.Generator().manual_seed(1)
-        x = torch.randn(2, c.n_parcels, c.n_time, generator=gen)
-        mask = torch.rand(2, c.n_parcels, c.n_patches, generator=gen)<ratio
-        with torch.inference_mode():
-            ref = model(x, mask=mask)
-            model.to(a.device)
-            got = model(x.to(a.device), mask=mask.to(a.device))
-            with bf16(a.device): low = model(x.to(a.device), mask=mask.to(a.device))
-        off = lambda o: float((o.prediction.float().cpu()-ref.prediction)[mask].norm()/ref.prediction[mask].norm())
-        rows.append(dict(shape='13m', attention=attention, fp32_prediction_off=off(got), fp32_loss_off=float(abs(got.loss.cpu()-ref.loss)/ref.loss),
-                         bf16_prediction_off=off(low), bf16_loss_off=float(abs(low.loss.float().cpu()-ref.loss)/ref.loss)))
     limits = dict(fp32_prediction_off=1e-4, fp32_loss_off=1e-5, bf16_prediction_off=3e-2, bf16_loss_off=5e-3)
+    rows = [dict(shape='13m', attention=o) | distances(a, o) for o in ('joint','axial')]
     for r in rows: r['within'] = bool(all(r[k]<v for k,v in limits.items()))
     return dict(rows=rows, limits=limits)
 
