@@ -223,6 +223,7 @@ def _pool(self:BrainLMEmbedder):
         self.pools_[self.pooling] = pooling_of(self.model_, self.pooling).eval()
     return self.pools_[self.pooling]
 
+# %% ../nbs/50_embedding.ipynb #5a000376
 @patch
 def _learn_pooling(self:BrainLMEmbedder, X):
     "A pooling that knows what people have in common, and from whom: `learned_`"
@@ -251,11 +252,11 @@ def _to_learn_from(X, model):
 def _windows_to_learn(self:BrainLMEmbedder, item):
     "What a pooling learns from one recording: [(signal [1, parcel, time], valid)]"
     bold, dt_s = _series(item, self.tr_s, self.model_)
-    if poolings[self.pooling].whole: return [(_whole(bold), None)]
+    if poolings[self.pooling].whole: return [(_as_tensor(bold), None)]
     x, v = self._windows(bold, dt_s)[0][:2]
     return [(torch.from_numpy(x), None if v.all() else torch.from_numpy(v))]
 
-def _whole(bold): return torch.from_numpy(np.asarray(bold, 'float32').T.copy())[None]
+def _as_tensor(bold): return torch.from_numpy(np.asarray(bold, 'float32').T.copy())[None]
 
 # %% ../nbs/50_embedding.ipynb #02004598
 @patch
@@ -301,10 +302,11 @@ def _as_whole(self:BrainLMEmbedder, bold, dt_s):
     if len(bold)<2 or len(gone)==bold.shape[1]:
         raise ValueError(f"found {len(bold)} time points and {len(gone)} missing parcels of {bold.shape[1]}, "
                          "expected at least 2 and some parcels")
-    if len(gone) and self.missing=='refuse': raise ValueError(f"{len(gone)} parcel(s) are missing, the rule is 'refuse'")
+    if len(gone) and self.missing=='refuse':
+        raise ValueError(f"{len(gone)} parcel(s) are missing, the rule is 'refuse'")
     p = self.model_.parcellation
     names = some(p.names[i] for i in gone) if p is not None else some(gone)
-    x = _whole(np.where(np.isin(np.arange(bold.shape[1]), gone), np.nan, bold))[0].numpy()
+    x = _as_tensor(np.where(np.isin(np.arange(bold.shape[1]), gone), np.nan, bold))[0].numpy()
     said = dict(n_missing=len(gone), missing=names, resampled_from_s=np.nan)
     return (x[None], np.ones((1, *x.shape[:1], 1), bool)), dict(n_windows=1, n_frames=len(bold), **said)
 

@@ -22,11 +22,10 @@ from .model import BrainLM
 poolings = Registry('pooling')
 
 class Pooling(nn.Module):
-    """From windows to vectors; `forward(model, signal, valid, **how)` → [batch, feature], NaN where nothing is there;
-    `how` goes to `encode`"""
+    "From windows to vectors: `forward(model, signal, valid, **how of encode)` → [batch, feature], NaN where missing"
     learns = False                                                          # weights that training moves
     fitted = False                                                          # something to `fit` beforehand
-    whole = False                                                           # reads a recording whole, without the network
+    whole = False                                                           # reads a recording whole, no network
     offered = False                                                         # an option where recordings are embedded
     def __init__(self,
         config, # `BrainLMConfig` of the model
@@ -48,6 +47,7 @@ class ClsPooling(Pooling):
     def forward(self, model, signal, valid=None, **how):
         return model.encode(signal, valid, **how)[1] if how else model.encode_cls(signal, valid)
 
+# %% ../nbs/12b_poolings.ipynb #8fe39ce0
 @register(poolings, 'mean', offered=True)
 class MeanPooling(Pooling):
     "Mean of the tokens that are there, all alike"
@@ -320,20 +320,24 @@ class PersonPooling(Pooling):
         self.register_buffer('scale', torch.ones(config.n_parcels))
         self.register_buffer('whiten', torch.eye(config.n_parcels))
     def _sizes(self, c): return [c.n_parcels*(c.n_parcels-1)//2]
-    def _course(self, signal, valid):
-        x = signal if valid is None else signal.masked_fill(_frames_lost(valid, signal), torch.nan)
-        return (x-x.nanmean(2, keepdim=True)).nan_to_num().float()          # 0 where missing
     def forward(self, model, signal, valid=None, **how):
-        x = self._course(signal, valid)
+        x = self.course(signal, valid)
         there = (x!=0).any(-1)
         links = pairs_of(sized(self.whiten@self.gained(x), self.power))
         return links.masked_fill(~pairs_of(there[:,None] & there[:,:,None]), torch.nan)
 
-    def gained(self, x): # as `PersonEmbedding` does: by the median, which torch rounds down
-        z = x/self.scale[:,None]
-        size = z.square().mean(-1)
-        gain = size.masked_fill(size==0, torch.nan).nanquantile(.5, 1).nan_to_num(1)
-        return z/gain.clamp(min=1e-12).sqrt()[:,None,None]
+# %% ../nbs/12b_poolings.ipynb #8933ebfe
+@patch
+def course(self:PersonPooling, signal, valid=None): # [batch, parcel, time], each parcel with mean 0, 0 where missing
+    x = signal if valid is None else signal.masked_fill(_frames_lost(valid, signal), torch.nan)
+    return (x-x.nanmean(2, keepdim=True)).nan_to_num().float()
+
+@patch
+def gained(self:PersonPooling, x): # scaled as `PersonEmbedding` does, by the median, which torch rounds down
+    z = x/self.scale[:,None]
+    size = z.square().mean(-1)
+    gain = size.masked_fill(size==0, torch.nan).nanquantile(.5, 1).nan_to_num(1)
+    return z/gain.clamp(min=1e-12).sqrt()[:,None,None]
 
 def _frames_lost(valid, signal): return ~valid.repeat_interleave(signal.shape[2]//valid.shape[2], 2)
 
@@ -342,7 +346,7 @@ def _frames_lost(valid, signal): return ~valid.repeat_interleave(signal.shape[2]
 @torch.no_grad()
 def fit(self:PersonPooling, model, batches):
     "Learn how large parcels are, and what people have in common"
-    made = [x for o in batches for x in self._course(*o)]                   # recordings may differ in length
+    made = [x for o in batches for x in self.course(*o)]                    # recordings may differ in length
     size = torch.stack([_size_of(x)/x.shape[1]**.5 for x in made])
     gone = torch.stack([(x==0).all(-1) for x in made])
     self.scale.copy_(size.log().masked_fill(gone, torch.nan).nanmean(0).nan_to_num().exp())
