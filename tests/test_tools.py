@@ -72,6 +72,12 @@ def test_hcp_folds_go_on(tmp_path):
     assert set(t.kind)=={'simulated'} and t.data.str.contains('1 of 5 folds, 1 of 3 seeds').all()
     assert {'gaussian', 'AR ridge', 'FC', 'BrainLM, not trained'}<=set(t.rival) and set(t.says)>={'too few'}
 
+def test_scaling_at_toy_size(tmp_path):
+    "Kept guesses are those of a live prior, and kept scores those of `evaluate`"
+    said = run('scaling.py', 'trial', '--work', tmp_path)
+    assert 'kept guesses and scores are those of a live prior' in said
+    assert {o.name for o in (tmp_path/'runs').glob('*.tsv')}=={'toy-tiny-steps40.tsv', 'toy-tiny-steps40-people4-priornone.tsv'}
+
 rooms = dict(store='def read(rows): return rows\n',
              report="""from .store import read
 from . import store as s

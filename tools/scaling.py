@@ -1,0 +1,639 @@
+"""What a network adds to its own prior: sizes, people, steps, five cohorts. For a CUDA card and many cores.
+
+    python tools/scaling.py pack                      # where the data are: cohorts, scalers and priors into .gpu
+    python tools/scaling.py fill --work W --cores 15  # what the priors guess, once, for every run that follows
+    python tools/scaling.py run --work W --until 400  # trainings in order of importance, several at a time
+    python tools/scaling.py table --work W            # nbs/results/scaling.tsv
+    python tools/scaling.py trial --work W            # all of it at toy size, on a CPU
+
+Every step is kept in the work folder and goes on where it was stopped. A run is scored on people that neither network
+nor prior has seen, beside the same prior without the network, on the same hidden samples."""
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from brainlm.atlas import load_parcellation
+from brainlm.atlases import carried
+from brainlm.basics import write_whole
+from brainlm.masking import centred, centring, patchify, random_mask
+from brainlm.metrics import (
+    GaussianImputer,
+    PriorImputer,
+    evaluate,
+    model_predictor,
+    scaled_recordings,
+    score,
+    sum_columns,
+    sum_scores,
+    window_mask,
+)
+from brainlm.model import BrainLM, preset
+from brainlm.prior import GaussianPrior, SpaceTimePrior, all_parts, stack_context
+from brainlm.recordings import Recording, RecordingStore
+from brainlm.scaling import RobustScaler
+from brainlm.stats import nan_mean
+from brainlm.windows import RandomWindows, TiledWindows
+
+root = Path(__file__).resolve().parents[1]
+ratios = (.2, .5, .75)
+n_test = dict(hcp=8, aal=2, abide=20, psychosis=20, depression=20, pain=0, toy=4)
+n_pairs = dict(hcp=12000, aal=2000, abide=3000, psychosis=3000, depression=4000, toy=144)
+n_inner = dict(hcp=4000, toy=96)                                            # of the people to choose options with
+at_once = 24                                                                # pairs in a file, of one mask ratio
+
+# Data
+
+def fetched(name):
+    "Recordings of a cohort, and its parcellation"
+    from brainlm import datasets as d
+    if name=='hcp': return d.fetch_hcp_rest(), load_parcellation('glasser360')
+    if name=='aal': return d.fetch_hcp_sample(), load_parcellation('aal2')
+    got = getattr(d, f"fetch_{name.replace('pain', 'pain_task')}")()
+    if name=='abide': return [r for r in got.recordings if r.covariates['site'] in ('PITT', 'OLIN')], got.parcellation
+    if name=='psychosis': return [r for r in got.recordings if r.session=='1'], got.parcellation
+    return got.recordings, got.parcellation
+
+def made_up(n=14, n_parcels=24, n_time=260):
+    "Recordings with waves whose size comes and goes, for a trial"
+    rng, p = np.random.default_rng(0), load_parcellation('aal2')
+    mix, size = rng.standard_normal((4, n_parcels)), np.exp(rng.standard_normal((n, n_time//20+1, 4)))
+    waves = rng.standard_normal((n, n_time, 4)).cumsum(1)*size.repeat(20, 1)[:,:n_time]
+    x = waves@mix + 2*rng.standard_normal((n, n_time, n_parcels))
+    recordings = [Recording(o.astype('float32'), .72, f'{i:02}', provenance='simulated') for i,o in enumerate(x)]
+    return recordings, type(p)('toy', p.table.iloc[:n_parcels])
+
+def ordered(recordings):
+    "Controls before patients, by name"
+    return sorted(recordings, key=lambda r: (str(r.covariates.get('diagnosis', '')) not in ('', 'control'), r.subject))
+
+def in_half(recordings):
+    "Signals [recording, time, parcel] in half precision, without their means; NaN where there is nothing"
+    x = np.full((len(recordings), max(len(r.signal) for r in recordings), recordings[0].signal.shape[1]), np.nan)
+    for o,r in zip(x, recordings, strict=True): o[:len(r.signal)] = r.signal-r.signal.mean(0)
+    return (x/np.nanstd(x, (0, 1))).astype('float16')
+
+def pack(a):
+    "Everything that the other machine needs, into a folder"
+    a.data.mkdir(parents=True, exist_ok=True)
+    for name in a.cohorts:
+        if not (a.data/f'{name}.npz').exists():
+            recordings, parcellation = made_up() if name=='toy' else fetched(name)
+            found = ordered(recordings)
+            facts = dict(subject=[f'{name}-{r.subject}' for r in found], n_time=[len(r.signal) for r in found])
+            parcellation.save(a.data/f'{name}.tsv')
+            kept = dict(facts, x=in_half(found), dt_s=found[0].dt_s)
+            write_whole(a.data/f'{name}.npz', lambda part, o=kept: save_arrays(part, o))
+        for group in groups_of(name):
+            if n_test[name]: fit_prior(a, name, group)
+        print(name, 'is packed', flush=True)
+
+def save_arrays(file, arrays):
+    "As `np.savez_compressed`, under just this name"
+    with open(file, 'wb') as f: np.savez_compressed(f, **arrays)
+
+
+def store_of(a, name):
+    "The store of a packed cohort, made where it is not there"
+    folder = a.work/'stores'/name
+    if (folder/'done').exists(): return RecordingStore(folder)
+    got, parcellation = np.load(a.data/f'{name}.npz'), load_parcellation(a.data/f'{name}.tsv')
+    x, who, n = got['x'], got['subject'], got['n_time']
+    run = [str(1+int((who[:i]==o).sum())) for i,o in enumerate(who)]
+    store = RecordingStore.create(folder, parcellation)
+    store.extend([Recording(x[i,:n[i]].astype('float32'), float(got['dt_s']), str(who[i]), run=run[i])
+                  for i in range(len(x))])
+    (folder/'done').touch()
+    return store
+
+def groups_of(name): return ('all', 'inner') if name in n_inner else ('all',)
+
+def sides(name, subjects, group):
+    "A word for each recording: 'test' people are seen by nobody, 'watch' people only where options are chosen"
+    order = np.random.default_rng(12345).permutation(pd.unique(subjects))
+    test = set(order[:n_test[name]])
+    watch = set(order[n_test[name]:][:max(2, len(order)//5)]) if group=='inner' else set()
+    return np.array(['test' if s in test else 'watch' if s in watch else 'train' for s in subjects])
+
+def people_in_order(words, subjects):
+    "The training people; the first n of them are those of a run with n people"
+    return pd.unique(subjects[words=='train'])
+
+def fit_prior(a, name, group):
+    "Scaler and prior of the training people, where they are not there"
+    file = a.data/f'{name}-{group}.safetensors'
+    if file.exists(): return
+    store = store_of(a, name)
+    words = sides(name, store.table['subject'].to_numpy(), group)
+    words = np.where(words=='watch', 'valid', words)
+    scaler, prior = RobustScaler().fit(store, words), SpaceTimePrior(store.n_parcels)
+    chosen = {} if name in ('hcp', 'toy') else dict(n_trials=6)              # HCP: the weights of the recipe
+    if not chosen: chosen = dict(choices=None)
+    prior.fit(scaled_recordings(store, scaler, words), float(store.table['tr_s'].iloc[0]), **chosen)
+    scaler.save(a.data/f'{name}-{group}.json')
+    prior.save(file)
+
+# What the prior guesses, once
+
+@dataclass
+class Cohort:
+    "A cohort as one group of its people sees it"
+    name:str
+    store:RecordingStore
+    words:np.ndarray
+    scaler:RobustScaler
+    prior:SpaceTimePrior
+
+def cohort_of(a, name, group='all'):
+    store = store_of(a, name)
+    words = sides(name, store.table['subject'].to_numpy(), group)
+    file = a.data/f'{name}-{group}'
+    return Cohort(name, store, words, RobustScaler.load(f'{file}.json'), GaussianPrior.load(f'{file}.safetensors'))
+
+def stretch(rng, signal, away):
+    "By chance none of a context, a part of up to a third, or all of it"
+    n, kind = len(away), rng.integers(3)
+    if kind==2 or not n: return signal, away
+    long = int(rng.integers(1, n//3+1, endpoint=True)) if kind else 0
+    first = int(rng.integers(0, n-long, endpoint=True))
+    return signal[:,first:first+long], away[first:first+long]
+
+def training_pairs(c, number):
+    "Windows, masks and contexts of a file of pairs, all from its number; [pair, ...] each"
+    windows, ratio = RandomWindows(c.store, c.scaler, np.flatnonzero(c.words=='train'), seed=1), ratios[number%3]
+    rng, generator = np.random.default_rng([2, number]), torch.Generator().manual_seed(number)
+    pairs, beside, rows = [], [], []
+    for i in range(number*at_once, (number+1)*at_once):
+        epoch, j = divmod(i, len(windows))
+        windows.set_epoch(epoch)
+        x, valid = windows[j]
+        mask = random_mask(valid[None], ratio, generator)[0]
+        pairs.append((x, valid, mask, torch.tensor(int(windows.averaged[j]))))
+        beside.append(stretch(rng, *windows.others(j)))
+        rows.append(int(windows.recordings[j]))
+    return *(torch.stack(o) for o in zip(*pairs, strict=True)), stack_context(beside), rows
+
+def scoring_pairs(c, windows, at, ratio):
+    "The same of windows to be scored on: masks as of `evaluate`, and all other frames as context"
+    x, valid = (torch.stack(o) for o in zip(*(windows[i] for i in at), strict=True))
+    mask = torch.stack([window_mask(v, ratio, i) for i,v in zip(at, valid, strict=True)])
+    beside = stack_context([windows.others(i) for i in at])
+    return x, valid, mask, torch.as_tensor(windows.averaged[list(at)]), beside, windows.recordings[list(at)].tolist()
+
+def guessed(prior, pairs, context, device, gaussian=False):
+    "Centred windows, and what a prior makes of them"
+    x, valid, mask, frames, beside, rows = pairs
+    shift = centring(x, mask, frames)
+    x, beside = centred(x, mask, frames, valid), beside.shifted(shift)
+    prior, seen, patches = prior.to(device), (valid & ~mask).to(device), patchify(x.to(device))
+    guess = prior.guess(patches, seen, beside.to(device) if context else None)
+    found = dict(x=x, valid=valid, mask=mask, row=torch.tensor(rows), guess=guess.cpu())
+    if gaussian: found['gaussian'] = GaussianPrior.forward(prior, patches, seen).flatten(2).cpu()
+    return found
+
+def halved(found): return {k: v.half() if v.is_floating_point() else v for k,v in found.items()}
+
+def score_files(c, group):
+    "Scored windows of a cohort: (side, ratio, context, windows)"
+    side = 'watch' if group=='inner' else 'test'
+    rows = np.flatnonzero(c.words==side)
+    windows = TiledWindows(c.store, c.scaler, rows)
+    if c.name not in ('hcp', 'aal'):                                        # one window a person
+        first = windows.start==0
+        windows.item, windows.start = windows.item[first], windows.start[first]
+    parts = [range(i, min(i+8, len(windows))) for i in range(0, len(windows), 8)]
+    return windows, [(r, k, p) for r in ratios for k in ('none', 'all') for p in parts]
+
+def jobs_of(a, name, group):
+    "Files of guesses of a cohort: (path, function that makes it)"
+    folder, made = a.work/'guesses'/f'{name}-{group}', []
+    if name=='pain': return [(folder/f'score-{r}.pt', lambda d, r=r: pain_pairs(a, r, d)) for r in ratios]
+    c = cohort_of(a, name, group)
+    windows, scored = score_files(c, group)
+    for k,(r,kind,at) in enumerate(scored):
+        def score(device, r=r, kind=kind, at=at):
+            found = guessed(c.prior, scoring_pairs(c, windows, at, r), kind=='all', device, True)
+            return found | dict(ratio=r, beside=kind, subject=[windows.subjects[i] for i in at])
+        made.append((folder/f'score-{k:03}.pt', score))
+    n = (n_inner if group=='inner' else n_pairs)[name]*a.share//at_once//3*3
+    def train(device, number): return halved(guessed(c.prior, training_pairs(c, number), True, device))
+    return made+[(folder/f'{i:04}.pt', lambda d, i=i: train(d, i)) for i in range(int(n))]
+
+def pain_pairs(a, ratio, device):
+    "First runs of an unseen atlas, scaled by the person's other runs; four priors, none of other people of that set"
+    store, old = store_of(a, 'pain'), cohort_of(a, 'psychosis')
+    p = store.parcellation
+    moved, alone = carried(old.prior, old.store.parcellation, p), SpaceTimePrior(len(p))
+    alone.set(np.zeros(len(p)), .55*np.eye(len(p)))
+    alone.dt_s.fill_(float(store.table['tr_s'].iloc[0]))
+    alone.group_s.fill_(72.)
+    found, subjects = [], store.table['subject'].to_numpy()
+    for i,s in enumerate(pd.unique(subjects)):
+        first, *others = [store.read(r) for r in np.flatnonzero(subjects==s)]
+        if not others: continue
+        pairs = one_of_pain(first, others, ratio, i)
+        for kind,prior in (('own', alone), ('carried', moved)):
+            for runs in (False, True):
+                name = kind+' + other runs'*runs
+                found.append(guessed(prior, pairs, runs, device) | dict(ratio=ratio, beside=name, subject=[s]))
+    return found
+
+def one_of_pain(first, others, ratio, index):
+    "A person's first run and the others, as of `training_pairs`"
+    z = np.concatenate([o-nan_mean(o) for o in others])
+    iqr = np.subtract(*np.percentile(np.nan_to_num(z), [75, 25], axis=0))
+    gone = ~(iqr>0) | np.isnan(first).any(0)
+    scale = lambda x: torch.from_numpy(np.where(gone, 0, x/np.where(gone, 1, iqr)).astype('float32').T)
+    n = min(200, len(first)//20*20)
+    valid = torch.from_numpy(~gone)[:,None].expand(-1, n//20).clone()
+    beside = stack_context([(scale(np.nan_to_num(z)), torch.full((len(z),), 100.))])
+    x, mask = scale(first[:n]-first[:n].mean(0)), window_mask(valid, ratio, index)
+    return x[None], valid[None], mask[None], torch.tensor([n]), beside, [index]
+
+def claimed(file):
+    "Whether this process is the one to make a file"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try: os.close(os.open(f'{file}.claim', os.O_CREAT|os.O_EXCL))
+    except FileExistsError: return False
+    return True
+
+def packed(a, name):
+    "Whether all that is needed of a cohort is there"
+    needs = [f'{name}.npz']+[f'{name}-{g}.safetensors' for g in groups_of(name) if n_test[name]]
+    needs += ['psychosis-all.safetensors', 'psychosis.npz']*(name=='pain')
+    return all((a.data/o).exists() for o in needs)
+
+def fill_one(a, number, device='cpu'):
+    "One process that makes what no other has begun; those of cohorts that are not packed are left"
+    torch.set_num_threads(1)
+    n = 0
+    for name in a.cohorts:
+        if not packed(a, name): continue
+        for group in groups_of(name)[::-1]:
+            for file,make in jobs_of(a, name, group):
+                if time.time()>a.until: return
+                if file.exists() or not claimed(file): continue
+                found = make(device)
+                write_whole(file, lambda part, o=found: torch.save(o, part))
+                n += 1
+    print(f'process {number} on {device}: {n} files', flush=True)
+
+def fill(a):
+    "All guesses, by several processes; with a card, one of them is on it if that was found to be fast"
+    for name in filter(partial(packed, a), a.cohorts): store_of(a, name)
+    for o in (a.work/'guesses').glob('*/*.claim'): o.unlink()               # of processes that were ended
+    on = ['cuda']*choices(a)['fill']+['cpu']*a.cores
+    together(fill_one, [(a, i, d) for i,d in enumerate(on)])
+
+def together(function, calls):
+    "Several processes, until all of them have ended"
+    context = multiprocessing.get_context('spawn')
+    several = [context.Process(target=function, args=o) for o in calls]
+    for p in several: p.start()
+    for p in several: p.join()
+
+def choices(a):
+    "What `try` found out about this machine"
+    file = a.work/'choices.json'
+    return json.loads(file.read_text()) if file.exists() else dict(fill=False, bf16=False)
+
+# Training on what is kept
+
+class Given(nn.Module):
+    "In the place of a prior: what it has guessed before"
+    def forward(self, patches, visible): return self.now
+
+class Pool:
+    "Pairs of a cohort on the device of the training, one list for each mask ratio"
+    def __init__(self, a, name, group, device):
+        files = sorted(o for o in (a.work/'guesses'/f'{name}-{group}').glob('[0-9]*.pt'))
+        parts = [(int(f.stem), torch.load(f, weights_only=True)) for f in files]
+        c = cohort_of(a, name, group)
+        self.name, self.parcellation, self.device = name, c.store.parcellation, device
+        self.people = people_in_order(c.words, c.store.table['subject'].to_numpy())
+        self.subject = c.store.table['subject'].to_numpy()[torch.cat([o['row'] for _,o in parts]).numpy()]
+        self.ratio = np.repeat([k%3 for k,_ in parts], [len(o['row']) for _,o in parts])
+        self.x, self.guess, self.valid, self.mask = (
+            torch.cat([o[k] for _,o in parts]).to(device) for k in ('x', 'guess', 'valid', 'mask'))
+        self.complete = bool(self.valid.all())
+        self.error = [self.prior_error(np.flatnonzero(self.ratio==k)[:200]) for k in range(3)]
+
+    def prior_error(self, at):
+        "Mean squared error of the prior where it guesses"
+        at = torch.as_tensor(at, device=self.device)
+        hidden = self.mask[at][...,None]
+        e = patchify(self.x[at].float()-self.guess[at].float()).square()
+        return float((e*hidden).sum()/(hidden.sum()*e.shape[-1]))
+
+    def of(self, people, most):
+        "Numbers of the pairs of the first so many people, a list for each ratio, so many pairs at most"
+        ok = np.isin(self.subject, self.people[:people or None])
+        lists = [np.flatnonzero(ok & (self.ratio==k))[:(most or 10**9)//3] for k in range(3)]
+        return [torch.as_tensor(o, device=self.device) for o in lists]
+
+def at_prior(model, x, guess, mask, valid=None):
+    "A model on windows whose guesses are known"
+    if model.prior is not None: model.prior.now = patchify(guess.float())
+    return model(x.float(), valid=valid, mask=mask)
+
+@dataclass
+class Run:
+    "A training"
+    kind:str='hcp' # cohort, or 'five'
+    preset:str='tiny'
+    steps:int=3000
+    people:int=0 # 0: all
+    pairs:int=0 # 0: all
+    seed:int=0
+    group:str='all' # 'inner': options are chosen among training people
+    xyz:str='linear'
+    parcels:bool=False
+    prior:str='space-time'
+    lr:float=0. # 0: by size
+    batch:int=16
+
+    @property
+    def name(self):
+        other = {k: v for k,v in asdict(self).items() if v!=getattr(Run, k)}
+        return '-'.join([self.kind, self.preset]+[f'{k}{v}' for k,v in other.items() if k not in ('kind', 'preset')])
+
+rates = dict(nano=3e-3, tiny=2e-3, small=1e-3, **{'13m': 5e-4})
+shares = dict(hcp=.4, psychosis=.2, abide=.15, depression=.15, aal=.1)     # of the batches of a network on all five
+toy_size = dict(width=16, layers=2, heads=2, mlp=32)
+toy_size |= {f'decoder_{k}': v for k,v in toy_size.items()}
+
+def network(run, pools):
+    "The network of a run, on each cohort"
+    first, size = next(iter(pools.values())), toy_size if 'toy' in pools else {}
+    config = preset(run.preset, n_parcels=len(first.parcellation), prior=run.prior, xyz=run.xyz,
+                    parcel_embedding=run.parcels, **size)
+    torch.manual_seed(run.seed)
+    model = BrainLM(config, first.parcellation)
+    if model.prior is not None: model.prior = Given()
+    return model.to(first.device)
+
+def coats(model, parcellations):
+    "The same network on other atlases"
+    if len(parcellations)==1: return dict.fromkeys(parcellations, model)
+    given = None if model.prior is None else Given()
+    return {k: model.on(p, None, given).to(model.cls.device) for k,p in parcellations.items()}
+
+def optimiser(model, lr, steps):
+    "The house's recipe: AdamW in one cycle"
+    flat = [p for p in model.parameters() if p.ndim<2]
+    deep = [p for p in model.parameters() if p.ndim>1]
+    kinds = [dict(params=deep, weight_decay=.05), dict(params=flat, weight_decay=0.)]
+    o = torch.optim.AdamW(kinds, lr, betas=(.9, .95), eps=1e-8, fused=model.cls.is_cuda)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(o, lr, total_steps=steps+1, pct_start=.15, cycle_momentum=False)
+    return o, cycle
+
+def trained(run, pools, until=float('inf'), bf16=False):
+    "The network after its steps, seconds a step and pairs; None where there is no time for all of them"
+    model, rng = network(run, pools), np.random.default_rng(run.seed)
+    models = coats(model, {k: p.parcellation for k,p in pools.items()})
+    lists = {k: p.of(run.people, run.pairs) for k,p in pools.items()}
+    o, cycle = optimiser(model, run.lr or rates[run.preset], run.steps)
+    share = np.array([shares.get(k, 1.) for k in pools])
+    turns = rng.choice(list(pools), run.steps, p=share/share.sum())
+    device, start = model.cls.device, time.time()
+    torch.set_float32_matmul_precision('high')                              # TF32, on a card, in training alone
+    auto = (lambda: torch.autocast(device.type, torch.bfloat16)) if bf16 else nullcontext
+    generator = torch.Generator(device).manual_seed(run.seed)
+    for i,k in enumerate(turns):
+        p, listed = pools[k], lists[k][i%3]
+        at = listed[torch.randint(len(listed), (run.batch,), generator=generator, device=device)]
+        valid = None if p.complete else p.valid[at]
+        with auto(): loss = at_prior(models[k], p.x[at], p.guess[at], p.mask[at], valid).loss/p.error[i%3]
+        o.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.)
+        o.step()
+        cycle.step()
+        if i==40 and start+(time.time()-start)/40*run.steps*.9>until: return None
+    seconds = (time.time()-start)/run.steps
+    torch.set_float32_matmul_precision('highest')
+    return model, seconds, sum(len(o) for k in lists.values() for o in k)
+
+# Scores
+
+def sums_of(truth, found, mask):
+    "The seven sums of each window [window, 7], over its hidden samples"
+    m = mask[...,None].double()
+    y, p = truth.double(), found.double()
+    each = [m.expand_as(y), y, p, y*y, p*p, y*p, (p-y)**2]
+    return torch.stack([(o*m).sum((1, 2, 3)) for o in each], -1).cpu().numpy()
+
+@torch.no_grad()
+def scored(model, parts):
+    "R² of each person, mask ratio and context of a model beside its prior and the group's Gaussian"
+    rows, model = [], model.eval()
+    for o in parts:
+        o = {k: v.to(model.cls.device) if torch.is_tensor(v) else v for k,v in o.items()}
+        truth = patchify(o['x'].float())
+        valid = None if o['valid'].all() else o['valid']
+        found = at_prior(model, o['x'], o['guess'], o['mask'], valid).prediction
+        said = dict(network=found, prior=patchify(o['guess'].float()))
+        if 'gaussian' in o: said['gaussian'] = patchify(o['gaussian'].float())
+        for k,v in said.items():
+            for s,sums in zip(o['subject'], sums_of(truth, v, o['mask']), strict=True):
+                rows.append((s, o['ratio'], o['beside'], k, *sums))
+    keys = ['subject', 'ratio', 'beside', 'who']
+    t = pd.DataFrame(rows, columns=keys+sum_columns).groupby(keys, sort=False)[sum_columns].sum()
+    return pd.Series(sum_scores(t.values)['r2'], t.index).unstack().add_prefix('r2_').reset_index()
+
+def score_parts(a, name, group):
+    "The kept windows of a cohort that are scored on"
+    found = [torch.load(f, weights_only=False) for f in sorted((a.work/'guesses'/f'{name}-{group}').glob('score*.pt'))]
+    return [o for f in found for o in (f if isinstance(f, list) else [f])]
+
+def scores_of(a, run, model, names):
+    "Scores of a trained network on every cohort it is meant for"
+    if run.kind=='five': names = [*names, 'pain']
+    on = {k: load_parcellation(a.data/f'{k}.tsv') for k in names}
+    tables = []
+    for k,m in coats(model, on).items():
+        if parts := score_parts(a, k, run.group): tables.append(scored(m, parts).assign(cohort=k))
+    return pd.concat(tables)
+
+def one_run(a, run, pools, until):
+    "Train, score, keep the rows; whether there was time"
+    names = list(shares) if run.kind=='five' else [run.kind]
+    for k in names:
+        if (k, run.group) not in pools: pools[k, run.group] = Pool(a, k, run.group, a.device)
+    mine = {k: pools[k, run.group] for k in names}
+    if (got := trained(run, mine, until, a.bf16)) is None: return False
+    model, seconds, pairs = got
+    facts = asdict(run) | dict(run=run.name, seconds=seconds, n_pairs=pairs, bf16=a.bf16)
+    facts['parameters'] = sum(p.numel() for p in model.parameters())
+    t = scores_of(a, run, model, names).assign(**facts)
+    write_whole(a.work/'runs'/f'{run.name}.tsv', t.to_csv(sep='\t', index=False, float_format='%.7g'))
+    if run.kind=='five': write_whole(a.work/'runs'/f'{run.name}.pt', lambda f: torch.save(model.state_dict(), f))
+    gain = (t['r2_network']-t['r2_prior']).groupby([t['cohort'], t['beside'], t['ratio']]).mean()
+    print(f'{run.name}: {seconds*1e3:.1f} ms a step, {pairs} pairs', *[f'{v:+.4f}' for v in gain], flush=True)
+    return True
+
+# What is run
+
+def plan():
+    "All trainings, the important ones first"
+    inner = [Run(group='inner', steps=2000, xyz=x, parcels=p) for x in ('linear', 'fourier') for p in (False, True)]
+    inner += [Run(group='inner', steps=2000, lr=o) for o in (1e-3, 4e-3)]+[Run(group='inner', steps=8000)]
+    main = [Run(), Run(preset='nano'), Run(preset='small', steps=2500), Run('five', steps=5000)]
+    people = [Run(people=n) for n in (8, 4)]+[Run(preset='nano', people=n) for n in (8, 4)]
+    large = [Run(preset='13m', steps=1500), Run(prior='none')]
+    large += [Run(preset='small', steps=2500, people=n) for n in (8, 4)]
+    longer = [Run(steps=n) for n in (300, 1000, 10000)]+[Run(seed=n) for n in (1, 2)]+[Run(pairs=2160)]
+    alone = [Run(k, steps=2000) for k in ('depression', 'abide', 'psychosis', 'aal')]
+    last = [Run('five', preset='small', steps=4000)]+[Run(preset='13m', steps=1500, people=n) for n in (8, 4)]
+    return [*inner[:4], *main, *people, *inner[4:], *large, *longer, *alone, *last]
+
+def whole(a, run):
+    "Whether all guesses that a training needs are there, or will not come any more"
+    for k in shares if run.kind=='five' else [run.kind]:
+        if not packed(a, k): return False
+        n = int((n_inner if run.group=='inner' else n_pairs)[k]*a.share//at_once//3*3)
+        there = len(list((a.work/'guesses'/f'{k}-{run.group}').glob('[0-9]*.pt')))
+        if there<n*(.98 if time.time()<a.begun+a.patience else .3): return False
+    return True
+
+def run_some(a, number):
+    "One process that trains what no other has begun and for which there is time"
+    torch.set_num_threads(1)
+    pools, tried = {}, set()
+    while time.time()<a.until:
+        done = lambda r: (a.work/'runs'/f'{r.name}.tsv').exists() or (a.work/'runs'/f'{r.name}.claim').exists()
+        left = [r for r in a.runs if r.name not in tried and not done(r)]
+        if not left: return
+        ready = next((r for r in left if whole(a, r)), None)
+        if ready is None: time.sleep(1)
+        elif claimed(a.work/'runs'/ready.name):
+            tried.add(ready.name)
+            if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
+
+def run(a):
+    "The trainings of the plan that are not there, several at a time; then all rows in one file"
+    for o in (a.work/'runs').glob('*.claim'): o.unlink()                    # of processes that were ended
+    a.bf16 = choices(a)['bf16']
+    together(run_some, [(a, i) for i in range(a.workers)])
+    rows = [pd.read_csv(f, sep='\t') for f in sorted((a.work/'runs').glob('*.tsv'))]
+    if rows: write_whole(a.rows, pd.concat(rows).to_csv(sep='\t', index=False, float_format='%.7g'))
+    print(f'{len(rows)} of {len(a.runs)} trainings are there, {time.time()-a.begun:.0f} s')
+
+def table(a):
+    "Later"
+
+# Before the long call
+
+def seconds_of(f, device, n=3):
+    "Least seconds of several calls"
+    found = []
+    for _ in range(n):
+        if device=='cuda': torch.cuda.synchronize()
+        start = time.time()
+        f()
+        if device=='cuda': torch.cuda.synchronize()
+        found.append(time.time()-start)
+    return min(found)
+
+def try_guesses(a, name, group):
+    "Windows a second of the prior on one core and on the card, and how far the two are apart"
+    c = cohort_of(a, name, group)
+    pairs, found = training_pairs(c, 0), {}
+    for device in dict.fromkeys(('cpu', a.device)):
+        def once(d=device): found[d] = guessed(c.prior, pairs, True, d)
+        times = seconds_of(once, device, 1+(device!='cpu'))
+        print(f'{name}: {at_once/times:.1f} guesses a second on one {device}', flush=True)
+    apart = (found['cpu']['guess']-found[a.device]['guess']).abs().max()
+    print(f'largest difference of the two: {apart:.5f}', flush=True)
+    return at_once/times if a.device!='cpu' and apart<.02 else 0.
+
+def try_steps(a, pool, steps):
+    "Milliseconds a step of each size, in TF32 and in bfloat16"
+    for size in rates:
+        for bf16 in (False, True):
+            _, s, _ = trained(Run(pool.name, size, steps=steps), {pool.name: pool}, bf16=bf16)
+            print(f"{size}, {'bfloat16' if bf16 else 'float32'}: {s*1e3:.1f} ms a step of 16 windows", flush=True)
+
+def attempt(a):
+    "Time everything once on this machine, and decide what the long call does by what was found"
+    name = a.cohorts[0]
+    kept = dict(fill=try_guesses(a, name, 'inner')>60, bf16=False)
+    write_whole(a.work/'choices.json', kept)
+    wanted = len(jobs_of(a, name, 'inner'))//(1 if name=='toy' else 4)
+    while len(list((a.work/'guesses'/f'{name}-inner').glob('*.pt')))<wanted and time.time()<a.until-15: time.sleep(.5)
+    pool, gain, steps = Pool(a, name, 'inner', a.device), {}, 20 if name=='toy' else 200
+    try_steps(a, pool, steps//10)
+    for bf16 in (False, True):
+        model, s, n = trained(Run(name, steps=steps), {name: pool}, bf16=bf16)
+        t = scored(model, score_parts(a, name, 'inner'))
+        gain[bf16] = (t['r2_network']-t['r2_prior']).mean(), s
+        print(f'{n} pairs, {steps} steps, bfloat16 {bf16}: {gain[bf16][0]:+.5f}, {s*1e3:.1f} ms a step', flush=True)
+    same = abs(gain[True][0]-gain[False][0])<2e-4
+    kept['bf16'] = bool(same and gain[True][1]<.85*gain[False][1])
+    write_whole(a.work/'choices.json', kept)
+    print('decided:', kept, flush=True)
+
+def trial(a):
+    "All of it at toy size; kept guesses are those that a live prior makes"
+    a.data, a.cohorts, a.cores, a.workers = a.work/'data', ['toy'], 1, 1
+    pack(a)
+    fill_one(a, 0)
+    attempt(a)
+    a.runs = [Run('toy', steps=40), Run('toy', steps=40, people=4, prior='none')]
+    a.bf16, a.begun = False, time.time()
+    run_some(a, 0)
+    live_again(a)
+
+def live_again(a):
+    "AssertionError unless kept guesses and kept scores are those of a model whose prior guesses anew"
+    c, kept = cohort_of(a, 'toy'), torch.load(a.work/'guesses'/'toy-all'/'0001.pt', weights_only=True)
+    fresh = guessed(c.prior, training_pairs(c, 1), True, 'cpu')
+    assert torch.equal(kept['guess'], fresh['guess'].half()) and torch.equal(kept['mask'], fresh['mask'])
+    masks = kept['mask'].flatten(1)
+    assert len(torch.unique(masks, dim=0))==len(masks)
+    pool = Pool(a, 'toy', 'all', 'cpu')
+    model, *_ = trained(Run('toy', steps=40), {'toy': pool})
+    mine = scored(model, score_parts(a, 'toy', 'all')).set_index(['subject', 'ratio', 'beside'])
+    live = model.on(c.store.parcellation, c.scaler, c.prior)
+    windows, _ = score_files(c, 'all')
+    for kind,beside in (('none', None), ('all', 'recording')):
+        those = dict(network=model_predictor(live, beside), prior=PriorImputer(c.prior, all_parts[beside is None:]),
+                     gaussian=GaussianImputer(c.prior))
+        t = score(evaluate(those, windows, ratios=ratios), ['subject', 'mask_ratio', 'model'])['r2'].unstack()
+        at = mine.xs(kind, level='beside')[[f'r2_{k}' for k in those]]
+        apart = abs(at.to_numpy()-t.loc[at.index, [*those]].to_numpy()).max()
+        assert apart<1e-4, f'{kind}: found scores {apart:.2g} apart, expected the same'
+    print('kept guesses and scores are those of a live prior')
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('what', choices=['pack', 'fill', 'try', 'run', 'table', 'trial'])
+    p.add_argument('--work', type=Path, default=root/'runs'/'scaling', help='folder of guesses and trainings')
+    p.add_argument('--data', type=Path, default=root/'.gpu', help='folder of the packed cohorts')
+    p.add_argument('--rows', type=Path, default=root/'runs'/'scaling'/'rows.tsv', help='a row a person and training')
+    p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'scaling.tsv', help='the table of results')
+    p.add_argument('--cohorts', nargs='+', default=['hcp', 'aal', 'abide', 'depression', 'pain', 'psychosis'])
+    p.add_argument('--cores', type=int, default=max(1, (os.cpu_count() or 1)-3), help='processes that guess')
+    p.add_argument('--workers', type=int, default=4, help='processes that train')
+    p.add_argument('--until', type=float, default=1e6, help='seconds after which nothing is begun')
+    p.add_argument('--patience', type=float, default=150, help='seconds to wait for all guesses before some will do')
+    p.add_argument('--share', type=float, default=1., help='of the pairs that are made otherwise')
+    a = p.parse_args(argv)
+    a.begun, a.device, a.runs = time.time(), 'cuda' if torch.cuda.is_available() else 'cpu', plan()
+    a.until += a.begun
+    a.work.mkdir(parents=True, exist_ok=True)
+    dict(pack=pack, fill=fill, run=run, trial=trial, table=table, **{'try': attempt})[a.what](a)
+
+if __name__=='__main__': main()
