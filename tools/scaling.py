@@ -521,15 +521,21 @@ def run_some(a, number):
         elif claimed(a.work/'runs'/ready.name):
             tried.add(ready.name)
             if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
+            keep_rows(a)
+            if a.device=='cuda': torch.cuda.empty_cache()
+
+def keep_rows(a):
+    "The rows of all trainings that are there in one file; how many these are"
+    rows = [pd.read_csv(f, sep='\t') for f in sorted((a.work/'runs').glob('*.tsv'))]
+    if rows: write_whole(a.rows, pd.concat(rows).to_csv(sep='\t', index=False, float_format='%.7g'))
+    return len(rows)
 
 def run(a):
     "The trainings of the plan that are not there, several at a time; then all rows in one file"
     for o in (a.work/'runs').glob('*.claim'): o.unlink()                    # of processes that were ended
     a.bf16 = choices(a)['bf16']
     together(run_some, [(a, i) for i in range(a.workers)])
-    rows = [pd.read_csv(f, sep='\t') for f in sorted((a.work/'runs').glob('*.tsv'))]
-    if rows: write_whole(a.rows, pd.concat(rows).to_csv(sep='\t', index=False, float_format='%.7g'))
-    print(f'{len(rows)} of {len(a.runs)} trainings are there, {time.time()-a.begun:.0f} s')
+    print(f'{keep_rows(a)} of {len(a.runs)} trainings are there, {time.time()-a.begun:.0f} s')
 
 def table(a):
     "Later"
@@ -569,6 +575,7 @@ def try_steps(a, pool, steps):
 def attempt(a):
     "Time everything once on this machine, and decide what the long call does by what was found"
     name = a.cohorts[0]
+    while not (a.work/'stores'/name/'done').exists() and time.time()<a.until-40: time.sleep(.2)    # `fill` makes it
     kept = dict(fill=try_guesses(a, name, 'inner')>60, bf16=False)
     write_whole(a.work/'choices.json', kept)
     wanted = len(jobs_of(a, name, 'inner'))//(1 if name=='toy' else 4)
@@ -592,7 +599,7 @@ def trial(a):
     fill_one(a, 0)
     attempt(a)
     a.runs = [Run('toy', steps=40), Run('toy', steps=40, people=4, prior='none')]
-    a.bf16, a.begun = False, time.time()
+    a.bf16 = False
     run_some(a, 0)
     live_again(a)
 
@@ -622,7 +629,7 @@ def main(argv=None):
     p.add_argument('what', choices=['pack', 'fill', 'try', 'run', 'table', 'trial'])
     p.add_argument('--work', type=Path, default=root/'runs'/'scaling', help='folder of guesses and trainings')
     p.add_argument('--data', type=Path, default=root/'.gpu', help='folder of the packed cohorts')
-    p.add_argument('--rows', type=Path, default=root/'runs'/'scaling'/'rows.tsv', help='a row a person and training')
+    p.add_argument('--rows', type=Path, default=None, help='a row a person and training')
     p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'scaling.tsv', help='the table of results')
     p.add_argument('--cohorts', nargs='+', default=['hcp', 'aal', 'abide', 'depression', 'pain', 'psychosis'])
     p.add_argument('--cores', type=int, default=max(1, (os.cpu_count() or 1)-3), help='processes that guess')
@@ -634,6 +641,7 @@ def main(argv=None):
     a.begun, a.device, a.runs = time.time(), 'cuda' if torch.cuda.is_available() else 'cpu', plan()
     a.until += a.begun
     a.work.mkdir(parents=True, exist_ok=True)
+    a.rows = a.rows or a.work/'rows.tsv'
     dict(pack=pack, fill=fill, run=run, trial=trial, table=table, **{'try': attempt})[a.what](a)
 
 if __name__=='__main__': main()
