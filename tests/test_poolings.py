@@ -30,9 +30,10 @@ def test_every_pooling(name, attention):
     pool.fit(model, [(x[:3], None), (x[3:], None)])
     f = pool(model, x)
     assert f.shape==(6, pool.n_out) and f.isfinite().all() and torch.allclose(pool(model, x[4:5]), f[4:5], atol=1e-3)
-    f.square().sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert model.embed.weight.grad.any()
+    if not pool.whole:                                                      # that one reads no network
+        f.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        assert model.embed.weight.grad.any()
     valid = torch.ones(6, 9, 5, dtype=torch.bool)
     valid[:,2] = valid[:,:,4] = False
     garbage = torch.where(valid.repeat_interleave(20, -1), x, 9.)
@@ -41,6 +42,7 @@ def test_every_pooling(name, attention):
     pool.fit(model, [(x, valid)])
     g = pool(model, x, valid)
     assert g.isnan().any(0).sum()==a.isnan().any(0).sum()
+    if pool.whole: return
     g.nan_to_num().square().sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
