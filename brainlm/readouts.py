@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['readouts', 'checked_recordings', 'picked', 'first_frames', 'FC', 'Flat', 'Embedding', 'PersonEmbedding', 'centred',
-           'shrunk_covariance', 'of_modes', 'geometric_mean', 'checked_labels', 'TunedReader', 'once_each', 'Readouts',
-           'PerRoot', 'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw', 'svm_on_fc', 'line_on_fc',
-           'svm_on_tangent', 'line_on_tangent', 'line_on_whitened', 'line_on_power', 'line_on_partial',
-           'line_on_covariance', 'line_on_log_sd', 'mlp_on_fc', 'on_embeddings', 'LSTMReader', 'GCNReader',
-           'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'SiteEffects', 'Sites', 'Harmonised',
-           'harmonised', 'clinical_rivals']
+           'shrunk_covariance', 'of_modes', 'geometric_mean', 'checked_labels', 'TunedReader', 'PersonReader',
+           'once_each', 'Readouts', 'PerRoot', 'support_vectors', 'linear', 'no_brain', 'certain', 'svm_on_raw',
+           'svm_on_fc', 'line_on_fc', 'svm_on_tangent', 'line_on_tangent', 'line_on_whitened', 'line_on_power',
+           'line_on_partial', 'line_on_covariance', 'line_on_log_sd', 'mlp_on_fc', 'on_embeddings', 'LSTMReader',
+           'GCNReader', 'NeuralReader', 'cls_embedding', 'BrainLMReader', 'brain_reader', 'SiteEffects', 'Sites',
+           'Harmonised', 'harmonised', 'clinical_rivals']
 
 # %% ../nbs/30a_readouts.ipynb #688ccb80
 import copy
@@ -362,8 +362,10 @@ def _candidate_scores(self:TunedReader, X, z, rows):
 
 @patch
 def _settled(self:TunedReader, X, z, folds):
-    "The settings that do best on average over the folds"
-    return ParameterGrid(self.grid)[int(np.mean([self._candidate_scores(X, z, o) for o in folds], 0).argmax())]
+    "The settings that do best on average over the folds; `score_` is how well"
+    scores = np.mean([self._candidate_scores(X, z, o) for o in folds], 0)
+    self.score_ = scores.max()
+    return ParameterGrid(self.grid)[int(scores.argmax())]
 
 # %% ../nbs/30a_readouts.ipynb #a3c6e1ca
 @patch
@@ -382,6 +384,66 @@ def probability(self:TunedReader,
     X = checked_recordings(X)
     if hasattr(self.best_, 'predict_proba'): return self.best_.predict_proba(X)[:,1]
     return 1/(1+np.exp(-self.best_.decision_function(X)))
+
+# %% ../nbs/30a_readouts.ipynb #9170c71c
+class PersonReader(BaseEstimator):
+    "Reads a number or a class from embeddings that all who train give once, without their labels"
+    def __init__(self,
+        features, # transformer of recordings, such as a `PersonEmbedding`; or {name: transformer}, to choose one of
+        classify:bool=False, # classes instead of numbers
+        memory:dict=None, # where embedded people are kept, so that other labels cost little; None: nowhere
+    ): self.features, self.classify, self.memory = features, classify, memory
+
+    def fit(self, X, y, groups=None):
+        """Embed, then choose the penalty, and which embedding, in inner folds of people; `chosen_` is its name. Errors
+        of `TunedReader.fit`."""
+        ways = self.features if isinstance(self.features, dict) else {None: self.features}
+        fits = {k: self._fitted(f, X, y, groups) for k,f in ways.items()}
+        self.chosen_ = max(fits, key=lambda k: fits[k][1].score_)
+        self.made_, self.reader_ = fits[self.chosen_]
+        return self
+
+    def predict(self, X): return self.reader_.predict(self._embedded(self.made_, X))
+    def probability(self, X): return self.reader_.probability(self._embedded(self.made_, X))
+
+# %% ../nbs/30a_readouts.ipynb #06abe8a6
+@patch
+def _fitted(self:PersonReader, features, X, y, groups):
+    "One embedding of those who train, and its reader"
+    made = _kept_in(self.memory, ('fit', str(features), _print_of(X)), lambda: _Spanned(features, X))
+    if self.classify: model, grid = LogisticRegression(max_iter=3000), dict(model__C=[*10.**np.arange(-6, 1)])
+    else: model, grid = Ridge(), dict(model__alpha=[*10.**np.arange(7)])
+    steps = Pipeline([('features', Flat()), ('model', model)])
+    return made, TunedReader(steps, grid, self.classify).fit(self._embedded(made, X), y, groups)
+
+@patch
+def _embedded(self:PersonReader, made, X):
+    return _kept_in(self.memory, (id(made), _print_of(X)), lambda: made.transform(X))
+
+class _Spanned:
+    "Features of those who train, z-scored and turned into the space that these people span"
+    def __init__(self, features, X):
+        self.features = clone(features).fit(X)
+        F = self.features.transform(X)
+        self.scale = StandardScaler().fit(F)
+        Z = self.scale.transform(F)
+        size,axes = np.linalg.svd(Z, full_matrices=False)[1:]
+        self.axes = axes[size>1e-5*size[0]].T
+    def transform(self, X):
+        return (self.scale.transform(self.features.transform(X))@self.axes)[:,None].astype('float32')
+
+# %% ../nbs/30a_readouts.ipynb #8cb18b4b
+def _print_of(X):
+    "What tells recordings from others"
+    h = hashlib.blake2b(digest_size=16)
+    for x in X: h.update(np.ascontiguousarray(x))
+    return h.hexdigest()
+
+def _kept_in(memory, key, make):
+    "What `make` gives, from the memory if there is one and it has it"
+    if memory is None: return make()
+    if key not in memory: memory[key] = make()
+    return memory[key]
 
 # %% ../nbs/30a_readouts.ipynb #e91f3b60
 def _key(x): return hashlib.blake2b(np.ascontiguousarray(x).tobytes()).digest(), x.shape, x.dtype.str
