@@ -360,6 +360,7 @@ def _candidate_scores(self:TunedReader, X, z, rows):
         out.append(score(rest.fit(made[key][0], z[rows[0]]), made[key][1], z[rows[1]]))
     return out
 
+# %% ../nbs/30a_readouts.ipynb #c2acb473
 @patch
 def _settled(self:TunedReader, X, z, folds):
     "The settings that do best on average over the folds; `score_` is how well"
@@ -403,8 +404,8 @@ class PersonReader(BaseEstimator):
         self.made_, self.reader_ = fits[self.chosen_]
         return self
 
-    def predict(self, X): return self.reader_.predict(self._embedded(self.made_, X))
-    def probability(self, X): return self.reader_.probability(self._embedded(self.made_, X))
+    def predict(self, X): return self.reader_.predict(self._in_span(self.made_, X))
+    def probability(self, X): return self.reader_.probability(self._in_span(self.made_, X))
 
 # %% ../nbs/30a_readouts.ipynb #06abe8a6
 @patch
@@ -414,12 +415,13 @@ def _fitted(self:PersonReader, features, X, y, groups):
     if self.classify: model, grid = LogisticRegression(max_iter=3000), dict(model__C=[*10.**np.arange(-6, 1)])
     else: model, grid = Ridge(), dict(model__alpha=[*10.**np.arange(7)])
     steps = Pipeline([('features', Flat()), ('model', model)])
-    return made, TunedReader(steps, grid, self.classify).fit(self._embedded(made, X), y, groups)
+    return made, TunedReader(steps, grid, self.classify).fit(self._in_span(made, X), y, groups)
 
 @patch
-def _embedded(self:PersonReader, made, X):
+def _in_span(self:PersonReader, made, X):
     return _kept_in(self.memory, (id(made), _print_of(X)), lambda: made.transform(X))
 
+# %% ../nbs/30a_readouts.ipynb #98e07bbf
 class _Spanned:
     "Features of those who train, z-scored and turned into the space that these people span"
     def __init__(self, features, X):
