@@ -49,9 +49,13 @@ from brainlm.windows import RandomWindows, TiledWindows
 
 root = Path(__file__).resolve().parents[1]
 ratios = (.2, .5, .75)
-n_test = dict(hcp=8, aal=2, abide=20, psychosis=20, depression=20, pain=0, toy=4)
+n_test = dict(hcp=8, aal=3, abide=20, psychosis=20, depression=20, pain=0, toy=4)
 n_pairs = dict(hcp=12000, aal=2000, abide=3000, psychosis=3000, depression=4000, toy=144)
 n_inner = dict(hcp=4000, toy=96)                                            # of the people to choose options with
+left_out = dict(                                                            # whom the shipped model may not see
+    hcp=['100206', '108020', '126426', '133928', '134021', '164636', '463040', '587664'],
+    aal=['102311', '102816', '213522'],
+    psychosis=['002', '004', '005', '013', '015', '017', '023', '025', '026', '027', '047', '051'])
 at_once = 24                                                                # pairs in a file, of one mask ratio
 
 # Data
@@ -123,6 +127,8 @@ def groups_of(name): return ('all', 'inner') if name in n_inner else ('all',)
 def sides(name, subjects, group):
     "A word for each recording: 'test' people are seen by nobody, 'watch' people only where options are chosen"
     order = np.random.default_rng(12345).permutation(pd.unique(subjects))
+    first = [f'{name}-{s}' for s in left_out.get(name, ())]
+    order = np.array([*first, *(s for s in order if s not in first)])
     test = set(order[:n_test[name]])
     watch = set(order[n_test[name]:][:max(2, len(order)//5)]) if group=='inner' else set()
     return np.array(['test' if s in test else 'watch' if s in watch else 'train' for s in subjects])
@@ -192,11 +198,11 @@ def scoring_pairs(c, windows, at, ratio):
     beside = stack_context([windows.others(i) for i in at])
     return x, valid, mask, torch.as_tensor(windows.averaged[list(at)]), beside, windows.recordings[list(at)].tolist()
 
-def guessed(prior, pairs, context, device, gaussian=False):
-    "Centred windows, and what a prior makes of them"
+def guessed(prior, pairs, context, device, gaussian=False, same_run=True):
+    "Centred windows, and what a prior makes of them; context of the same run moves with the window"
     x, valid, mask, frames, beside, rows = pairs
-    shift = centring(x, mask, frames)
-    x, beside = centred(x, mask, frames, valid), beside.shifted(shift)
+    if same_run: beside = beside.shifted(centring(x, mask, frames))
+    x = centred(x, mask, frames, valid)
     prior, seen, patches = prior.to(device), (valid & ~mask).to(device), patchify(x.to(device))
     guess = prior.guess(patches, seen, beside.to(device) if context else None)
     found = dict(x=x, valid=valid, mask=mask, row=torch.tensor(rows), guess=guess.cpu())
@@ -246,8 +252,8 @@ def pain_pairs(a, ratio, device):
         pairs = one_of_pain(first, others, ratio, i)
         for kind,prior in (('own', alone), ('carried', moved)):
             for runs in (False, True):
-                name = kind+' + other runs'*runs
-                found.append(guessed(prior, pairs, runs, device) | dict(ratio=ratio, beside=name, subject=[s]))
+                facts = dict(ratio=ratio, beside=kind+' + other runs'*runs, subject=[s])
+                found.append(guessed(prior, pairs, runs, device, same_run=False) | facts)
     return found
 
 def one_of_pain(first, others, ratio, index):
