@@ -537,7 +537,7 @@ def _write_embeddings(out, t, lost):
         ('<store>', ..., 'folder or URL of a RecordingStore', 'STORE'),
         ('<out>', ..., 'file to write', 'OUT.parquet'),
         ('model', ..., 'folder, brainlm-small, or old_13M, vitmae_111M, vitmae_650M', 'MODEL'),
-        ('pooling', 'cls', 'of the tokens; person: of the signal itself, whose recording it is', offered_poolings()),
+        ('pooling', 'cls', 'of the tokens; person: of the signal itself, whose recording it is', ('cls','mean','parcel','person')),
         ('window', 'tile', 'all windows, or the middle one', ('tile','center')),
         ('scaler', None, "ukb, fit (to this store), or a file that RobustScaler.save wrote; default: the model's",
          'ukb|fit|FILE.json'),

@@ -386,8 +386,8 @@ def settings_for(
         ('threshold', None, 'two classes: at most this, and more', 'X'),
         ('balanced class_weights', None, 'rare classes weigh more', {'action':'store_const', 'const':'balanced'}),
         ('transform', 'zscore', 'of a number', ('zscore','minmax','logminmax')),
-        ('pooling', 'covariance', 'what the head reads',
-            ('covariance','whitened','maps','maps_whitened','cls','mean','attention')),
+        ('pooling', 'covariance', 'what the head reads; person: the signal, without the network',
+            ('cls','mean','attention','parcel','covariance','whitened','maps','maps_whitened','person')),
         ('head', 'linear', 'on top of the encoder', ('linear','mlp')),
         ('unfreeze', 'none', 'what learns beside the head', ('none','last','all','lora')),
         ('epochs', 20, 'passes over the training subjects, at most', 'N')))

@@ -29,12 +29,14 @@ from sklearn.utils.estimator_checks import (
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.model import BrainLM, preset
+from brainlm.poolings import offered_poolings, poolings
 from brainlm.preprocessing import preprocess
 from brainlm.prior import window_context
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
 from brainlm.readers import Atlas
 from brainlm.readouts import PersonEmbedding
 from brainlm.recordings import Recording, RecordingStore, Split
+from brainlm.report import analyses
 from brainlm.scaling import RobustScaler
 from brainlm.windows import TiledWindows
 
@@ -198,6 +200,12 @@ def test_edited_files_of_a_model_are_embedded_with_where_trusted(made, tmp_path)
 
 
 # %% ../nbs/50_embedding.ipynb #a5185a47
+def test_the_command_offers_what_the_registry_does():
+    "Its options are read without an import, so they are written out"
+    import brainlm.results                                                  # which registers the other
+    choices = {k: {o[0]: o for o in analyses[k].options}['pooling'][3] for k in ('embed','finetune')}
+    assert choices=={'embed': offered_poolings(), 'finetune': tuple(poolings)}
+
 def test_a_person_from_the_signal_alone(made, tmp_path):
     "As `PersonEmbedding` says it, learnt from the people who train; what it learnt from stands beside the features"
     store, m, _ = made
