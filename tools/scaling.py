@@ -526,7 +526,9 @@ def run_some(a, number):
         if ready is None: time.sleep(1)
         elif claimed(a.work/'runs'/ready.name):
             tried.add(ready.name)
-            if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
+            try:
+                if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
+            except RuntimeError as e: print(f'{ready.name}: {e}'[:500], flush=True)     # such as no memory: the next one
             keep_rows(a)
             if a.device=='cuda': torch.cuda.empty_cache()
 
