@@ -528,7 +528,7 @@ def run_some(a, number):
             tried.add(ready.name)
             try:
                 if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
-            except RuntimeError as e: print(f'{ready.name}: {e}'[:500], flush=True)     # such as no memory: the next one
+            except RuntimeError as e: print(f'{ready.name}: {e}'[:500], flush=True)
             keep_rows(a)
             if a.device=='cuda': torch.cuda.empty_cache()
 
