@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from torch import nn
 from brainlm.atlas import load_parcellation
 from brainlm.atlases import carried
 from brainlm.basics import write_whole
+from brainlm.evidence import keep_results, read_kept, result_rows
 from brainlm.masking import centred, centring, patchify, random_mask
 from brainlm.metrics import (
     GaussianImputer,
@@ -44,7 +45,7 @@ from brainlm.model import BrainLM, preset
 from brainlm.prior import GaussianPrior, SpaceTimePrior, all_parts, stack_context
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
-from brainlm.stats import nan_mean
+from brainlm.stats import mean_interval, nan_mean, verdicts
 from brainlm.windows import RandomWindows, TiledWindows
 
 root = Path(__file__).resolve().parents[1]
@@ -545,8 +546,62 @@ def run(a):
     together(run_some, [(a, i) for i in range(a.workers)])
     print(f'{keep_rows(a)} of {len(a.runs)} trainings are there, {time.time()-a.begun:.0f} s')
 
+# The table
+
+words = dict(hcp='HCP rest, 360 areas', aal='HCP rest, 94 regions', abide='ABIDE, 116 regions', toy='made up',
+    psychosis='first episode of psychosis, 419 parcels', depression='depression, 164 regions',
+    pain='heat pain, 122 regions, never seen')
+besides = {'none': '', 'all': ', with context', 'own': ', window alone', 'own + other runs': ', own other runs',
+    'carried': ', prior carried over', 'carried + other runs': ', prior carried over, own other runs'}
+
+def model_words(o, people):
+    "A training in words; the last part only says what is not as usual"
+    size = f'{o.preset}, five cohorts' if o.kind=='five' else f'{o.preset}, {o.people or people} people'
+    other = {', no prior': o.prior=='none', f', xyz {o.xyz}': o.xyz!='linear', ', parcel vectors': o.parcels,
+             f', rate {o.lr:g}': o.lr>0, f', seed {o.seed}': o.seed>0, f', {o.pairs} pairs': o.pairs>0}
+    return f'{size}, {o.steps} steps'+''.join(k for k,v in other.items() if v)
+
+def compared(t, name, mask, data):
+    "Rows of one training on one cohort for a mask: each context beside the same prior, one family"
+    rows, pairs = [], {}
+    for k,g in t.groupby('beside', sort=False):
+        people = g.groupby('subject')[[c for c in t if c.startswith('r2_')]].mean().dropna(axis=1)
+        pairs[k] = people
+    found = verdicts({k: (p['r2_network']-p['r2_prior']).to_numpy() for k,p in pairs.items()}, name, 'R²')
+    for v,(k,p) in zip(found, pairs.items(), strict=True):
+        p = p.rename(columns=dict(r2_network=name, r2_prior='same prior', r2_gaussian='gaussian'))
+        values = {m: (o.mean(), *mean_interval(o.to_numpy()), len(o)) for m,o in p.items()}
+        values = pd.DataFrame(values, ['value', 'low', 'high', 'n']).T
+        facts = dict(task=f'fill in{besides[k]}, {mask}', data=data, metric='R²')
+        kind = 'simulated' if data==words['toy'] else 'real'
+        rows.append(result_rows(values, [replace(v, rival='same prior')], [name], kind=kind, **facts))
+    return rows
+
+def of_training(t, people):
+    "Rows of one training: the mean over masks, and each mask where it learned from five cohorts or is the first plan"
+    o, rows = t.iloc[0], []
+    detailed = o['run'] in (Run().name, Run('five').name, Run('five', 'small', 4000).name, Run(prior='none').name)
+    for k,g in t.groupby('cohort', sort=False):
+        data = words[k]+', inner people'*(o['group']=='inner')
+        name = model_words(o, people.get((k, o['group']), ''))
+        rows += compared(g, name, 'mean of three masks', data)
+        for r,m in g.groupby('ratio') if detailed else (): rows += compared(m, name, f'{r:.0%} hidden', data)
+    return rows
+
 def table(a):
-    "Later"
+    "Rows of all trainings, in a file that is made anew"
+    t = pd.read_csv(a.rows, sep='\t', keep_default_na=False, na_values={'r2_gaussian': ''})
+    known = dict(hcp=22, aal=4, abide=70, psychosis=35, depression=174, toy=10)
+    people = {(k, 'all'): n for k,n in known.items()} | {('hcp', 'inner'): 16}
+    a.out.unlink(missing_ok=True)
+    rows = [r for _,g in t.groupby('run', sort=False) for r in of_training(g, people)]
+    seeds = t[t['run'].isin([Run(seed=i).name for i in range(3)])]
+    if seeds['run'].nunique()==3:
+        name = model_words(Run(), 22)+', mean of 3 seeds'
+        both = seeds.groupby(['subject', 'beside', 'ratio'], sort=False)[['r2_network', 'r2_prior']].mean()
+        rows += compared(both.reset_index(), name, 'mean of three masks', words['hcp'])
+    keep_results(a.out, pd.concat(rows), 'python tools/scaling.py')
+    print(read_kept(a.out).query("rival!=''")[['task', 'data', 'model', 'difference', 'says', 'n']].to_string())
 
 # Before the long call
 
@@ -609,6 +664,8 @@ def trial(a):
     a.runs = [Run('toy', steps=40), Run('toy', steps=40, people=4, prior='none')]
     a.bf16 = False
     run_some(a, 0)
+    a.out = a.work/'scaling.tsv'
+    table(a)
     live_again(a)
 
 def live_again(a):
