@@ -16,8 +16,9 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -294,6 +295,32 @@ def _fetch_parser(sub):
 # %% ../nbs/51_cli.ipynb #cf683566
 def _pretrain(a):
     "`pretrain_learner` from a shell: `a` holds the options"
+    with _together(a): _pretrain_here(a)
+
+@contextmanager
+def _together(a):
+    "The processes that were started with this one; all but the first are silent, and write into a folder that goes"
+    if os.environ.get('WORLD_SIZE', '1')=='1':
+        yield
+        return
+    from brainlm.processes import together
+    with together(a.device) as them:
+        if them.rank:
+            with _unheard(a): yield
+        else: yield
+
+@contextmanager
+def _unheard(a):
+    "What the first process says too is said once"
+    with tempfile.TemporaryDirectory() as out, open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        warnings.simplefilter('ignore', Notice)
+        a.out = f'{out}/out'
+        try: yield
+        except (ValueError, FileNotFoundError, FileExistsError): raise SystemExit(1) from None
+
+# %% ../nbs/51_cli.ipynb #8379bb1d
+def _pretrain_here(a):
+    "One process of it"
     from brainlm.model import preset
     from brainlm.pretraining import Training, pretrain_learner
     from brainlm.recordings import RecordingStore
@@ -560,11 +587,16 @@ def _run(a):
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
     if options.get('context')=='none': del options['context']                # None in Python
     if not a.needs: return _print_result(function(**options))
-    store, model, split = _store_and_model(a)
     if a.needs=='read':
+        store, model, split = _store_and_model(a)
         options |= _whom(a, store, model)
         return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
+    with _together(a): _trained(a, function, options)
+
+def _trained(a, function, options):
+    "Call an analysis that trains"
     from brainlm.pretraining import Training
+    store, model, split = _store_and_model(a)
     training = Training(batch_size=a.batch_size, seed=a.seed, device=a.device)
     options |= dict(out=a.out, split=split, lr=a.lr, resume=a.resume, training=training)
     _print_result(function(store, model, **options))
@@ -577,7 +609,8 @@ def _print_result(result):
     print(f'{said(result)}\nOpen {result} in a browser.')
 
 # %% ../nbs/51_cli.ipynb #f6dda0a1
-_parts = dict(attribution='captum', ode='torchdiffeq', cluster='distributed', hdf5='h5py', lora='peft')
+_parts = dict(attribution='captum', ode='torchdiffeq', cluster='distributed', distributed='accelerate', hdf5='h5py',
+              lora='peft')
 
 def _about_device():
     "The device that is used unless another is asked for"

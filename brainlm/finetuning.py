@@ -106,7 +106,8 @@ def finetune(self:Learner,
         if self.opt is None: self.create_opt()
         if not done and hasattr(self.model, 'began'): _keep_start(self)
         if done<epochs: self.fit_one_cycle(epochs, _rates(self, lr, lr_decay), pct_start=0.15, start_epoch=done)
-    if (best := run.folder/'best').exists(): _restore(self.model, best)
+    best = run.folder/'best'
+    if run.company.first(best.exists): _restore(self.model, best)
     self.model.eval()
     return pd.DataFrame(run.log)
 
@@ -136,6 +137,7 @@ def _keep_start(learn):
     run = learn.run_folder
     if learn.dls.valid is None or not len(learn.dls.valid): return
     run.best = _start_loss(learn)
+    if run.company.rank: return                                             # the first of several processes writes
     recipe = {k: v for k,v in run.recipe.items() if k not in ('config','data')}
     about = dict(epoch=-1, valid_loss=run.best)
     learn.model.save_pretrained(run.folder/'best', **run.card, recipe=recipe, training=about)

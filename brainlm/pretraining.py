@@ -304,7 +304,8 @@ class RunFolder(Callback):
         recipe:dict, # what makes this run what it is; JSON types
         card:dict # what the saved models remember about their data
     ):
-        self.folder, self.recipe, self.card, self.company = Path(folder), recipe, card, company()
+        self.recipe, self.card, self.company = recipe, card, company()
+        self.folder = self.company.first(lambda: Path(folder))
         self.log, self.best, self.smooth = [], math.inf, None
         if self.company.n>1: recipe['processes'] = self.company.n
     def __str__(self): return f"{self.folder}, {len(self.log)} epochs"
@@ -379,12 +380,12 @@ def start(self:RunFolder,
     """Claim the folder, or take up the run in it. FileExistsError if there is one and `resume` is false, or something
     else; ValueError names what differs in its recipe."""
     checkpoint = self.folder/'checkpoint.pt'
-    if self.company.first(partial(self._claim, resume, checkpoint)): self._take_up(checkpoint)
+    if self.company.first(partial(self._claim_run, resume, checkpoint)): self._take_up(checkpoint)
     return len(self.log)
 
 # %% ../nbs/21_pretraining.ipynb #1885fc0b
 @patch
-def _claim(self:RunFolder, resume, checkpoint):
+def _claim_run(self:RunFolder, resume, checkpoint):
     "Write the recipe; whether there is a run to take up"
     file = self.folder/'recipe.json'
     if checkpoint.exists() and not resume:
@@ -426,7 +427,7 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
-    diff = '; '.join(_differs(k, was.get(k), now.get(k)) for k in sorted({*was, *now}) if was.get(k)!=now.get(k))
+    diff = '; '.join(_unlike(k, was.get(k), now.get(k)) for k in sorted({*was, *now}) if was.get(k)!=now.get(k))
     if diff: raise ValueError(f"{file}: this run began with another recipe. {diff}. Take the same one, or another folder")
 
 @patch
@@ -436,14 +437,14 @@ def _check_processes(self:RunFolder, file, was, now):
                                   f"exactly with as many: torchrun --nproc-per-node {was}")
 
 # %% ../nbs/21_pretraining.ipynb #84832aca
-def _differs(k, was, now):
+def _unlike(k, was, now):
     "What is not the same, in words: only the entries that differ, long ones counted"
-    if not (isinstance(was, dict) and isinstance(now, dict)): return f"{k}: was {_short(was)}, now {_short(now)}"
+    if not (isinstance(was, dict) and isinstance(now, dict)): return f"{k}: was {_counted(was)}, now {_counted(now)}"
     odd = [o for o in sorted({*was, *now}) if was.get(o)!=now.get(o)]
-    said = [', '.join(f'{o} {_short(d.get(o))}' for o in odd) for d in (was, now)]
+    said = [', '.join(f'{o} {_counted(d.get(o))}' for o in odd) for d in (was, now)]
     return f"{k}: was {said[0]}, now {said[1]}"
 
-def _short(v):
+def _counted(v):
     if isinstance(v, dict): return ' and '.join(f"{k} {len(o) if hasattr(o, '__len__') else o}" for k,o in v.items())
     return repr(v) if len(repr(v))<60 else f'{len(v)} entries'
 

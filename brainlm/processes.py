@@ -7,8 +7,7 @@ __all__ = ['PartLoader', 'OneLoss', 'Several', 'together', 'forked']
 
 # %% ../nbs/21b_processes.ipynb #2ba4e0ed
 import os
-import pickle
-import sys
+import warnings
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -96,6 +95,7 @@ def joined(self:Several, learn):
     "The learner, which will read its part of each batch and average its gradients with the others"
     accelerate = optional('accelerate', 'distributed', 'training in several processes')
     from fastai.distributed import DistributedTrainer
+    warnings.filterwarnings('ignore', '`broadcast_buffers`', FutureWarning)  # its new name is not in torch 2.4
     how = [accelerate.DistributedDataParallelKwargs(broadcast_buffers=False)]
     trainer = DistributedTrainer(sync_bn=False, cpu=self.cpu, kwargs_handlers=how)
     trainer._wrap_dl = lambda dl: dl if isinstance(dl, PartLoader) else PartLoader(dl, self.rank, self.n)

@@ -103,6 +103,7 @@ features = dict(
     attribution=('captum', 'attention', lambda room: room.attribution(None, None)),
     ode=('torchdiffeq', 'baselines', lambda room: room._flow(None, None, 1)),
     cluster=('distributed', 'preprocessing', lambda room: room._client(2, None).__enter__()),
+    distributed=('accelerate', 'processes', lambda room: room.Several(0, 2, True).joined(None)),
     hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
     lora=('peft', 'protocol', lambda room: room.peft()))
 
