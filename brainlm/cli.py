@@ -297,6 +297,7 @@ def _pretrain(a):
     "`pretrain_learner` from a shell: `a` holds the options"
     with _together(a): _pretrain_here(a)
 
+# %% ../nbs/51_cli.ipynb #46a53f0b
 @contextmanager
 def _together(a):
     "The processes that were started with this one; all but the first are silent, and write into a folder that goes"
@@ -593,6 +594,7 @@ def _run(a):
         return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
     with _together(a): _trained(a, function, options)
 
+# %% ../nbs/51_cli.ipynb #b4efffe1
 def _trained(a, function, options):
     "Call an analysis that trains"
     from brainlm.pretraining import Training

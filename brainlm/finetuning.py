@@ -106,8 +106,7 @@ def finetune(self:Learner,
         if self.opt is None: self.create_opt()
         if not done and hasattr(self.model, 'began'): _keep_start(self)
         if done<epochs: self.fit_one_cycle(epochs, _rates(self, lr, lr_decay), pct_start=0.15, start_epoch=done)
-    best = run.folder/'best'
-    if run.company.first(best.exists): _restore(self.model, best)
+    if run.company.first((best := run.folder/'best').exists): _restore(self.model, best)
     self.model.eval()
     return pd.DataFrame(run.log)
 

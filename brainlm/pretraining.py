@@ -165,6 +165,7 @@ def place_of(
     dl, i = learn.dl, learn.iter
     return dl.place(i, n) if hasattr(dl, 'place') else Place(i, i*dl.bs)
 
+# %% ../nbs/21_pretraining.ipynb #d6612067
 def bare(
     model # or what wraps it while several processes train
 ):  # the model
@@ -184,9 +185,7 @@ class MaskTokens(Callback):
     def before_batch(self):
         signal, valid = *self.xb, *self.yb
         place = self.part = place_of(self, len(signal))
-        epoch, n = (drawn_epoch(self.epoch, self.repeat), len(self.dls.train)) if self.training else (0, 0)
-        key = np.random.SeedSequence([self.seed, int(self.training), epoch, place.batch]).generate_state(1, np.uint64)
-        seed, ratio = int(key[0]>>np.uint64(1)), self.ratios[(epoch*n + place.batch)%len(self.ratios)]
+        seed, ratio = self._drawn(place.batch)
         def generator(): return torch.Generator(signal.device).manual_seed(seed)
         hidden = drawn_mask(valid, ratio, generator(), place)
         signal, beside = self._centred(signal, valid, hidden, seed)
@@ -196,6 +195,13 @@ class MaskTokens(Callback):
         self.learn.xb, self.learn.yb = given if beside is None else (*given, None, beside), (signal,)
 
 # %% ../nbs/21_pretraining.ipynb #db0354f1
+@patch
+def _drawn(self:MaskTokens, batch):
+    "Seed and ratio of a batch"
+    epoch, n = (drawn_epoch(self.epoch, self.repeat), len(self.dls.train)) if self.training else (0, 0)
+    key = np.random.SeedSequence([self.seed, int(self.training), epoch, batch]).generate_state(1, np.uint64)
+    return int(key[0]>>np.uint64(1)), self.ratios[(epoch*n + batch)%len(self.ratios)]
+
 def drawn_mask(
     valid, # bool [batch, parcel, patch], of the windows that are here
     ratio:float, # share to hide
@@ -310,15 +316,19 @@ class RunFolder(Callback):
         if self.company.n>1: recipe['processes'] = self.company.n
     def __str__(self): return f"{self.folder}, {len(self.log)} epochs"
 
-    def before_train(self):
-        self.clock = time.perf_counter(), time.process_time()
-        if self.smooth is None: return
-        mean = self.recorder.smooth_loss                                    # goes on where the checkpoint left it
-        (val, mean.count), self.smooth = self.smooth, None
-        mean.val = torch.tensor(val)
-    def after_train(self):
-        now = time.perf_counter(), time.process_time()
-        self.seconds = [b-a for a,b in zip(self.clock, now, strict=True)]
+# %% ../nbs/21_pretraining.ipynb #95e81686
+@patch
+def before_train(self:RunFolder):
+    self.clock = time.perf_counter(), time.process_time()
+    if self.smooth is None: return
+    mean = self.recorder.smooth_loss                                        # goes on where the checkpoint left it
+    (val, mean.count), self.smooth = self.smooth, None
+    mean.val = torch.tensor(val)
+
+@patch
+def after_train(self:RunFolder):
+    now = time.perf_counter(), time.process_time()
+    self.seconds = [b-a for a,b in zip(self.clock, now, strict=True)]
 
 # %% ../nbs/21_pretraining.ipynb #962d27d0
 @patch
@@ -335,11 +345,13 @@ def after_epoch(self:RunFolder):
     write_whole(self.folder/'log.csv', pd.DataFrame(self.log).to_csv(index=False))
     write_whole(self.folder/'checkpoint.pt', partial(torch.save, self._state()))
 
+# %% ../nbs/21_pretraining.ipynb #9c28299a
 @patch
 def _epoch_row(self:RunFolder):
     "The epoch that has ended"
     train, valid = self.recorder.log[1:3]
-    (seconds, cpu), n = self.seconds, len(self.dls.train)*self.dls.train.bs*self.company.n
+    (seconds, cpu), loader = self.seconds, self.dls.train
+    n = len(loader)*loader.bs*self.company.n
     row = dict(epoch=self.epoch, train_loss=float(train), valid_loss=None if valid is None else float(valid))
     row |= dict(lr=float(self.opt.hypers[-1]['lr']), seconds=round(seconds, 2), cpu_seconds=round(cpu, 2))
     return row | dict(windows_per_s=round(n/seconds, 2))
@@ -357,8 +369,9 @@ def _state(self:RunFolder):
     opt = self.opt.state_dict()
     hypers = [{k: float(v) for k,v in h.items()} for h in opt['hypers']]
     mean = self.recorder.smooth_loss
-    return dict(model=bare(self.model).state_dict(), state=list(opt['state']), hypers=hypers, log=self.log, best=self.best,
-                smooth=(float(mean.val), mean.count), recipe=json.dumps(self._recipe_to_keep()))
+    weights, recipe = bare(self.model).state_dict(), json.dumps(self._recipe_to_keep())
+    return dict(model=weights, state=list(opt['state']), hypers=hypers, log=self.log, best=self.best,
+                smooth=(float(mean.val), mean.count), recipe=recipe)
 
 # %% ../nbs/21_pretraining.ipynb #c865d6a5
 @patch
@@ -427,9 +440,11 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
-    diff = '; '.join(_unlike(k, was.get(k), now.get(k)) for k in sorted({*was, *now}) if was.get(k)!=now.get(k))
-    if diff: raise ValueError(f"{file}: this run began with another recipe. {diff}. Take the same one, or another folder")
+    odd = [k for k in sorted({*was, *now}) if was.get(k)!=now.get(k)]
+    diff = '; '.join(_unlike(k, was.get(k), now.get(k)) for k in odd)
+    if diff: raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that or another folder")
 
+# %% ../nbs/21_pretraining.ipynb #b393dd30
 @patch
 def _check_processes(self:RunFolder, file, was, now):
     "ValueError for another number of processes: sums in another order end in other weights"
@@ -439,12 +454,12 @@ def _check_processes(self:RunFolder, file, was, now):
 # %% ../nbs/21_pretraining.ipynb #84832aca
 def _unlike(k, was, now):
     "What is not the same, in words: only the entries that differ, long ones counted"
-    if not (isinstance(was, dict) and isinstance(now, dict)): return f"{k}: was {_counted(was)}, now {_counted(now)}"
+    if not (isinstance(was, dict) and isinstance(now, dict)): return f"{k}: was {_brief(was)}, now {_brief(now)}"
     odd = [o for o in sorted({*was, *now}) if was.get(o)!=now.get(o)]
-    said = [', '.join(f'{o} {_counted(d.get(o))}' for o in odd) for d in (was, now)]
+    said = [', '.join(f'{o} {_brief(d.get(o))}' for o in odd) for d in (was, now)]
     return f"{k}: was {said[0]}, now {said[1]}"
 
-def _counted(v):
+def _brief(v):
     if isinstance(v, dict): return ' and '.join(f"{k} {len(o) if hasattr(o, '__len__') else o}" for k,o in v.items())
     return repr(v) if len(repr(v))<60 else f'{len(v)} entries'
 

@@ -155,7 +155,8 @@ def forked(
 
 # %% ../nbs/21b_processes.ipynb #a1869b96
 def _in_fork(f, rank, n, port, answer):
-    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n))
+    os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
     try:
         with together('cpu'): answer.send(f())
