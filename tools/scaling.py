@@ -369,6 +369,8 @@ class Run:
     parcels:bool=False
     prior:str='space-time'
     lr:float=0. # 0: by size
+    decay:float=.05 # of weights
+    flip:bool=False # turn the sign of every second pair, of which the prior would have guessed the same turned
     batch:int=16
 
     @property
@@ -397,11 +399,11 @@ def coats(model, parcellations):
     given = None if model.prior is None else Given()
     return {k: model.on(p, None, given).to(model.cls.device) for k,p in parcellations.items()}
 
-def optimiser(model, lr, steps):
+def optimiser(model, lr, steps, decay):
     "The house's recipe: AdamW in one cycle"
     flat = [p for p in model.parameters() if p.ndim<2]
     deep = [p for p in model.parameters() if p.ndim>1]
-    kinds = [dict(params=deep, weight_decay=.05), dict(params=flat, weight_decay=0.)]
+    kinds = [dict(params=deep, weight_decay=decay), dict(params=flat, weight_decay=0.)]
     o = torch.optim.AdamW(kinds, lr, betas=(.9, .95), eps=1e-8, fused=model.cls.is_cuda)
     cycle = torch.optim.lr_scheduler.OneCycleLR(o, lr, total_steps=steps+1, pct_start=.15, cycle_momentum=False)
     return o, cycle
@@ -411,7 +413,7 @@ def trained(run, pools, until=float('inf'), bf16=False):
     model, rng = network(run, pools), np.random.default_rng(run.seed)
     models = coats(model, {k: p.parcellation for k,p in pools.items()})
     lists = {k: p.of(run.people, run.pairs) for k,p in pools.items()}
-    o, cycle = optimiser(model, run.lr or rates[run.preset], run.steps)
+    o, cycle = optimiser(model, run.lr or rates[run.preset], run.steps, run.decay)
     share = np.array([shares.get(k, 1.) for k in pools])
     turns = rng.choice(list(pools), run.steps, p=share/share.sum())
     device, start = model.cls.device, time.time()
@@ -421,8 +423,9 @@ def trained(run, pools, until=float('inf'), bf16=False):
     for i,k in enumerate(turns):
         p, listed = pools[k], lists[k][i%3]
         at = listed[torch.randint(len(listed), (run.batch,), generator=generator, device=device)]
-        valid = None if p.complete else p.valid[at]
-        with auto(): loss = at_prior(models[k], p.x[at], p.guess[at], p.mask[at], valid).loss/p.error[i%3]
+        x, guess, valid = p.x[at], p.guess[at], None if p.complete else p.valid[at]
+        if run.flip: x[::2], guess[::2] = -x[::2], -guess[::2]
+        with auto(): loss = at_prior(models[k], x, guess, p.mask[at], valid).loss/p.error[i%3]
         o.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.)
@@ -496,15 +499,16 @@ def one_run(a, run, pools, until):
 def plan():
     "All trainings, the important ones first"
     inner = [Run(group='inner', steps=2000, xyz=x, parcels=p) for x in ('linear', 'fourier') for p in (False, True)]
-    inner += [Run(group='inner', steps=2000, lr=o) for o in (1e-3, 4e-3)]+[Run(group='inner', steps=8000)]
-    main = [Run(), Run(preset='nano'), Run(preset='small', steps=2500), Run('five', steps=5000)]
-    people = [Run(people=n) for n in (8, 4)]+[Run(preset='nano', people=n) for n in (8, 4)]
-    large = [Run(preset='13m', steps=1500), Run(prior='none')]
+    inner += [Run(group='inner', steps=2000, **o) for o in (dict(flip=True), dict(lr=4e-3), dict(decay=.3))]
+    main = [Run(), Run(preset='nano'), Run(preset='small', steps=2500), Run('five', steps=5000), Run(steps=10000)]
+    people = [Run(preset=p, people=n) for p in ('tiny', 'nano') for n in (8, 4)]
+    large = [Run(group='inner', steps=8000), Run(preset='13m', steps=1500), Run(prior='none')]
     large += [Run(preset='small', steps=2500, people=n) for n in (8, 4)]
-    longer = [Run(steps=n) for n in (300, 1000, 10000)]+[Run(seed=n) for n in (1, 2)]+[Run(pairs=2160)]
+    longer = [Run(steps=n) for n in (300, 1000)]+[Run(seed=n) for n in (1, 2)]+[Run(pairs=2160)]
+    other = [Run(steps=10000, flip=True), Run(xyz='fourier'), Run(parcels=True)]
     alone = [Run(k, steps=2000) for k in ('depression', 'abide', 'psychosis', 'aal')]
     last = [Run('five', preset='small', steps=4000)]+[Run(preset='13m', steps=1500, people=n) for n in (8, 4)]
-    return [*inner[:4], *main, *people, *inner[4:], *large, *longer, *alone, *last]
+    return [*inner[:5], *main, *people, *inner[5:], *large, *longer, *other, *alone, *last]
 
 def whole(a, run):
     "Whether all guesses that a training needs are there, or will not come any more"
@@ -557,7 +561,7 @@ besides = {'none': '', 'all': ', with context', 'own': ', window alone', 'own + 
 def model_words(o, people):
     "A training in words; the last part only says what is not as usual"
     size = f'{o.preset}, five cohorts' if o.kind=='five' else f'{o.preset}, {o.people or people} people'
-    other = {', no prior': o.prior=='none', f', xyz {o.xyz}': o.xyz!='linear', ', parcel vectors': o.parcels,
+    other = {', signs turned': o.flip, f', decay {o.decay:g}': o.decay!=.05, ', no prior': o.prior=='none', f', xyz {o.xyz}': o.xyz!='linear', ', parcel vectors': o.parcels,
              f', rate {o.lr:g}': o.lr>0, f', seed {o.seed}': o.seed>0, f', {o.pairs} pairs': o.pairs>0}
     return f'{size}, {o.steps} steps'+''.join(k for k,v in other.items() if v)
 
@@ -661,7 +665,7 @@ def trial(a):
     pack(a)
     fill_one(a, 0)
     attempt(a)
-    a.runs = [Run('toy', steps=40), Run('toy', steps=40, people=4, prior='none')]
+    a.runs = [Run('toy', steps=40, flip=True), Run('toy', steps=40, people=4, prior='none')]
     a.bf16 = False
     run_some(a, 0)
     a.out = a.work/'scaling.tsv'
