@@ -561,8 +561,9 @@ besides = {'none': '', 'all': ', with context', 'own': ', window alone', 'own + 
 def model_words(o, people):
     "A training in words; the last part only says what is not as usual"
     size = f'{o.preset}, five cohorts' if o.kind=='five' else f'{o.preset}, {o.people or people} people'
-    other = {', signs turned': o.flip, f', decay {o.decay:g}': o.decay!=.05, ', no prior': o.prior=='none', f', xyz {o.xyz}': o.xyz!='linear', ', parcel vectors': o.parcels,
-             f', rate {o.lr:g}': o.lr>0, f', seed {o.seed}': o.seed>0, f', {o.pairs} pairs': o.pairs>0}
+    other = {', signs turned': o.flip, ', no prior': o.prior=='none', ', parcel vectors': o.parcels,
+             f', xyz {o.xyz}': o.xyz!='linear', f', decay {o.decay:g}': o.decay!=.05, f', rate {o.lr:g}': o.lr>0,
+             f', seed {o.seed}': o.seed>0, f', {o.pairs} pairs': o.pairs>0}
     return f'{size}, {o.steps} steps'+''.join(k for k,v in other.items() if v)
 
 def compared(t, name, mask, data):
