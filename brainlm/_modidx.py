@@ -918,6 +918,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'brainlm.mixture._network': ('mixture.html#_network', 'brainlm/mixture.py'),
                                  'brainlm.mixture._sides': ('mixture.html#_sides', 'brainlm/mixture.py'),
                                  'brainlm.mixture.beside_prior': ('mixture.html#beside_prior', 'brainlm/mixture.py'),
+                                 'brainlm.mixture.check_people': ('mixture.html#check_people', 'brainlm/mixture.py'),
                                  'brainlm.mixture.fit_part': ('mixture.html#fit_part', 'brainlm/mixture.py'),
                                  'brainlm.mixture.mixture_learner': ('mixture.html#mixture_learner', 'brainlm/mixture.py'),
                                  'brainlm.mixture.network_gain': ('mixture.html#network_gain', 'brainlm/mixture.py')},
