@@ -585,7 +585,7 @@ def compared(t, name, mask, data):
 def of_training(t, people):
     "Rows of one training: the mean over masks, and each mask where it learned from five cohorts or is the first plan"
     o, rows = t.iloc[0], []
-    detailed = o['run'] in (Run().name, Run('five').name, Run('five', 'small', 4000).name, Run(prior='none').name)
+    detailed = o['kind']=='five' or o['run'] in (Run().name, Run(prior='none').name)
     for k,g in t.groupby('cohort', sort=False):
         data = words[k]+', inner people'*(o['group']=='inner')
         name = model_words(o, people.get((k, o['group']), ''))
