@@ -8,6 +8,7 @@ from brainlm.embedding import *
 
 # %% ../nbs/50_embedding.ipynb #136cddb0
 import copy
+import importlib
 import json
 import pickle
 
@@ -202,7 +203,7 @@ def test_edited_files_of_a_model_are_embedded_with_where_trusted(made, tmp_path)
 # %% ../nbs/50_embedding.ipynb #a5185a47
 def test_the_command_offers_what_the_registry_does():
     "Its options are read without an import, so they are written out"
-    import brainlm.results                                                  # which registers the other
+    importlib.import_module('brainlm.results')                              # which registers the other
     choices = {k: {o[0]: o for o in analyses[k].options}['pooling'][3] for k in ('embed','finetune')}
     assert choices=={'embed': offered_poolings(), 'finetune': tuple(poolings)}
 
