@@ -288,7 +288,7 @@ def development_ages(
     folder, # of the store of recordings; made where it is not there, gone on with where it is
     n_subjects:int=155, # children and adults in the proportion of all
     rivals=('mean','ridge on FC (correlation)','ridge on FC (whitened)','ridge on FC (power .35)',
-            'SVR on FC (correlation)'), # names of `readouts`
+            'ridge on covariance (power .35)'), # names of `readouts`
     embeddings:dict=None, # name → function of scaled recordings → [recording, feature]: rivals, too
     scaler:RobustScaler=None, # that of the model; None: of all, for correlation does not see it
     seed:int=0, # of the folds
