@@ -169,6 +169,18 @@ def test_context_without_a_parcel_weighs_nothing():
     for parts in (['person','window'], ['context','window','time']):
         assert torch.allclose(prior.guess(x, visible, more, parts=parts), prior.guess(x, visible, context, parts=parts), atol=1e-4)
 
+def test_a_prior_from_one_person_with_gaps():
+    "Parcels missing in one run or in all; short runs; a prior to lean on keeps what was never recorded"
+    runs = [z for _,z in some_people([130, 90], missing=2)()]
+    for z in runs: z[:,5] = np.nan
+    like = SpaceTimePrior(16).set(np.zeros(16), np.eye(16)*.5+.5)
+    few = dict(level=(.03,), group_s=(72., 288.))
+    for k in (None, like):
+        prior = SpaceTimePrior.from_context(runs, .72, k, shares=(.5,), choices=few)
+        assert all(o.isfinite().all() for o in prior.state_dict().values()) and torch.linalg.eigvalsh(prior.cov).min()>0
+        assert (prior.cov[5,6].abs()>.2) == (k is not None) and prior.share == (.5 if k else 0)
+    with pytest.raises(ValueError, match='dt_s: found 0.0'): SpaceTimePrior.from_context(runs, 0)
+
 @pytest.mark.parametrize('dt_s', [0., -1., np.nan, np.inf])
 def test_time_between_frames_is_checked(dt_s):
     "Above 0 and finite, in whatever asks for it"
