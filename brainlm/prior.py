@@ -210,6 +210,7 @@ def _each_frame(m, d):
     "Matrices m [batch, parcel, parcel] times values d [batch, patch, parcel, size]"
     return (m@d.movedim(1, 2).flatten(2)).unflatten(-1, (d.shape[1], -1)).movedim(2, 1)
 
+# %% ../nbs/10a_prior.ipynb #5e8f8638
 @patch
 def weights(self:_Known, d):
     "Q·d [batch, patch, parcel, size] of values d, which are 0 where hidden"
