@@ -319,42 +319,114 @@ def _unheard(a):
         try: yield
         except (ValueError, FileNotFoundError, FileExistsError): raise SystemExit(1) from None
 
-# %% ../nbs/51_cli.ipynb #8379bb1d
+# %% ../nbs/51_cli.ipynb #df48bdde
 def _pretrain_here(a):
     "One process of it"
+    from brainlm.pretraining import EveryMinute
+    a.stores, a.store = a.store, a.store[0]
+    learn = _one_store(a) if len(a.stores)==1 and _weighed(a.store)[1]==1 else _many_stores(a)
+    if a.dry_run: return print(_about_plan(learn.estimate(a.epochs), a.epochs))
+    if not sys.stdout.isatty(): learn.add_cb(EveryMinute())
+    log = learn.pretrain(a.epochs, a.lr, resume=a.resume)
+    print(_about_run(learn.run_folder.folder, log, learn.run_folder.cost()))
+
+def _settings(a):
+    "The settings of a training that options name"
+    from brainlm.pretraining import Training
+    return Training(a.batch_size, a.accumulate, tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed, num_workers=a.workers,
+                    device=a.device)
+
+# %% ../nbs/51_cli.ipynb #9b2e5ade
+def _one_store(a):
+    "The learner of a store"
     from brainlm.model import preset
-    from brainlm.pretraining import Training, pretrain_learner
-    from brainlm.recordings import RecordingStore
-    store = RecordingStore(a.store).readable()
-    split = _split_for_training(a, store)
-    counts = ', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))
-    print(f"{store}\n{counts} recordings, split by subject with seed {split.rule['seed']}", flush=True)
+    from brainlm.pretraining import pretrain_learner
+    (store, split), = _opened(a, [a.store])
     config = preset(a.preset, n_parcels=store.n_parcels, attention=a.attention, prior=a.prior)
-    training = Training(a.batch_size, a.accumulate, tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed,
-                        num_workers=a.workers, device=a.device)
-    learn = pretrain_learner(store, config, a.out, split, training=training)
+    learn = pretrain_learner(store, config, a.out, split, training=_settings(a))
     _tell_empty(split)
-    print(_about_run(a.out, learn.pretrain(a.epochs, a.lr, resume=a.resume)))
+    return learn
+
+# %% ../nbs/51_cli.ipynb #c96ee93e
+def _opened(a, places):
+    "Stores and their splits, and a line of each"
+    from brainlm.recordings import RecordingStore
+    stores = [RecordingStore(o).readable() for o in places]
+    for store,split in (found := list(zip(stores, _splits_for_training(a, stores), strict=True))):
+        counts = ', '.join(f'{k} {(split==k).sum()}' for k in ('train','valid','test'))
+        print(f"{store}\n{counts} recordings, split by subject with seed {split.rule['seed']}", flush=True)
+    return found
+
+def _splits_for_training(a, stores):
+    "The split that was asked for, or the default one, by one rule: a person is on the same side in all stores"
+    if asked := _asked(a): return [o.split(**asked) for o in stores]
+    return _split_of_few(*stores) if len(stores)>1 else [_split_of_few(*stores)]
+
+# %% ../nbs/51_cli.ipynb #0d4e39fb
+def _weighed(word):
+    "The store and the weight of `STORE` or `STORE:WEIGHT`"
+    found = re.fullmatch(r'(.+):(\d*\.?\d+)', word)
+    if not found or Path(word).exists(): return word, 1
+    weight = float(found[2])
+    if weight<=0: raise ValueError(f"STORE: found the weight {found[2]} in {word}, expected a number above 0")
+    return found[1], weight
+
+def _part_names(places):
+    "A name for each store: the last part of where it lies, with as much before it as tells it from others"
+    parts = [re.sub(r'[^\w/-]', '_', p.rstrip('/')).split('/') for p in places]
+    if twice := [p for p in places if places.count(p)>1]:
+        raise ValueError(f"STORE: found {twice[0]} twice, expected each once; STORE:2 doubles the weight")
+    for n in range(1, max(map(len, parts))+1):
+        names = ['-'.join(o for o in p[-n:] if o) for p in parts]
+        if len({*names})==len(names): break
+    return names
+
+# %% ../nbs/51_cli.ipynb #9ff2967e
+def _many_stores(a):
+    "The learner of several stores"
+    from brainlm.mixture import Part, mixture_learner
+    from brainlm.model import preset
+    places, weights = zip(*map(_weighed, a.stores), strict=True)
+    names, opened = _part_names(places), _opened(a, places)
+    parts = {k: Part(*o, w) for k,o,w in zip(names, opened, weights, strict=True)}
+    for p in parts.values(): _tell_empty(p.split)
+    config = preset(a.preset, n_parcels=1, attention=a.attention, prior=a.prior, parcel_embedding=False)
+    context = .5 if a.prior=='space-time' else 0.
+    return mixture_learner(parts, config, a.out, training=_settings(a), context=context)
 
 # %% ../nbs/51_cli.ipynb #43bc8230
-def _about_run(out, log):
-    "What came of pretraining, and how to load it"
+def _about_plan(plan, epochs):
+    "What ten steps say of a training"
+    gb = '' if plan['peak_gb'] is None else f", at most {plan['peak_gb']:.2f} GB"
+    hours = f"{3600*plan['hours']:.0f} s" if plan['hours']<.1 else f"{plan['hours']:.1f} hours"
+    return (f"ten steps on {plan['device']}: {plan['step_s']:.3g} s each, {plan['windows_per_s']:.3g} windows/s{gb}\n"
+            f"{epochs} epochs, {plan['steps']:,} steps: about {hours}; nothing was written")
+
+def _about_run(out, log, cost):
+    "What came of pretraining, what it took, and how to load it"
+    from brainlm.model import model_atlases
+    from brainlm.pretraining import cost_words
     n = len(log)
     words, valid = f"{out}: {n} epoch{'s'*(n>1)}, training loss {log['train_loss'].iloc[-1]:.4f}", log['valid_loss']
     if valid.notna().any(): words += f", best validation loss {valid.min():.4f} in epoch {valid.idxmin()}"
     kept = 'best' if (Path(out)/'best').is_dir() else 'last'
     if kept=='last': words += "\nnobody to validate on: this run kept `last` only"
-    return f"{words}\nload it with BrainLM.from_pretrained('{Path(out)/kept}')"
+    known = list(model_atlases(Path(out)/kept))
+    which = f", '{known[-1]}'" if len(known)>1 else ''
+    more = f"   # or {', '.join(known[:-1])}" if which else ''
+    return f"{words}\n{cost_words(cost)}\nload it with BrainLM.from_pretrained('{Path(out)/kept}'{which}){more}"
 
 # %% ../nbs/51_cli.ipynb #fdf35e88
 def _pretrain_parser(sub):
     p = sub.add_parser('pretrain', help='pretrain a masked autoencoder on a store of recordings',
         description='Pretrain a masked autoencoder on a store of recordings.')
-    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    what = 'folders or URLs of RecordingStores; of several, STORE:2 gives its windows twice the weight'
+    p.add_argument('store', metavar='STORE', nargs='+', help=what)
     p.add_argument('--out', required=True, metavar='FOLDER', help='of the run: log, checkpoint, best and last model')
     same = 'go on with the run in FOLDER; the weights will be those of an uninterrupted run'
     _options(p,
         ('--resume', False, same, dict(action='store_true')),
+        ('--dry-run', False, 'try ten steps, and say what time and memory the run takes', dict(action='store_true')),
         ('--preset', 'tiny', 'size of the model', _of('nano', 'tiny', 'small', '13m', '111m', '650m')),
         ('--attention', 'axial', 'arrangement', _of('joint', 'axial')),
         ('--prior', 'none', 'starting point', _of('none', 'gaussian', 'space-time')),
@@ -465,21 +537,18 @@ def _asked(a):
     "What the options say of the split"
     return {k: v for k,v in dict(valid=a.valid, test=a.test, seed=a.split_seed).items() if v is not None}
 
-def _split_for_training(a, store):
-    "The split that was asked for, or the default one"
-    asked = _asked(a)
-    return store.split(**asked) if asked else _split_of_few(store)
-
-def _split_of_few(store):
-    "The default split; a wider one, then another draw, where there are so few people that it leaves nobody to judge on"
+def _split_of_few(*stores):
+    """The default split; a wider one, then another draw, where so few people leave nobody to judge on. Of several
+    stores a list, by the one rule that serves all"""
+    def enough(o): return min(len(o.subjects[k]) for k in ('train','valid'))>=1 and len(o.subjects['test'])>=2
     for seed,share in itertools.product(range(10), (.1, .15, .2, .25)):
-        split = store.split(share, share, seed)
-        if min(len(split.subjects[k]) for k in ('train','valid'))>=1 and len(split.subjects['test'])>=2: break
-    else: return store.split()
+        splits = [o.split(share, share, seed) for o in stores]
+        if all(map(enough, splits)): break
+    else: return [o.split() for o in stores] if len(stores)>1 else stores[0].split()
     drawn = f', drawn with seed {seed}' if seed else ''
     few = f'few people: {share:.0%} of them are kept to judge on, and as many to stop on{drawn}'
     if seed or share>.1: print(few, file=sys.stderr)
-    return split
+    return splits if len(stores)>1 else splits[0]
 
 # %% ../nbs/51_cli.ipynb #a70d07e4
 def _tell_empty(split):

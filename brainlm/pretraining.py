@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Training', 'check_fit', 'takes_training', 'Alone', 'company', 'in_company', 'Place', 'place_of', 'bare', 'MaskTokens',
            'drawn_mask', 'drawn_epoch', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly', 'RunFolder',
-           'make_learner', 'data_card', 'run_card', 'model_loss', 'pretrain_learner']
+           'peak_gb', 'device_words', 'cost_words', 'make_learner', 'data_card', 'run_card', 'model_loss',
+           'pretrain_learner', 'Timed', 'EveryMinute']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect
@@ -17,6 +18,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from functools import partial, wraps
 from pathlib import Path
 from typing import NamedTuple
@@ -342,6 +344,7 @@ def after_epoch(self:RunFolder):
         self.best = valid
         self._save('best')
     if self.epoch+1==self.n_epoch: self._save('last')
+    write_whole(self.folder/'cost.json', self.cost())
     write_whole(self.folder/'log.csv', pd.DataFrame(self.log).to_csv(index=False))
     write_whole(self.folder/'checkpoint.pt', partial(torch.save, self._state()))
 
@@ -354,14 +357,16 @@ def _epoch_row(self:RunFolder):
     n = len(loader)*loader.bs*self.company.n
     row = dict(epoch=self.epoch, train_loss=float(train), valid_loss=None if valid is None else float(valid))
     row |= dict(lr=float(self.opt.hypers[-1]['lr']), seconds=round(seconds, 2), cpu_seconds=round(cpu, 2))
-    return row | dict(windows_per_s=round(n/seconds, 2))
+    gb = peak_gb(self.dls.train.device or 'cpu')
+    return row | dict(windows_per_s=round(n/seconds, 2), peak_gb=None if gb is None else round(gb, 3))
 
 # %% ../nbs/21_pretraining.ipynb #3aa812ad
 @patch
 def _save(self:RunFolder, name):
     "The model as it is now, with all that it remembers"
     recipe = {k:v for k,v in self.recipe.items() if k not in ('config','data')}
-    bare(self.model).save_pretrained(self.folder/name, **self.card, recipe=recipe, training=self.log[-1])
+    about = dict(recipe=recipe, training=self.log[-1], cost=self.cost())
+    bare(self.model).save_pretrained(self.folder/name, **self.card, **about)
 
 @patch
 def _state(self:RunFolder):
@@ -384,7 +389,7 @@ def _take_up(self:RunFolder, file):
     self.log, self.best, self.smooth = s['log'], s['best'], s.get('smooth')
 
 # %% ../nbs/21_pretraining.ipynb #afacf23e
-_own_files = {'recipe.json', 'checkpoint.pt', 'log.csv', 'best', 'last'}
+_own_files = {'recipe.json', 'checkpoint.pt', 'log.csv', 'cost.json', 'best', 'last'}
 
 @patch
 def start(self:RunFolder,
@@ -440,9 +445,8 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
-    odd = [k for k in sorted({*was, *now}) if was.get(k)!=now.get(k)]
-    diff = '; '.join(_unlike(k, was.get(k), now.get(k)) for k in odd)
-    if diff: raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that or another folder")
+    if diff := _unlike(was, now):
+        raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that, or another folder")
 
 # %% ../nbs/21_pretraining.ipynb #b393dd30
 @patch
@@ -452,16 +456,57 @@ def _check_processes(self:RunFolder, file, was, now):
                                   f"exactly with as many: torchrun --nproc-per-node {was}")
 
 # %% ../nbs/21_pretraining.ipynb #84832aca
-def _unlike(k, was, now):
-    "What is not the same, in words: only the entries that differ, long ones counted"
-    if not (isinstance(was, dict) and isinstance(now, dict)): return f"{k}: was {_brief(was)}, now {_brief(now)}"
-    odd = [o for o in sorted({*was, *now}) if was.get(o)!=now.get(o)]
-    said = [', '.join(f'{o} {_brief(d.get(o))}' for o in odd) for d in (was, now)]
-    return f"{k}: was {said[0]}, now {said[1]}"
+def _unlike(was, now):
+    "The entries of two recipes that differ, in words; '' if none does"
+    was, now = dict(_leaves(was)), dict(_leaves(now))
+    odd = [k for k in {**was, **now} if was.get(k)!=now.get(k)]
+    said = [f"{k}: was {_brief(was.get(k))}, now {_brief(now.get(k))}" for k in odd]
+    return '; '.join(said[:5]) + (f'; and {len(said)-5} more' if len(said)>5 else '')
 
-def _brief(v):
-    if isinstance(v, dict): return ' and '.join(f"{k} {len(o) if hasattr(o, '__len__') else o}" for k,o in v.items())
-    return repr(v) if len(repr(v))<60 else f'{len(v)} entries'
+def _leaves(d, at=''):
+    for k,v in d.items():
+        if isinstance(v, dict): yield from _leaves(v, f'{at}{k}.')
+        else: yield f'{at}{k}', v
+
+def _brief(v): return f'{len(v)} of them' if isinstance(v, list) and len(repr(v))>60 else repr(v)
+
+# %% ../nbs/21_pretraining.ipynb #1f0aa64a
+def peak_gb(
+    device # of the training
+)->float|None: # GB of 10⁹ bytes; None where the system does not tell
+    "The most memory that the card, or without one this process, has held"
+    if torch.device(device).type=='cuda': return torch.cuda.max_memory_allocated(device)/1e9
+    if sys.platform=='win32': return None
+    import resource
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most*(1 if sys.platform=='darwin' else 1024)/1e9
+
+def device_words(device)->str:
+    "The device in words"
+    if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
+    n = torch.get_num_threads()
+    return f"CPU, {n} thread{'s'*(n>1)}"
+
+# %% ../nbs/21_pretraining.ipynb #d883bd00
+@patch
+def cost(self:RunFolder)->dict: # JSON types; what is not known is None
+    "What the epochs so far have taken: all processes together for windows and hours of CPU or card, memory of one"
+    log, n = pd.DataFrame(self.log), self.company.n
+    seconds, device = float(log.seconds.sum()), self.dls.train.device or 'cpu'
+    used = seconds if torch.device(device).type=='cuda' else float(log.cpu_seconds.sum())
+    rate = float((log.windows_per_s*log.seconds).sum()/max(seconds, 1e-9))
+    gb = log['peak_gb'].max() if 'peak_gb' in log else None
+    return dict(device=device_words(device), processes=n, windows_per_s=round(rate, 2), hours=round(seconds/3600, 5),
+                device_hours=round(used*n/3600, 5), peak_gb=None if pd.isna(gb) else float(gb))
+
+def cost_words(
+    cost:dict # of a run folder, or of the card of a model
+)->str:
+    "A line"
+    many = f" in {cost['processes']} processes" if cost['processes']>1 else ''
+    memory = '' if cost['peak_gb'] is None else f", at most {cost['peak_gb']:.2f} GB"
+    hours, used = (f'{3600*cost[k]:.0f} s' if cost[k]<.1 else f'{cost[k]:.1f} h' for k in ('hours','device_hours'))
+    return f"{cost['windows_per_s']:g} windows/s on {cost['device']}{many}, {hours}, {used} of CPU or card{memory}"
 
 # %% ../nbs/21_pretraining.ipynb #29e3493d
 def make_learner(
@@ -596,3 +641,56 @@ def pretrain(self:Learner,
         done = self.run_folder.start(resume)
         if done<epochs: self.fit_one_cycle(epochs, lr, pct_start=0.15, start_epoch=done)
     return pd.DataFrame(self.run_folder.log)
+
+# %% ../nbs/21_pretraining.ipynb #0613780e
+class Timed(Callback):
+    "End after so many steps; `seconds` of each"
+    order, run_valid = 99, False
+    def __init__(self, steps): self.steps, self.seconds = steps, []
+    def before_train(self): self.last = None
+    def before_batch(self): self.last = self.last or time.perf_counter()    # later ones begin where the last has ended
+    def after_batch(self):
+        if self.dls.train.device and torch.device(self.dls.train.device).type=='cuda': torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds.append(now-self.last)
+        self.last = now
+        if len(self.seconds)>self.steps: raise CancelFitException()
+
+# %% ../nbs/21_pretraining.ipynb #958495be
+@patch
+def estimate(self:Learner,
+    epochs:int, # of the training that is planned
+    steps:int=10 # to try, after one that is not counted
+)->dict: # seconds of a step, windows_per_s, steps in all, hours, peak_gb, device
+    "Time and memory of a training, from a few steps. Nothing is written; the learner is spent."
+    check_fit(epochs, 1.)
+    run, timed = self.run_folder, Timed(steps)
+    kept = [o for o in self.cbs if isinstance(o, RunFolder|StopOnNaN|StopEarly)]
+    at_work = run.company.running(nullcontext(), run.folder)
+    with self.removed_cbs(kept), self.added_cbs(timed), at_work: self.fit(10**6, 1e-5)
+    step, train, valid = float(np.median(timed.seconds[1:])), self.dls.train, self.dls.valid
+    each = len(train) + (len(valid)/3 if valid is not None else 0)          # a batch of validation is a third of a step
+    device = train.device or 'cpu'
+    rate, hours = train.bs*run.company.n/step, epochs*each*step/3600
+    return dict(step_s=step, windows_per_s=rate, steps=epochs*len(train), hours=hours, peak_gb=peak_gb(device),
+                device=device_words(device))
+
+# %% ../nbs/21_pretraining.ipynb #6a3aaad7
+class EveryMinute(Callback):
+    "A line a minute, after an epoch: where training is, and how long it will take"
+    order = 96
+    def __init__(self,
+        seconds:float=60, # between lines, at least
+        say=print # function of a line
+    ): self.seconds, self.say = seconds, say
+    def before_fit(self):
+        self.first = self.last = time.perf_counter()
+        self.done = len(self.run_folder.log)
+    def after_epoch(self):
+        now, done = time.perf_counter(), self.epoch+1-self.done
+        if done<1 or now-self.last<self.seconds: return
+        self.last, row = now, self.run_folder.log[-1]
+        valid = '' if row['valid_loss'] is None else f", in validation {row['valid_loss']:.4f}"
+        left = timedelta(seconds=round((now-self.first)/done*(self.n_epoch-self.epoch-1)))
+        self.say(f"epoch {self.epoch+1} of {self.n_epoch}: loss {row['train_loss']:.4f}{valid}, "
+                 f"{row['windows_per_s']:g} windows/s, {left} left", flush=True)

@@ -7,6 +7,7 @@ from brainlm.cli import *
 
 
 # %% ../nbs/51_cli.ipynb #df34e51d
+import json
 import os
 import re
 import resource
@@ -273,6 +274,30 @@ def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, s
     RecordingStore.create('other', load_parcellation('glasser360')).extend([Recording(np.random.default_rng(i).standard_normal((200,360)).astype('float32'), 1., f'{i}', provenance='simulated', covariates=dict(half='ab'[i%2])) for i in range(20)])
     assert main([words[0], 'other', '--model', 'm', '--out', 'x', *words[1:]])==1
     err = capsys.readouterr().err; assert "expected the model's, aal2" in err and err.count('\n')==1
+
+
+# %% ../nbs/51_cli.ipynb #cc198987
+def test_pretrain_on_two_stores(tmp_path, capsys, monkeypatch):
+    "One network of both, with weights; ten steps beforehand; what is wrong is said in a line"
+    from brainlm.model import BrainLM
+    monkeypatch.chdir(tmp_path)
+    atlas = load_parcellation('aal2')
+    for name,n,tr in (('a', 8, 1.), ('b.1', 6, 2.)):
+        rng = np.random.default_rng(n)
+        store = RecordingStore.create(name, type(atlas)(f'aal-{n}', atlas.table.iloc[:n]))
+        store.extend([Recording(rng.standard_normal((220, n)).astype('float32'), tr, f's{i}', provenance='simulated') for i in range(6)])
+    words = 'pretrain a:2 b.1 --out run --preset nano --epochs 2 --batch-size 2 --device cpu --valid 0 --test .3'.split()
+    assert main([*words, '--dry-run'])==0 and not Path('run').exists()
+    said = capsys.readouterr().out
+    assert 'ten steps on CPU' in said and '2 epochs, ' in said and 'nothing was written' in said
+    assert main(words)==0
+    said = capsys.readouterr().out
+    assert 'windows/s on CPU' in said and "from_pretrained('run/last', 'aal-6')   # or aal-8" in said
+    assert json.loads(Path('run/recipe.json').read_text())['parts']['a']['weight']==2
+    assert BrainLM.from_pretrained('run/last', 'aal-8').card['cost']['processes']==1
+    for wrong,why in ((['pretrain', 'a', *words[2:], '--resume'], 'parts.a.weight: was 2.0, now 1'),
+                      (['pretrain', 'a', 'a', '--out', 'x'], 'found a twice'), (['pretrain', 'a:0', 'b.1', '--out', 'x'], 'found the weight 0')):
+        assert main(wrong)==1 and why in capsys.readouterr().err
 
 
 # %% ../nbs/51_cli.ipynb #5998a832
