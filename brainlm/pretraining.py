@@ -484,8 +484,7 @@ def peak_gb(
 def device_words(device)->str:
     "The device in words"
     if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
-    n = torch.get_num_threads()
-    return f"CPU, {n} thread{'s'*(n>1)}"
+    return f'CPU, threads {torch.get_num_threads()}'
 
 # %% ../nbs/21_pretraining.ipynb #d883bd00
 @patch
