@@ -132,6 +132,27 @@ def test_sidebar_lists_every_notebook():
     listed = re.findall(r'[\w-]+\.ipynb', (root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))
     assert listed==['index.ipynb', *(nb.name for nb in notebooks if nb.stem!='index')], 'the order is that of the numbers'
 
+# Words: private shorthand that a reader has to unfold, found by reading notebooks aloud
+
+unit = 'parcel|person|subject|frame|step|world|model|recording|run|scan|window|patch|head|layer|site|fold|network|session|store|atlas|rival|task|epoch|metric'
+noun = 'dot|row|score|value|number|minute|line|panel|recording|table|column|window|R²|map|page|vector|file|figure|curve|point|model|sentence|word|place|mask|cell'
+shorthand = {
+    rf'\b(a|one|two|three) ({noun}) an? ({unit})\b': 'say "one value for each parcel"',
+    r'\bone an? (subject|person|parcel|recording|window|fold)\b': 'say "one for each person"',
+    r'\bof itself a frame|\btimes an? (run|frame|window)\b|\ba (row|dot|line) each\b': 'say "from one frame to the next", "in each run"',
+    r'\bvalues that do not do\b|\bthat do not do\b': 'say which values, and what is wrong with them',
+    r'\bfound by the tokens\b|\bwhat it was had from\b|\b(was|were|is|are) had from\b': 'say what was computed from what',
+    r'\blooked in the eye\b|\bhad (its|his|their) say\b': 'say what is measured, or taken into account',
+    r'\bmeaned\b|\bis no row here\b|\bas good as had\b': 'say "averaged", "has no row"'}
+
+def test_plain_words():
+    "A whole sentence in place of a shorthand of ours, in the prose of notebooks, the glossary and the front page"
+    texts = {f'{nb.name} {c["id"]}':source(c) for nb in notebooks for c in cells(nb) if c['cell_type']=='markdown'}
+    texts |= {f.name:f.read_text(encoding='utf-8') for f in (root/'README.md', root/'nbs'/'glossary.md', root/'CONTRIBUTING.md')}
+    found = [f'{where}: {m[0]!r}: {instead}' for where,s in texts.items() for line in s.splitlines() for words,instead in shorthand.items()
+             if (m := re.search(words, line, re.I))]
+    assert not found, 'shorthand that a reader has to unfold:\n'+'\n'.join(found)
+
 # Lines: ruff, and three counts that may only fall
 
 def test_ruff_finds_nothing():
