@@ -64,6 +64,13 @@ def test_letters_can_be_read():
     "At least eight pixels in the column of a page"
     small = {k:round(smallest_text(ax.figure), 1) for k,ax in _figures()}
     assert min(small.values())>=8, small
+    plt.close('all')
+
+def test_no_drawing_has_a_fault():
+    "Letters, lines, title, the middle of signed scales, round ticks"
+    found = {k:o for k,ax in _figures() if (o := {*figure_faults(ax.figure)}-{'no title'*(k=='series')})} # A series is a part
+    plt.close('all')
+    assert not found, found
 
 
 # %% ../nbs/09_plots.ipynb #710f2e94
