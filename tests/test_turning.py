@@ -24,10 +24,10 @@ from brainlm.recordings import RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.simulation import simulate_cohort
 
-pytest.importorskip('plotly', reason="plotly is not here: pip install 'brainlm[interactive]'")
-
 
 # %% ../nbs/44b_turning.ipynb #fa178b9d
+pytest.importorskip('plotly', reason="plotly is not here: pip install 'brainlm[interactive]'")
+
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     "Two simulated people, an untrained model, and the page"
