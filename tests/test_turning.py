@@ -12,17 +12,16 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html import unescape
 
 import numpy as np
 import pytest
-from brainlm.turning import as_bytes, brain_page, look_of
 
-from brainlm.cli import main
 from brainlm.model import BrainLM, preset
-from brainlm.recordings import RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.simulation import simulate_cohort
+from brainlm.turning import as_bytes, brain_page, look_of
 
 
 # %% ../nbs/44b_turning.ipynb #fa178b9d
@@ -83,8 +82,8 @@ def test_in_a_browser(made):
     assert found['series']==f'Series of {names[7]}' and found['points']==100 and found['chosen']==3
     assert found['signed'][0]==-found['signed'][1] and found['wide']<=1100
 
-def test_from_a_shell(made, capsys):
+def test_from_a_shell(made):
     tmp, store, model, *_ = made
-    folder = model.save_pretrained(tmp/'model')
-    assert main(['brain', store.url, '--model', str(folder), '--out', str(tmp/'shell'), '--frames', '40'])==0
-    assert 'brain.html' in capsys.readouterr().out and len(RecordingStore(store.url))==2
+    words = ['brain', store.url, '--model', model.save_pretrained(tmp/'model'), '--out', tmp/'shell', '--frames', '40']
+    r = subprocess.run([sys.executable, '-m', 'brainlm.cli', *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode==0 and 'brain.html' in r.stdout and (tmp/'shell'/'brain.html').is_file(), r.stderr
