@@ -73,12 +73,15 @@ def figure_faults(
             if _off_middle(o): out.append('a scale of signed values without zero in its middle')
     return out
 
+# %% ../nbs/09_plots.ipynb #5207aa3d
+_two_hues = 'PuOr','RdBu','coolwarm','bwr','seismic','BrBG'
+
 def _is_round(o): return abs(float(f'{o:.3g}')-o)<=1e-9*max(1, abs(o)) # Three digits say it
 
 def _off_middle(drawn):
     "Does a colour map of two hues show values of both signs, with its middle elsewhere?"
     v, cmap = drawn.get_array(), getattr(drawn.get_cmap(), 'name', '')
-    if v is None or not np.size(v) or not cmap.startswith(('PuOr','RdBu','coolwarm','bwr','seismic','BrBG')): return False
+    if v is None or not np.size(v) or not cmap.startswith(_two_hues): return False
     low, high = drawn.get_clim()
     return abs(low+high)>1e-6*max(abs(low), abs(high), 1e-12)
 
