@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import Callback, CancelFitException
 from torch import nn
 
 root = Path(__file__).resolve().parents[1]
@@ -64,7 +65,14 @@ class Raw:
         z = F.normalize(x-x.mean(2, keepdim=True), dim=2)
         return F.pad((z@z.mT/x.shape[1])[:,None,None], (1, 0, 1, 0))
 
-def network(a, store, rows, name, epochs, size, batch, quick=True, **shape):
+class StopAfter(Callback):
+    "End a training after so many epochs, wherever its schedule is"
+    order = 110                                                             # after the run folder has its checkpoint
+    def __init__(self, n): self.n = n
+    def after_epoch(self):
+        if self.epoch+1>=self.n: raise CancelFitException
+
+def network(a, store, rows, name, epochs, size, batch, quick=True, stop=None, **shape):
     "What learns from `rows` of a store, and its twin; `quick`: the weights of the prior are those of the recipe"
     words = np.full(len(store), 'none', object)
     words[rows] = 'train'
@@ -76,7 +84,11 @@ def network(a, store, rows, name, epochs, size, batch, quick=True, **shape):
     learn = pretrain_learner(store, config, a.work/name, words, scaler=scaler, prior=prior, training=how)
     blank = BrainLM(config, store.parcellation, learn.model.scaler)
     blank.load_state_dict(learn.model.state_dict())
-    if not (a.work/name/'last').exists(): learn.pretrain(epochs, resume=True)
+    if not (a.work/name/'last').exists():
+        if stop: learn.add_cb(StopAfter(stop))
+        learn.pretrain(epochs, resume=True)
+        learn.model.load_state_dict(torch.load(a.work/name/'checkpoint.pt', weights_only=True)['model'])
+        if stop: learn.model.save_pretrained(a.work/name/'last')
     return BrainLM.from_pretrained(a.work/name/'last').eval(), blank.eval()
 
 def batches(windows, size, n=16):
@@ -190,14 +202,14 @@ def twice_seen():
 def network_of_others(a):
     "The network that has seen the 18 who came once"
     others, d = twice_seen()[2:]
-    return network(a, store_of(a, 'psy18', others, d.parcellation), range(18), 'psy18_net', 6, 'nano', 2, n_time=60, patch_size=5)
+    return network(a, store_of(a, 'psy18', others, d.parcellation), range(18), 'psy18_net', 6, 'nano', 2, stop=3, n_time=60, patch_size=5)
 
 def identity(a):
     "Who is found again"
     twice, (first, second), others, _ = twice_seen()
     brain, blank = network_of_others(a)
     known, rows = {}, []
-    for n in (60, 30, 15, 10, 234):
+    for n in (15, 60, 30, 10, 234):
         made = three(brain, blank, [r.signal[:180] for r in others], [x[:n] for x in first+second], min(n, 60), known)
         rows += [pd.DataFrame(dict(model='|'.join(k), frames=n, subject=twice, found=identified(f[:37], f[37:]))) for k,f in made.items()]
         keep(a, 'psyid', pd.concat(rows))

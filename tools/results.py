@@ -226,7 +226,8 @@ def variables():
                     metric=metric, column=metric,
                     where=dict(target=target), ours=['BrainLM fine-tuned', 'BrainLM fine-tuned, 30 epochs',
                                                      f'{rival} on frozen CLS of BrainLM'],
-                    rivals=[f'{rival} on FC (correlation)'], controls=['BrainLM without pretraining'])
+                    rivals=[f'{rival} on FC (correlation)'], controls=['BrainLM without pretraining'],
+                    names={f'BrainLM fine-tuned{o}': f'BrainLM fine-tuned from zeros on CLS{o}' for o in ('', ', 30 epochs')})
 
 def maps():
     "What attention looks at; networks have a table of their own, networks.tsv"
