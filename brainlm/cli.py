@@ -579,6 +579,11 @@ def _untrained(a, store, split):
     return model
 
 # %% ../nbs/51_cli.ipynb #2d27a4e5
+def _of_run(folder):
+    "The model that a run folder keeps: its best, or its last where nobody validated; anything else as it is"
+    kept = [f'{folder}/{o}' for o in ('best', 'last') if (Path(folder)/o/'config.json').is_file()]
+    return folder if not kept or (Path(folder)/'config.json').exists() else kept[0]
+
 def _check_kept(folder):
     "FileNotFoundError for `best` of a run that nobody validated, which kept `last` only"
     best = Path(folder)
@@ -651,6 +656,7 @@ def _run(a):
     "Call an analysis; what it says"
     os.environ['MPLBACKEND'] = 'Agg'                                        # figures go into files only
     module, name = a.place
+    if getattr(a, 'model', None): a.model = _of_run(a.model)
     _check_kept(getattr(a, 'model', None) or '')
     if a.needs: _early(a)
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)

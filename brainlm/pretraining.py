@@ -429,7 +429,9 @@ def _refuse_foreign(self:RunFolder):
     "FileExistsError where the folder holds what is no run"
     names = [o.name for o in self.folder.iterdir() if not o.name.startswith('.') and not o.name.endswith('.part')]
     if not names or _own_files.intersection(names): return
-    raise FileExistsError(f"{self.folder}: found {some(sorted(names), 3)}, expected an empty folder or a run")
+    found = some(sorted(names), 3)
+    if all(o.isdigit() for o in names): found = f"the rounds {found} of an earlier call, of folds or of people left out"
+    raise FileExistsError(f"{self.folder}: found {found}, expected an empty folder or a run; choose another folder")
 
 @patch
 def _recipe_to_keep(self:RunFolder): # with people as the card has them

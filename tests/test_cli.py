@@ -187,7 +187,7 @@ def test_people_too_few_for_any_share_are_drawn_again(tmp_path, capsys, monkeypa
     assert "kept `last` only" in (out := capsys.readouterr().out) and f"{Path('run/last')}'" in out
     assert main('finetune s --model run/best --target score --out f'.split())==1
     assert 'this run kept `last` only' in capsys.readouterr().err
-    assert main('finetune s --model run/last --target score --harmonise score --out f'.split())==1
+    assert main('finetune s --model run --target score --harmonise score --out f'.split())==1, 'a run folder is the model that it keeps'
     assert "harmonise: found 'score', the target itself" in capsys.readouterr().err and not Path('f').exists()
 
 def test_few_people_pretrain_and_forecast(tmp_path, capsys, monkeypatch):

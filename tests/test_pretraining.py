@@ -189,6 +189,9 @@ def test_whose_folder_it_is(tmp_path):
     (tmp_path/'r/thesis.tex').touch()
     with pytest.raises(FileExistsError, match='found thesis.tex, expected an empty folder or a run'): run.pretrain(1)
     (tmp_path/'r/thesis.tex').unlink()
+    (tmp_path/'r/2').mkdir()
+    with pytest.raises(FileExistsError, match='found the rounds 2 of an earlier call'): run.pretrain(1)
+    (tmp_path/'r/2').rmdir()
     left = tmp_path/'r/.best-abcd1234'; left.mkdir(); (left/'new').mkdir(); (tmp_path/'r/checkpoint.pt.1.part').touch()
     run.pretrain(1)
     assert not left.exists() and not [*(tmp_path/'r').glob('*.part')]
