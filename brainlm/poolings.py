@@ -189,6 +189,7 @@ def beneath(
     first = torch.linspace(0, signal.shape[2]-size, n, dtype=torch.double).round().long()
     return signal.unfold(2, size, 1)[:,:,first]
 
+# %% ../nbs/12b_poolings.ipynb #72870f75
 @patch
 @torch.no_grad()
 def fit(self:CovariancePooling, model, batches):
