@@ -1766,6 +1766,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.prior._trial_windows': ('prior.html#_trial_windows', 'brainlm/prior.py'),
                                'brainlm.prior._try_weights': ('prior.html#_try_weights', 'brainlm/prior.py'),
                                'brainlm.prior.given_context': ('prior.html#given_context', 'brainlm/prior.py'),
+                               'brainlm.prior.given_words': ('prior.html#given_words', 'brainlm/prior.py'),
                                'brainlm.prior.stack_context': ('prior.html#stack_context', 'brainlm/prior.py'),
                                'brainlm.prior.window_alone': ('prior.html#window_alone', 'brainlm/prior.py'),
                                'brainlm.prior.window_context': ('prior.html#window_context', 'brainlm/prior.py')},

@@ -35,6 +35,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
+from .prior import given_words
 from .protocol import as_read_by, said_first, wide_tokens
 from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
@@ -483,4 +484,5 @@ def attention_report(
         if d: pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
     net,knows = p.networks(atlas) if labelled else '', leak_report(model, store, rows[judged]).words
     page = _attention_page(out, parcels, nets, links, p, net, data_words(store), seen)
+    page.add('What the model was given', given_words(context))
     return page.add('Whom the model knows', knows).write(out/'report.html')

@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 from . import __version__
 from .basics import LeftOut, one_of, register, some, tell, write_whole
 from .files import neutral
-from .prior import given_context, stack_context
+from .poolings import offered_poolings, pooling_of, poolings
+from .prior import given_context, given_words, stack_context
 from .published import (
     at_dt,
     check_dt,
@@ -485,8 +486,9 @@ def _said_of(e, facts, lost):
     return dict(brainlm=__version__, model=what, weights_sha256=weights_hash(m), scaler=by, dt_s=_model_dt(m),
         n_resampled=int(facts['resampled_from_s'].notna().sum()),
         resampled_from_s=sorted(map(float, facts['resampled_from_s'].dropna().unique())),
-        pooling=e.pooling, pooling_learned=e.learned_, window=e.window, order=order, precision='bf16' if e.bf16 else 'fp32',
-        missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
+        pooling=e.pooling, pooling_learned=e.learned_, window=e.window, order=order,
+        precision='bf16' if e.bf16 else 'fp32',
+        given=given_words(e.context), missing_rule=rule, n_with_missing=int((facts['n_missing']>0).sum()),
         n_embedded=len(facts), n_failed=len(lost))
 
 # %% ../nbs/50_embedding.ipynb #268299e8

@@ -50,7 +50,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .prior import given_context, window_context
+from .prior import given_context, given_words, window_context
 from .protocol import as_read_by, said_first, wide_tokens, windows_of
 from .readouts import shrunk_covariance
 from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
@@ -848,6 +848,7 @@ def networks_report(
         warnings.simplefilter('ignore')                                     # said above
         alone = classify_people(people_alone(model, store, np.intersect1d(rows, few), context), p, atlas, seed=seed)
     page = _written(out, found, alone, maps, given['attention'], p, atlas, data_words(store, rows), seed, seen)
+    page.add('What the model was given', given_words(context))
     return page.add('Whom the model knows', leak_report(model, store, rows).words).write(out/'report.html')
 
 _most_alone = 20 # people who are classified alone

@@ -37,7 +37,7 @@ from .plots import (
     plot_intervals,
     plot_matrix,
 )
-from .prior import Context, given_context, window_context
+from .prior import Context, given_context, given_words, window_context
 from .protocol import as_read_by, check_units, must_hide, said_first, wide_tokens
 from .recordings import RecordingStore, leak_report, only_readable, refuse_seen
 from .report import Page, analyses, figure_html, section, table_html, text
@@ -840,6 +840,7 @@ def perturbation_report(
     r = _experiment(q, model, *((*o, None)[:3] for o in windows))
     shares,sizes = _by_network(q, r, p)
     page = _page(q, store, r, shares, sizes, rows, [*seen, *said_first(model, store), *wide_tokens(model)])
+    page.add('What the model was given', given_words(context))
     page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'delta.npy', r.toward.delta.astype('float32'))

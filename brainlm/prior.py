@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['band_edges', 'context_kinds', 'all_parts', 'first_choices', 'own_choices', 'GaussianPrior', 'Context',
-           'stack_context', 'window_context', 'given_context', 'SpaceTimePrior', 'KeptGuesses', 'window_alone']
+           'stack_context', 'window_context', 'given_context', 'given_words', 'SpaceTimePrior', 'KeptGuesses',
+           'window_alone']
 
 # %% ../nbs/10a_prior.ipynb #076c8fa0
 import copy
@@ -415,6 +416,13 @@ def given_context(
 )->dict: # `context` as a keyword argument; empty without, for models that know no such argument
     "What a call of a model is given beside windows"
     return {} if context is None else {'context': context}
+
+def given_words(
+    context:str|None # one of `context_kinds`
+)->str: # such as "The window alone."
+    "What a score was given, for cards and pages"
+    more = dict(recording='and the other frames of its recording', subject='and all other frames of the person')
+    return f"The window {more.get(context, 'alone')}."
 
 # %% ../nbs/10a_prior.ipynb #61e1f0ff
 def _seconds(dt_s):
