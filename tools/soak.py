@@ -135,8 +135,14 @@ def train_through_kills(home, rng, n, count):
     count['trainings equal to an untouched one' if equal else 'trainings that differ'] += 1
     shutil.rmtree(folder, ignore_errors=True)
 
+def rest_is_right(store, hit):
+    "Is what `readable` leaves everybody but those, byte by byte?"
+    if len(hit)==len(store): return True
+    rest = store.readable()
+    return sorted(rest.damaged)==sorted(f'sub-{s}' for s in hit) and all(is_right(rest, i) for i in range(len(rest)))
+
 def damage(home, rng, count):
-    "Spoil a chunk of a copy: it must be named, and nothing else"
+    "Spoil a chunk of a copy: it must be named, and nothing else; all the rest is read"
     with RecordingStore(home/'store').writer(wait_s=60): shutil.copytree(home/'store', home/'copy')
     store = RecordingStore(home/'copy')
     if len(store):
@@ -152,7 +158,8 @@ def damage(home, rng, count):
         if how=='gone': f.unlink()
         n,found = store.attrs['chunk_rows'],store.check().damaged
         hit = [o.subject for o in store.table.itertuples() if o.start < c*n+n and o.start+o.n_time > c*n]
-        count['damage named' if sorted(found)==sorted(f'sub-{s}' for s in hit) else 'unnamed'] += 1
+        right = sorted(found)==sorted(f'sub-{s}' for s in hit) and rest_is_right(store, hit)
+        count['damage named' if right else 'unnamed'] += 1
     shutil.rmtree(home/'copy')
 
 def account(home, count):
