@@ -5,7 +5,22 @@
 # %% auto #0
 __all__ = ['main']
 
+# %% ../nbs/51_cli.ipynb #dbbf5c25
+import signal
+import sys
+
+def _stopped_early(*_):
+    "Ctrl-C while the package is loaded"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print('\nbrainlm: interrupted before it began; call it again', file=sys.stderr)
+    raise SystemExit(130)
+
+_is_command = __name__=='__main__' or sys.argv[0].replace('\\', '/').split('/')[-1].split('.')[0]=='brainlm'
+if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _stopped_early)
+
 # %% ../nbs/51_cli.ipynb #991b4e5a
+import _thread
 import argparse
 import ast
 import errno
@@ -14,9 +29,6 @@ import itertools
 import os
 import re
 import shlex
-import signal
-import sys
-import tempfile
 import warnings
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -796,6 +808,19 @@ def _options_of(words):
         p.error(f'argument --device: found {device!r}, expected cpu, cuda or cuda:1')
     return a
 
+# %% ../nbs/51_cli.ipynb #a509b129
+def _hear():
+    "From now on Ctrl-C ends what runs, and the command says how to go on"
+    if signal.getsignal(signal.SIGINT) is _stopped_early: signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = _not_lost
+
+def _not_lost(e):
+    "Ctrl-C in a place from which Python raises nothing, such as the end of an object: once more"
+    if e.exc_type is KeyboardInterrupt: _thread.interrupt_main()
+    else: sys.__unraisablehook__(e)
+
+def _deaf_from_now(): signal.signal(signal.SIGINT, signal.SIG_IGN) # what is to be done is done
+
 # %% ../nbs/51_cli.ipynb #36f7e4bc
 def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
@@ -804,17 +829,20 @@ def main(
     words = sys.argv[1:] if argv is None else list(argv)
     a = SimpleNamespace()
     try:
+        if argv is None: _hear()
         a = _options_of(words)
         if not a.command: return _where_we_are() or 0
         return _done(a)
     except KeyboardInterrupt:
-        if argv is None: signal.signal(signal.SIGINT, signal.SIG_IGN)           # a second one is not needed
+        if argv is None: _deaf_from_now()
         print(f'\nbrainlm: interrupted. To go on: {_again(words, a)}', file=sys.stderr)
         return 130
     except Exception as e:
         if os.environ.get('BRAINLM_DEBUG'): raise
         print(_in_a_line(e, a), file=sys.stderr)
         return 1
+    finally:
+        if argv is None: _deaf_from_now()
 
 # %% ../nbs/51_cli.ipynb #26c635a1
 if __name__=='__main__': sys.exit(main())

@@ -11,12 +11,14 @@ __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording
 import hashlib
 import json
 import signal
+import threading
 import time
 import warnings
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -249,14 +251,20 @@ _other = 'is in the store already, made from another content or with other setti
 # %% ../nbs/03b_preprocessing.ipynb #f4dba78a
 @contextmanager
 def _deaf():
-    "Processes that start in here hear no Ctrl-C: it is for the one that started them, which ends them"
-    if not hasattr(signal, 'pthread_sigmask'):
+    "Processes that start in here hear no Ctrl-C: it is for the one that started them, which hears it afterwards"
+    if not hasattr(signal, 'pthread_sigmask') or threading.current_thread() is not threading.main_thread():
         yield
         return
-    was = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    heard = []
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try: yield
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, was)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard: raise KeyboardInterrupt
 
+# %% ../nbs/03b_preprocessing.ipynb #2a734b32
 @contextmanager
 def _client(jobs, scheduler):
     "A Dask client: of the scheduler at this address, or of as many processes here"
@@ -264,9 +272,13 @@ def _client(jobs, scheduler):
     if scheduler:
         with dask.Client(scheduler) as c: yield c
     else:
-        how = dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=40)
-        with _deaf(): cluster = dask.LocalCluster(**how)
-        with cluster, dask.Client(cluster) as c: yield c
+        cluster,how = None,dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=60)
+        resource_tracker.ensure_running() # it takes the block away from the thread that starts it
+        try:
+            with _deaf(): cluster = dask.LocalCluster(**how)
+            with dask.Client(cluster) as c: yield c
+        finally:
+            with _deaf(): cluster and cluster.close()
 
 # %% ../nbs/03b_preprocessing.ipynb #e1a6e339
 _start_s = 8 # what starting workers takes, seconds: 5 on idle cores, 25 on busy ones
