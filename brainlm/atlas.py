@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .basics import Registry, cache_dir, moved, register, some, tell, wheel, write_whole
+from .basics import Registry, as_it_was, cache_dir, moved, neutral, register, some, tell, wheel, write_whole
 
 # %% ../nbs/00a_atlas.ipynb #9f7574b4
 network_schemes = Registry('network scheme') # Name: function that gives {network: '#rrggbb'} in canonical order
@@ -248,7 +248,7 @@ def save(self:Parcellation,
 ): # the path
     "Write the table; a reader never sees half a file"
     comments = ''.join(f'# {o}\n' for o in (self.name, source) if o)
-    return write_whole(path, comments + self.table.to_csv(sep='\t', index=False, lineterminator='\n'))
+    return write_whole(path, comments + neutral(self.table).to_csv(sep='\t', index=False, lineterminator='\n'))
 
 # %% ../nbs/00a_atlas.ipynb #526d62a6
 def _parsed(s):
@@ -268,6 +268,7 @@ def _read_table(path):
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
     t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
+    t = t.rename(columns=as_it_was).map(as_it_was)
     for c in [c for c in t if c not in ['name', *_vocabularies, *network_schemes]]: t[c] = _parsed(t[c])
     return head[0][2:] if n else path.stem, t
 

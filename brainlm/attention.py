@@ -20,7 +20,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from .atlas import Parcellation
-from .basics import optional, register
+from .basics import optional, register, write_table
 from .datasets import fetch_hcp_surfaces
 from .model import BrainLM
 from .networks import has_networks, network_members, whole_windows, window_means
@@ -481,7 +481,7 @@ def attention_report(
     links = {k: both(*link_means(v, p, atlas)) for k,v in links.items()}
     out.mkdir(parents=True, exist_ok=True)
     for name,d in (('parcels',parcels), ('networks',nets), ('links',links)):
-        if d: pd.concat(d, names=['map']).to_csv(out/f'{name}.csv')
+        if d: write_table(out/f'{name}.csv', pd.concat(d, names=['map']), index=True)
     net,knows = p.networks(atlas) if labelled else '', leak_report(model, store, rows[judged]).words
     page = _attention_page(out, parcels, nets, links, p, net, data_words(store), seen)
     page.add('What the model was given', given_words(context))

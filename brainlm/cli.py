@@ -151,11 +151,10 @@ def _intake_settings(a):
 # %% ../nbs/51_cli.ipynb #fcc6ae75
 def _plan(a):
     "`plan` from a shell: a table to read and to edit"
-    from brainlm.basics import write_whole
-    from brainlm.files import neutral
+    from brainlm.basics import write_table
     from brainlm.preprocessing import plan
     t = plan(a.input, _atlas(a), **_intake_settings(a))
-    write_whole(a.plan, neutral(t).to_csv(sep='\t', index=False))
+    write_table(a.plan, t)
     n = t.groupby('outcome')['n_files'].sum()
     print(', '.join(f'{v} {k}' for k,
                     v in n.items())+f'; file by file: {a.plan}. Edit it, and give it back with --manifest {a.plan}')
@@ -821,6 +820,12 @@ def _not_lost(e):
 
 def _deaf_from_now(): signal.signal(signal.SIGINT, signal.SIG_IGN) # what is to be done is done
 
+def _interrupted(words, a):
+    "Say how to go on; the exit code"
+    if sys.unraisablehook is _not_lost: _deaf_from_now()
+    print(f'\nbrainlm: interrupted. To go on: {_again(words, a)}', file=sys.stderr)
+    return 130
+
 # %% ../nbs/51_cli.ipynb #36f7e4bc
 def main(
     argv:list=None, # words after `brainlm`; None: those of the shell
@@ -833,10 +838,7 @@ def main(
         a = _options_of(words)
         if not a.command: return _where_we_are() or 0
         return _done(a)
-    except KeyboardInterrupt:
-        if argv is None: _deaf_from_now()
-        print(f'\nbrainlm: interrupted. To go on: {_again(words, a)}', file=sys.stderr)
-        return 130
+    except KeyboardInterrupt: return _interrupted(words, a)
     except Exception as e:
         if os.environ.get('BRAINLM_DEBUG'): raise
         print(_in_a_line(e, a), file=sys.stderr)

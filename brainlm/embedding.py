@@ -25,8 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from . import __version__
-from .basics import LeftOut, one_of, register, some, tell, write_whole
-from .files import neutral
+from .basics import LeftOut, one_of, register, some, tell, write_table, write_whole
 from .poolings import offered_poolings, pooling_of, poolings
 from .prior import given_context, given_words, stack_context
 from .published import (
@@ -529,7 +528,7 @@ def _write_embeddings(out, t, lost):
     write_whole(out, lambda f: t.to_parquet(f, index=False))
     bad = out.with_suffix('.failures.tsv')
     if not len(lost): return bad.unlink(missing_ok=True)
-    write_whole(bad, neutral(lost).to_csv(sep='\t', index=False))
+    write_table(bad, lost)
 
 # %% ../nbs/50_embedding.ipynb #0616cc48
 @register(analyses, 'embed', does='a vector for each recording, in a Parquet file',

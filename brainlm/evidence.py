@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .basics import one_of, write_whole
+from .basics import as_it_was, one_of, write_table
 
 # %% ../nbs/08a_evidence.ipynb #3e067d96
 kinds = ('real', 'semi-synthetic', 'simulated')
@@ -73,7 +73,7 @@ def read_kept(
         c: [''] for c in kept_columns if c not in _text_columns})
     if lost := [c for c in kept_columns if c not in t]:
         raise ValueError(f"{Path(file).name}: found no column {lost[0]!r}, expected all of {', '.join(kept_columns)}")
-    return t[kept_columns]
+    return t[kept_columns].map(as_it_was)
 
 # %% ../nbs/08a_evidence.ipynb #0aaa58c8
 def _newest(t):
@@ -102,7 +102,7 @@ def keep_results(
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists(): t = pd.concat([_still_true(read_kept(file), t), t])
-    return write_whole(file, _newest(t).to_csv(sep='\t', index=False, float_format='%.6g'))
+    return write_table(file, _newest(t), float_format='%.6g')
 
 # %% ../nbs/08a_evidence.ipynb #8a5a0cb1
 def kept_results(

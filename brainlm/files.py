@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['most_bytes', 'most_times', 'most_line', 'most_columns', 'one_line', 'BadInput', 'decoding', 'size_words',
            'machine_bytes', 'check_size', 'npy_header', 'n_bytes', 'read_npy', 'read_npz', 'is_gzip', 'check_unpacked',
-           'inflated', 'check_xml', 'check_line', 'check_columns', 'read_json', 'neutral', 'as_it_was']
+           'inflated', 'check_xml', 'check_line', 'check_columns', 'read_json']
 
 # %% ../nbs/00b_files.ipynb #e4ec6ad8
 import gzip
@@ -280,23 +280,3 @@ def read_json(
         except RecursionError: raise BadInput(path, 'is nested too deeply', 'mend or remove it') from None
     if not isinstance(d, dict): raise BadInput(path, f'holds a {type(d).__name__}', 'expected a JSON object')
     return d
-
-# %% ../nbs/00b_files.ipynb #2ca152f1
-_runs = re.compile(r"'*[=+\-@\t\r]")
-
-def neutral(
-    table # DataFrame
-): # the same, its words harmless in a spreadsheet
-    "Words that a spreadsheet would run, with an apostrophe in front"
-    def safe(v): return f"'{v}" if isinstance(v, str) and _runs.match(v) and not _is_plain_number(v) else v
-    res = table.map(safe)
-    res.columns = [safe(c) for c in res.columns]
-    return res
-
-def _is_plain_number(v): return bool(re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-', v, re.I))
-
-def as_it_was(
-    word # a cell of a table that `neutral` made
-): # the word before
-    "Take the apostrophe away again"
-    return word[1:] if isinstance(word, str) and word[:1]=="'" and _runs.match(word[1:]) else word

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from scipy.sparse import csr_array, hstack
 
 from .atlas import Parcellation, load_parcellation
-from .basics import register, some, tell, write_whole
+from .basics import register, some, tell, write_table
 from .datasets import fetch_maps
 from .plots import figure, legend, named, okabe_ito
 from .report import Page, analyses
@@ -257,7 +257,7 @@ def maps_report(
     found['q'] = fdr(found['p'])
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out/'maps.csv', found.to_csv())
+    write_table(out/'maps.csv', found, index=True)
     return _maps_page(found, values, p).write(out/'report.html')
 
 # %% ../nbs/44_maps.ipynb #5915568f

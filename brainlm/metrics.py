@@ -14,6 +14,7 @@ __all__ = ['imputers', 'prior_parts', 'sum_columns', 'prediction_columns', 'loss
 
 # %% ../nbs/20_metrics.ipynb #45ff0c81
 import hashlib
+from html import escape
 from itertools import product
 from statistics import NormalDist
 
@@ -473,7 +474,7 @@ class ScoreTable:
         caption:str, # that stands below
     ): self.table,self.caption = table,caption
     def __repr__(self): return f'{self.table.to_string()}\n{self.caption}'
-    def _repr_html_(self): return f'{self.table.to_html(border=0)}<p>{self.caption}</p>'
+    def _repr_html_(self): return f'{self.table.to_html(border=0)}<p>{escape(self.caption)}</p>'
 
 # %% ../nbs/20_metrics.ipynb #bee638dd
 def score_table(

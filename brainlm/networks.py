@@ -37,7 +37,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .atlas import Parcellation, network_atlases
-from .basics import Registry, one_of, register
+from .basics import Registry, one_of, register, write_table
 from .model import BrainLM
 from .plots import (
     data_words,
@@ -810,8 +810,8 @@ def _written(out, found, alone, maps, profiles, p, atlas, title, seed, seen):
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'attention.npy', maps.astype('float32'))
     table = pd.concat({k: methods_table(res) for k,res in found.items()}, names=['atlas','method'])
-    table.to_csv(out/'results.csv')
-    alone.to_csv(out/'people.csv', index_label='subject')
+    write_table(out/'results.csv', table, index=True)
+    write_table(out/'people.csv', alone, index=True, index_label='subject')
     words = [*seen, *_networks_words(found[atlas], alone, atlas, seed)]
     figures = _report_figures(found[atlas], maps, profiles, p, atlas, title)
     return _networks_page(found, alone, words, figures, atlas, title)

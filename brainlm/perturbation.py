@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from .atlas import Parcellation
-from .basics import one_of, register
+from .basics import one_of, register, write_table
 from .model import BrainLM
 from .networks import has_networks, network_members, whole_windows
 from .plots import (
@@ -844,7 +844,7 @@ def perturbation_report(
     page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out/'delta.npy', r.toward.delta.astype('float32'))
-    _energy_table(q, r, p).to_csv(out/'energy.csv', index=False)
-    if shares: pd.concat(shares, names=['direction']).to_csv(out/'networks.csv')
-    if sizes is not None: sizes.to_csv(out/'response.csv')
+    write_table(out/'energy.csv', _energy_table(q, r, p))
+    if shares: write_table(out/'networks.csv', pd.concat(shares, names=['direction']), index=True)
+    if sizes is not None: write_table(out/'response.csv', sizes, index=True)
     return page.write(out/'report.html')

@@ -26,7 +26,7 @@ import pandas as pd
 from fastcore.basics import AttrDict, patch
 from tqdm import tqdm
 
-from .basics import moved, one_of, optional, printable, some, tell
+from .basics import as_it_was, moved, neutral, one_of, optional, printable, some, tell
 from .cleaning import (
     clean,
     dvars,
@@ -39,7 +39,7 @@ from .cleaning import (
     tsnr,
     which_strategy,
 )
-from .files import as_it_was, decoding, neutral
+from .files import decoding
 from .people import not_annotated
 from .readers import (
     Atlas,
@@ -255,6 +255,7 @@ def _deaf():
     if not hasattr(signal, 'pthread_sigmask') or threading.current_thread() is not threading.main_thread():
         yield
         return
+    resource_tracker.ensure_running() # Not later: it takes the block away from the thread that starts it
     heard = []
     handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -273,7 +274,6 @@ def _client(jobs, scheduler):
         with dask.Client(scheduler) as c: yield c
     else:
         cluster,how = None,dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=60)
-        resource_tracker.ensure_running() # it takes the block away from the thread that starts it
         try:
             with _deaf(): cluster = dask.LocalCluster(**how)
             with dask.Client(cluster) as c: yield c

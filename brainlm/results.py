@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from scipy.stats import chi2_contingency, kruskal, spearmanr
 
 from .baselines import NeuralForecaster, Residual, forecasters, future_net
-from .basics import register, some, tell, write_whole
+from .basics import as_it_was, register, some, tell, write_table, write_whole
 from .clinical import ConfoundReader, all_frames, by_person, outer_folds, row_numbers
 from .finetuning import checked_split, finetune_learner, forecast_learner, future_patches, tell_dt
 from .forecasting import (
@@ -74,7 +74,7 @@ def _save_tables(out, results, predictions):
     "Write both tables, whole or not at all"
     write_whole(out/'predictions.parquet', lambda f: predictions.to_parquet(f, index=False))
     write_whole(out/'results.parquet', lambda f: results.to_parquet(f, index=False))
-    write_whole(out/'results.csv', results.to_csv(index=False))
+    write_table(out/'results.csv', results)
 
 def as_cells(
     results:pd.DataFrame, # columns `result_columns`
@@ -861,7 +861,7 @@ def _read_results(path):
     if not f.is_file():
         raise FileNotFoundError(f"{f}: not found, expected a folder that brainlm finetune or brainlm forecast has "
                                 "written, or a results.parquet")
-    try: t = pd.read_csv(f) if f.suffix=='.csv' else read_parquet(f)
+    try: t = pd.read_csv(f).map(as_it_was) if f.suffix=='.csv' else read_parquet(f)
     except Exception as e: raise ValueError(f"{f}: cannot be read as a table of results ({type(e).__name__})") from None
     if lost := [c for c in result_columns if c not in t]:
         raise ValueError(f"{f}: found no column {lost[0]!r}, expected {', '.join(result_columns)}")

@@ -29,7 +29,7 @@ from scipy.special import ndtr
 from scipy.stats import beta, betabinom, gamma, norm
 
 from .atlas import Parcellation, load_parcellation, network_atlases
-from .basics import write_whole
+from .basics import write_table, write_whole
 from .recordings import Recording, RecordingStore
 
 # %% ../nbs/05_simulation.ipynb #06b75ed9
@@ -899,7 +899,7 @@ def _of_first(recordings, n):
 def _describe_dataset(folder, recs):
     made_by = dict(Name='fMRIPrep', Version='0+simulated',
                    Description='Layout of fMRIPrep; written by brainlm.simulation, not by fMRIPrep')
-    write_whole(folder/'participants.tsv', _participants(recs).to_csv(sep='\t', index=False, na_rep='n/a'))
+    write_table(folder/'participants.tsv', _participants(recs), na_rep='n/a')
     write_whole(folder/'dataset_description.json', dict(
         Name='Simulated recordings', BIDSVersion='1.8.0', DatasetType='derivative', Provenance='simulated',
         GeneratedBy=[made_by]))

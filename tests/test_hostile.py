@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlm.files import neutral
+from brainlm.basics import neutral
 from brainlm.preprocessing import plan as plan_of
 from brainlm.preprocessing import preprocess
 from brainlm.readers import read_volume

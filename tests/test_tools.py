@@ -137,3 +137,12 @@ def test_first_contact_with_published_weights(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path/'m.json').read_text())==json.loads(json.dumps(said)) and {*said['r2']}=={'0.1','0.3','1.0','3.0','10.0'}
     assert said['n_keys']==len(said['keys']) and said['spread']>0 and 'at no scale' in said['verdict'] and 'vit.layernorm.weight [16]' in capsys.readouterr().out
     assert 'refused' in tool.main([str(tmp_path/'none'), '--out', str(tmp_path/'n.json')])['verdict']
+
+def test_a_taste_of_the_fuzz(tmp_path):
+    "Bytes turned in a table and in a store: an answer each, a line in the log, and the log goes on"
+    pytest.importorskip('hypothesis', reason="tools/fuzz.py needs hypothesis, which is not here: pip install 'brainlm[dev]'")
+    log = tmp_path/'log.tsv'
+    out = run('fuzz.py', '--target', 'text', 'store', '--seeds', 1, '--examples', 3, '--log', log)
+    rows = log.read_text().splitlines()
+    assert len(rows)==3 and 'faults 0' in out
+    assert run('fuzz.py', '--target', 'text', 'store', '--seeds', 1, '--examples', 3, '--log', log)==''
