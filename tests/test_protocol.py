@@ -89,6 +89,11 @@ def test_low_rank_updates_of_published_models(kind, tmp_path):
 
 
 # %% ../nbs/12a_protocol.ipynb #a910ed1c
+def test_a_baseline_is_not_resampled():
+    "A level of 10,000 adds no ripple to what moves"
+    x = np.random.default_rng(0).standard_normal((200,3))
+    assert np.allclose(at_interval(x+1e4, .8, .735)-1e4, at_interval(x, .8, .735), atol=2e-3)
+
 def test_view_of_a_store(tmp_path):
     "It pickles, splits as its store does, is refreshed, and is not written to"
     rng = np.random.default_rng(0)

@@ -233,6 +233,12 @@ def check_order_quietly(x):
 def test_a_repetition_time_that_cannot_be_is_refused(bad):
     with pytest.raises(ValueError, match='dt_s: found'): pub.at_dt(np.zeros((50,2)), bad, .735)
 
+def test_resampling_leaves_a_baseline_alone():
+    "Images have a level of 10,000: .1 % of it would be more than what moves"
+    level, x = np.full(3, 1e4), np.random.default_rng(0).standard_normal((200,3))
+    assert np.allclose(pub.at_dt(x+level, .8, .735), pub.at_dt(x, .8, .735)+level, atol=1e-6)
+    assert np.ptp(pub.at_dt(np.full((200,1), 1e4), .8, .735))<1e-6
+
 def test_scale_is_checked_after_scaling():
     "Raw units pass; z-scored, per cent and huge units stop with the remedy"
     rng = np.random.default_rng(0); s = RobustScaler(); s.median, s.iqr = np.zeros(424), np.full(424, 46.); x = 34*rng.standard_normal((200,424)); r = InputRecipe()
