@@ -705,11 +705,12 @@ def _fold_spectra(recordings, n_parcels, fold, dt_s, edges):
     return spectra
 
 # %% ../nbs/10a_prior.ipynb #4df1a5af
-def _trial_windows(recordings, fold, size, most, each=1, n_patches=10):
-    "Windows from the middle of `each` recordings a person, up to `most`: fold, signal, valid, the rest, frames"
+def _trial_windows(recordings, fold, size, most, each=1, share=1., n_patches=10):
+    """Windows from the middle of `each` recordings of a person, up to `most`, of at most a share of the recording:
+    fold, signal, valid, the rest, frames"""
     trials, n_of = [], dict.fromkeys(fold, 0)
     for subject,z in recordings():
-        n = min(n_patches, len(z)//size)*size
+        n = min(n_patches, max(int(len(z)*share)//size, min(1, len(z)//size)))*size
         n_of[subject] += n>0                                                # shorter than a patch: left out
         if not n or n_of[subject]>each or len(trials)>=most: continue
         start, at = (len(z)-n)//2, np.arange(len(z))
@@ -744,19 +745,20 @@ def _trial_error(fits, trials, ratio, parts, seed):
     return error/max(count, 1)
 
 # %% ../nbs/10a_prior.ipynb #c8f0e67b
-def _try_weights(prior, fits, trials, choices, seed, ahead):
-    "Set the weights of `prior` and of its `fits` one after the other to those of least error; a row for each trial"
+def _try_weights(prior, fits, trials, halves, choices, seed, ahead):
+    """Set the weights of `prior` and of its `fits` one after the other to those of least error; a row for each trial.
+    What context weighs is tried on `halves`: windows that leave half of the recording beside them"""
     rows = []
     for name,values in choices.items():
         for i in range(3) if name=='group_s' and not ahead else [1]:
             own = name=='group_s' and not ahead
             at = (lambda p: p.group_s[i]) if own else (lambda p: getattr(p, name))          # noqa: B023
-            parts = all_parts if name=='near_s' else all_parts[1:]
+            parts, on = (all_parts, halves) if name=='near_s' else (all_parts[1:], trials)
             error = {}
             for v in values:
                 for o in fits.values(): at(o).fill_(v)
                 error[v] = (_ahead_error(fits, trials, ahead) if ahead else
-                            _trial_error(fits, trials, _hidden_shares[i], parts, seed))
+                            _trial_error(fits, on, _hidden_shares[i], parts, seed))
             best = _least(name, error)
             for p in (prior, *fits.values()): at(p).fill_(best)
             rows += [(name, _hidden_shares[i], v, e, v==best) for v,e in error.items()]
@@ -776,7 +778,8 @@ def _fit_in_time(self:SpaceTimePrior, recordings, dt_s, mean_cov, n_folds, size,
     filled(self, all_m, all_s)
     def new(): return SpaceTimePrior(len(self.mean), self.edges)
     others = {k: filled(new(), all_m-moments[k], all_s-spectra[k]) for k in moments}
-    return _try_weights(self, others, _trial_windows(recordings, fold, size, *trials), choices or {}, seed, ahead)
+    tried, halves = (_trial_windows(recordings, fold, size, *trials, share) for share in (1., .5))
+    return _try_weights(self, others, tried, halves, choices or {}, seed, ahead)
 
 # %% ../nbs/10a_prior.ipynb #80b0a8f1
 @patch
