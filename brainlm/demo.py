@@ -7,6 +7,7 @@ __all__ = ['plot_fc', 'plot_log', 'typical_parcels', 'plot_reconstruction', 'com
 
 # %% ../nbs/45_demo.ipynb #66d3d748
 import hashlib
+import importlib.util
 import json
 import platform
 import shutil
@@ -62,6 +63,7 @@ from .pretraining import Training, pretrain_learner
 from .recordings import RecordingStore, leak_report, read_parquet, refuse_seen
 from .report import Html, Page, table_html
 from .stats import correlation, least_p, nan_mean, verdicts
+from .turning import brain_page
 from .windows import TiledWindows
 
 # %% ../nbs/45_demo.ipynb #81836f2c
@@ -176,7 +178,7 @@ def verdict(
             f"and is higher in {', '.join(map(str, g['better']))} of {n} people: {says}.")
 
 # %% ../nbs/45_demo.ipynb #f8102fb7
-_made = ('first.html', 'training', 'model', 'scores.parquet', 'metrics.json', 'report.html') # follows from the recipe
+_made = ('first.html', 'brain.html', 'training', 'model', 'scores.parquet', 'metrics.json', 'report.html') # follows from the recipe
 
 def _read_json(path):
     "JSON of a file, {} if there is none"
@@ -337,6 +339,13 @@ def _demo_first(d):
     r2 = score(d.first.stats)['r2'].iloc[0]
     _say_step('first look', f'{file}: half of what people never seen had was hidden: R² {r2:.2f}')
 
+# %% ../nbs/45_demo.ipynb #8deb7d5b
+def _demo_brain(d):
+    "The page with a brain to turn, where its library is here"
+    if (d.out/'brain.html').exists() or not importlib.util.find_spec('plotly'): return
+    brain_page(d.store, d.model, d.out, rows=d.split.test)
+    _say_step('brain', f"{d.out/'brain.html'}: turn it, and click a parcel")
+
 # %% ../nbs/45_demo.ipynb #dfbeb650
 def _rivals(model):
     "Every predictor of the report; those that learn, learnt from the training subjects"
@@ -434,10 +443,10 @@ def _about_first(d, page):
     hidden = plot_reconstruction(two, look.windows, 0, typical_parcels(r2), (.5,), f'hidden and filled in, {who}')
     top = max(np.nanmax(r2), .1)
     brain = plot_glass_brain(r2, p, f'R² of brainlm-small, {d.title}', 'R²', 'cividis', 0, top)
-    below = ('Half of the patches, hidden (grey), and what brainlm-small fills in',
-             'How well each parcel is filled in, people never seen',
+    below = ('How well each parcel is filled in, people never seen',
+             'Half of the patches, hidden (grey), and what brainlm-small fills in',
              'This person beside the others: difference in the correlation of parcels')
-    figures = hidden, brain.frame_axes.figure, _person_and_others(d)
+    figures = brain.frame_axes.figure, hidden, _person_and_others(d)
     page.add('A first look', _first_words(d, r2), *((f, f'{o} ({d.title}).') for f,o in zip(figures, below)))
 
 # %% ../nbs/45_demo.ipynb #87f3207d
@@ -592,6 +601,7 @@ def demo(
         _demo_first(d)
         _demo_train(d, progress)
         _demo_scores(d)
+        _demo_brain(d)
         metrics = _write_demo(d, out/'report.html')
     print(f"\n{_headline(metrics)}\n\nOpen {out/'report.html'} in a browser.")
     return metrics

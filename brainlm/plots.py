@@ -76,7 +76,7 @@ def figure_faults(
 # %% ../nbs/09_plots.ipynb #5207aa3d
 _two_hues = 'PuOr','RdBu','coolwarm','bwr','seismic','BrBG'
 
-def _is_round(o): return abs(float(f'{o:.3g}')-o)<=1e-9*max(1, abs(o)) # Three digits say it
+def _is_round(o): return abs(float(f'{o:.4g}')-o)<=1e-9*max(1, abs(o)) # Four digits say it
 
 def _off_middle(drawn):
     "Does a colour map of two hues show values of both signs, with its middle elsewhere?"

@@ -49,10 +49,21 @@ def look_of(
     z = model.scaler.transform(first.signal)[:most]
     net, names = p.networks(atlas), p.network_names(atlas)
     colour = network_palette(atlas, names) | {'': grey}
-    return dict(names=list(p.names), xyz=p.xyz_mm.round(1).tolist(), net=[n or 'none' for n in net],
+    return dict(names=list(p.names), xyz=p.xyz_mm.round(1).tolist(), cortex=_cortex(), net=[n or 'none' for n in net],
                 colour=[colour[n] for n in net], networks=[*names, 'none'], dt=float(first.dt_s), n=z.shape[0],
                 attention=as_bytes(share.clip(-3, 3)), correlation=as_bytes(fc), series=as_bytes(z.T, 'int16'),
                 filled=as_bytes(_with_holes(model, first, z), 'int16'))
+
+# %% ../nbs/44b_turning.ipynb #b6c373be
+def _cortex():
+    "Places (mm) and triangles of an average cortex"
+    from nilearn.datasets import load_fsaverage
+    parts = load_fsaverage('fsaverage5')['pial'].parts
+    left, right = parts['left'], parts['right']
+    faces = np.concatenate([left.faces, right.faces+len(left.coordinates)])
+    xyz = np.concatenate([left.coordinates, right.coordinates])
+    whole = base64.b64encode(faces.astype('uint16').tobytes()).decode()
+    return dict(xyz=as_bytes(xyz, 'int16'), faces=whole, n=len(xyz))
 
 # %% ../nbs/44b_turning.ipynb #be1e30e7
 def _with_holes(model, recording, z):
@@ -71,25 +82,31 @@ def _mean_of(recording): return np.nanmean(np.asarray(recording.signal, float), 
 # %% ../nbs/44b_turning.ipynb #7184ba04
 _style = """body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem;color:#1c2733}
 h1{font-size:1.5rem;margin:0}p{margin:.3rem 0}.two{display:flex;flex-wrap:wrap;gap:1rem}.two>div{flex:1 1 500px}
-label{margin-right:1.2rem}select{font:inherit;max-width:18rem}#brain{height:560px}#series,#nets{height:270px}
+label{margin-right:1.2rem;white-space:nowrap}select{font:inherit;max-width:18rem}#brain{height:560px}#series,#nets{height:270px}
 #said{background:#f2f6fa;border-radius:6px;padding:.5rem 1rem;margin:.6rem 0}.sub{color:#5b6876}"""
 
 # %% ../nbs/44b_turning.ipynb #c4bcce07
 _script = """
+const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0));
 const ints = {int8: Int8Array, int16: Int16Array}, n = D.names.length, at = id => document.getElementById(id);
 const read = (o, w) => {
-  const raw = Uint8Array.from(atob(o.data), c => c.charCodeAt(0));
-  const all = new ints[o.kind](raw.buffer), none = o.kind==='int8' ? -128 : -32768;
+  const all = new ints[o.kind](bytes(o.data).buffer), none = o.kind==='int8' ? -128 : -32768;
   return i => Array.from(all.subarray(i*w, (i+1)*w), v => v===none ? null : v*o.scale);
 };
 const links = {attention: read(D.attention, n), correlation: read(D.correlation, n)};
 const series = read(D.series, D.n), filled = read(D.filled, D.n), time = [...Array(D.n).keys()].map(i => i*D.dt);
 const axis = {visible: false}, font = {size: 13}, plain = {displayModeBar: false, responsive: true};
 const label = {attention: 'share of attention (log2)', correlation: 'correlation'};
+const skin = [...Array(D.cortex.n).keys()].map(read(D.cortex.xyz, 3));
+const faces = new Uint16Array(bytes(D.cortex.faces).buffer), corner = k => faces.filter((_, i) => i%3===k);
+const dot = n>200 ? 6 : 10;
 let now = 0;
 Plotly.newPlot('brain', [{type: 'scatter3d', mode: 'markers', x: D.xyz.map(p => p[0]), y: D.xyz.map(p => p[1]),
-  z: D.xyz.map(p => p[2]), text: D.names.map((s, i) => s+', '+D.net[i]), hoverinfo: 'text', marker: {size: 6}}],
-  {margin: {l: 0, r: 0, t: 0, b: 0}, font, scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: 'data'}}, plain)
+  z: D.xyz.map(p => p[2]), text: D.names.map((s, i) => s+', '+D.net[i]), hoverinfo: 'text', marker: {size: dot, opacity: 1}},
+  {type: 'mesh3d', x: skin.map(p => p[0]), y: skin.map(p => p[1]), z: skin.map(p => p[2]), i: corner(0), j: corner(1),
+  k: corner(2), color: '#9aa5b1', opacity: .12, hoverinfo: 'skip'}],
+  {margin: {l: 0, r: 0, t: 0, b: 0}, font, scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: 'data',
+  camera: {eye: {x: -1.6, y: .6, z: .4}}}}, plain)
   .catch(() => { at('brain').textContent = 'This browser draws no three dimensions: choose parcels from the list.'; });
 function show(i) {
   now = i; at('parcel').value = i;
@@ -98,11 +115,12 @@ function show(i) {
   const marker = v ? {color: v.map(o => o ?? 0), colorscale: 'PuOr', reversescale: true, cmin: -top, cmax: top,
     showscale: true, colorbar: {title: {text: label[kind], side: 'right'}, len: .7}} :
     {color: D.colour, showscale: false};
-  marker.size = D.names.map((_, j) => j===i ? 16 : 6);
-  if (at('brain').data) Plotly.restyle('brain', {marker: [marker]});
+  marker.opacity = 1;
+  marker.size = D.names.map((_, j) => j===i ? 2.2*dot : dot);
+  if (at('brain').data) Plotly.restyle('brain', {marker: [marker]}, [0]);
   Plotly.react('series', [{x: time, y: series(i), name: 'recorded', line: {color: '#333', width: 1.2}},
     {x: time, y: filled(i), name: 'filled in', line: {color: '#0072b2', width: 2.2}}],
-    {title: {text: 'Series of '+D.names[i], font: {size: 15}}, font, margin: {l: 55, r: 10, t: 35, b: 45},
+    {title: {text: 'Series of '+D.names[i], x: 0, font: {size: 15}}, font, margin: {l: 55, r: 10, t: 35, b: 45},
      xaxis: {title: {text: 'time (s)'}}, yaxis: {title: {text: 'BOLD (IQR)'}},
      legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 1, xanchor: 'right'}}, plain);
   const say = kind==='network' ? 'attention' : kind, w = links[say](i);
@@ -111,7 +129,7 @@ function show(i) {
     return o.length ? o.reduce((a, b) => a+b)/o.length : null; });
   Plotly.react('nets', [{type: 'bar', x: D.networks, y: mean, marker: {color: D.networks.map(k =>
     D.colour[D.net.indexOf(k)] ?? '#8c8c8c')}}],
-    {title: {text: 'Mean of '+label[say]+' by network', font: {size: 15}}, font,
+    {title: {text: 'Mean of '+label[say]+' by network', x: 0, font: {size: 15}}, font,
      margin: {l: 55, r: 10, t: 35, b: 90}}, plain);
   const best = [...w.keys()].filter(j => w[j]!==null).sort((a, b) => w[b]-w[a]).slice(0, 5).map(j => D.names[j]);
   at('said').textContent = D.names[i]+' lies in the network '+D.net[i]+'. Most '+say+': '+best.join(', ')+'.';
@@ -145,8 +163,8 @@ def turning_page(
 
 # %% ../nbs/44b_turning.ipynb #619e8baa
 @register(analyses, 'brain', does='a page with a brain to turn: click a parcel, see its series and its attention',
-    needs='read', about='Write one HTML page that opens from disk without a network (5 MB, 4.8 of them the drawing '
-                        'library): the parcels in space, and of each its series, network, attention and correlations.',
+    needs='read', about='Write one HTML page that opens from disk without a network (5 to 6 MB, 4.8 of them the '
+                        'drawing library): the parcels in space, and of each its series, network, attention and correlations.',
     options=(('frames', 300, 'of the series', 'N'),))
 def brain_page(
     store, model, # recordings, in the model's parcellation; `BrainLM` with a scaler

@@ -8,6 +8,10 @@ from brainlm.demo import *
 
 # %% ../nbs/45_demo.ipynb #2efa0234
 import json
+import re
+import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -98,6 +102,23 @@ def found(*rows):
     "What `compare` finds, made up: difference, better and says at the first mask ratios"
     t = pd.DataFrame(rows, columns=['difference','better','says'], index=[.2,.5,.75][:len(rows)]).assign(n=8)
     return pd.concat({'gaussian':t})
+
+chromium = next((o for o in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if o), None)
+
+@pytest.mark.skipif(not chromium, reason='no Chromium here (Debian: apt-get install chromium)')
+def test_pages_fit_a_screen(demos, tmp_path):
+    "On 1,100 pixels no table and no picture is cut off, and the first picture is a brain"
+    for name in ('report.html','first.html'):
+        html = (demos[0]/name).read_text(encoding='utf-8')
+        assert html.index('How well each parcel is filled in')<html.index('Half of the patches, hidden')<html.index('This person beside')
+        probe = """<script>const cut = [...document.querySelectorAll('.scroll, figure, p, img')].filter(e => e.scrollWidth>e.clientWidth+1
+          && e.clientWidth || e.getBoundingClientRect().right>innerWidth).map(e => e.textContent.slice(0, 60));
+          document.title = JSON.stringify([document.documentElement.scrollWidth<=1100, cut]);</script>"""
+        (tmp_path/name).write_text(html.replace('</body>', probe+'</body>'), encoding='utf-8')
+        flags = '--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-background-networking --no-first-run'
+        cmd = [chromium, *flags.split(), f'--user-data-dir={tmp_path/"p"}', '--window-size=1100,900', '--dump-dom', (tmp_path/name).as_uri()]
+        dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL).stdout
+        assert json.loads(unescape(re.search('<title>(.*?)</title>', dom)[1]))==[True, []], name
 
 def test_verdict_says_no_more_than_the_numbers():
     assert verdict(found((.01,8,'better'), (-.0001,4,'open'))) == \

@@ -48,7 +48,7 @@ def test_a_page_of_its_own(made):
     "Nothing is loaded from elsewhere; names cannot end the script; size as it is said"
     *_, said, file = made
     html = file.read_text(encoding='utf-8')
-    assert not re.search(r'<(script|link|img)[^>]+(src|href)=', html) and file.stat().st_size<6e6
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)=', html) and file.stat().st_size<7e6
     assert 'simulated data, 2 subjects' in html and 'it needs no network' in said
     look = look_of(made[1], made[2], [0], most=40)
     assert look['n']==40 and len(look['colour'])==94 and set(look['net'])<=set(look['networks'])
