@@ -178,7 +178,8 @@ def verdict(
             f"and is higher in {', '.join(map(str, g['better']))} of {n} people: {says}.")
 
 # %% ../nbs/45_demo.ipynb #f8102fb7
-_made = ('first.html', 'brain.html', 'training', 'model', 'scores.parquet', 'metrics.json', 'report.html') # follows from the recipe
+_made = ('first.html', 'brain.html', 'training', 'model', 'scores.parquet', 'metrics.json',
+         'report.html')                                                       # follows from the recipe
 
 def _read_json(path):
     "JSON of a file, {} if there is none"
@@ -601,7 +602,6 @@ def demo(
         _demo_first(d)
         _demo_train(d, progress)
         _demo_scores(d)
-        _demo_brain(d)
         metrics = _write_demo(d, out/'report.html')
     print(f"\n{_headline(metrics)}\n\nOpen {out/'report.html'} in a browser.")
     return metrics
@@ -616,6 +616,7 @@ def _write_demo(d, report):
         _say_step('report', f'{report}, reused')
         return metrics
     report.unlink(missing_ok=True)
+    _demo_brain(d)
     write_whole(d.out/'metrics.json', metrics)
     d.model.save_pretrained(d.out/'model', metrics=metrics['scores'], verdict=metrics['verdict'])
     _report(d, metrics).write(report)

@@ -82,7 +82,8 @@ def _mean_of(recording): return np.nanmean(np.asarray(recording.signal, float), 
 # %% ../nbs/44b_turning.ipynb #7184ba04
 _style = """body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem;color:#1c2733}
 h1{font-size:1.5rem;margin:0}p{margin:.3rem 0}.two{display:flex;flex-wrap:wrap;gap:1rem}.two>div{flex:1 1 500px}
-label{margin-right:1.2rem;white-space:nowrap}select{font:inherit;max-width:18rem}#brain{height:560px}#series,#nets{height:270px}
+label{margin-right:1.2rem;white-space:nowrap}
+select{font:inherit;max-width:18rem}#brain{height:560px}#series,#nets{height:270px}
 #said{background:#f2f6fa;border-radius:6px;padding:.5rem 1rem;margin:.6rem 0}.sub{color:#5b6876}"""
 
 # %% ../nbs/44b_turning.ipynb #c4bcce07
@@ -102,7 +103,8 @@ const faces = new Uint16Array(bytes(D.cortex.faces).buffer), corner = k => faces
 const dot = n>200 ? 6 : 10;
 let now = 0;
 Plotly.newPlot('brain', [{type: 'scatter3d', mode: 'markers', x: D.xyz.map(p => p[0]), y: D.xyz.map(p => p[1]),
-  z: D.xyz.map(p => p[2]), text: D.names.map((s, i) => s+', '+D.net[i]), hoverinfo: 'text', marker: {size: dot, opacity: 1}},
+  z: D.xyz.map(p => p[2]), text: D.names.map((s, i) => s+', '+D.net[i]), hoverinfo: 'text',
+  marker: {size: dot, opacity: 1}},
   {type: 'mesh3d', x: skin.map(p => p[0]), y: skin.map(p => p[1]), z: skin.map(p => p[2]), i: corner(0), j: corner(1),
   k: corner(2), color: '#9aa5b1', opacity: .12, hoverinfo: 'skip'}],
   {margin: {l: 0, r: 0, t: 0, b: 0}, font, scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: 'data',
@@ -164,7 +166,8 @@ def turning_page(
 # %% ../nbs/44b_turning.ipynb #619e8baa
 @register(analyses, 'brain', does='a page with a brain to turn: click a parcel, see its series and its attention',
     needs='read', about='Write one HTML page that opens from disk without a network (5 to 6 MB, 4.8 of them the '
-                        'drawing library): the parcels in space, and of each its series, network, attention and correlations.',
+                        'drawing library): the parcels in space, and of each its series, '
+                        'network, attention and correlations.',
     options=(('frames', 300, 'of the series', 'N'),))
 def brain_page(
     store, model, # recordings, in the model's parcellation; `BrainLM` with a scaler
