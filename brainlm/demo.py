@@ -623,6 +623,7 @@ def _write_demo(d, report):
     _say_step('report', f'{report}')
     return metrics
 
+# %% ../nbs/45_demo.ipynb #2cd29844
 def _headline(m):
     "The scores, a line a predictor"
     scores = pd.DataFrame(m['scores'])
