@@ -153,6 +153,27 @@ def test_plain_words():
              if (m := re.search(words, line, re.I))]
     assert not found, 'shorthand that a reader has to unfold:\n'+'\n'.join(found)
 
+no_question = set("""
+    00_basics 00b_files 01_recordings 03_readers 03b_preprocessing 07_files_to_store 08_stats 08b_surrogates 10_masking
+    11_model 12_published 12a_protocol 22_finetuning 23_report 24_quality 31_forecasting 33a_beyond 40_networks 41_attention
+    42_perturbation 51_cli 52_bad_input""".split())
+no_answer = set("""
+    00_basics 00b_files 01_recordings 03_readers 03b_preprocessing 07_files_to_store 08_stats 08b_surrogates 10_masking
+    11_model 12_published 12a_protocol 12b_poolings 22_finetuning 23_report 24_quality 31_forecasting 33a_beyond 40_networks
+    41_attention 42_perturbation 51_cli 52_bad_input""".split())
+
+def lacking(mark):
+    "Notebooks without a mark at the beginning of a line of their prose"
+    prose = {nb.stem:'\n'.join(source(c) for c in cells(nb) if c['cell_type']=='markdown') for nb in notebooks if nb.stem!='index'}
+    return {name for name,s in prose.items() if not re.search(rf'^{mark}', s, re.M)}
+
+@pytest.mark.parametrize('mark,known', [(r'\*\*Question\.\*\* ', no_question), ('## Answer$', no_answer)], ids=['question', 'answer'])
+def test_a_notebook_asks_and_answers(mark, known):
+    "Each opens with its question and ends with an answer; the lists of those that do not may only become shorter"
+    new = lacking(mark)-known
+    assert not new, f"{', '.join(sorted(new))}: found no line that begins with {mark}, expected one"
+    if done := known-lacking(mark): warnings.warn(f"{', '.join(sorted(done))}: take it off the list", stacklevel=1)
+
 # Lines: ruff, and three counts that may only fall
 
 def test_ruff_finds_nothing():
