@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['contenders', 'tasks', 'one_score', 'Place', 'Units', 'UnitsPredictor', 'UnitsForecaster', 'Contender',
-           'pretrained_here', 'named_contender', 'read_adapter', 'Scope', 'Task', 'FillIn', 'people_sums', 'Forecast',
-           'sums_come_to', 'Networks', 'networks_come_to', 'InFold', 'Reading', 'Age', 'Diagnosis', 'readings_come_to',
-           'Identify', 'found_come_to', 'Score', 'few_people', 'gather', 'benchmark']
+           'pretrained_here', 'named_contender', 'ClosedForm', 'closed_form_of', 'read_adapter', 'Scope', 'Task',
+           'FillIn', 'people_sums', 'Forecast', 'sums_come_to', 'Networks', 'networks_come_to', 'InFold', 'Reading',
+           'Age', 'Diagnosis', 'readings_come_to', 'Identify', 'found_come_to', 'Score', 'few_people', 'gather',
+           'benchmark']
 
 # %% ../nbs/53_benchmark.ipynb #769fd73d
 import hashlib
@@ -30,6 +31,8 @@ from .datasets import is_here, public_sets, public_store
 from .evidence import keep_results, kept_sentence, kept_verdict, read_kept, result_rows
 from .forecasting import forecast_stats, forecast_windows
 from .metrics import (
+    GaussianImputer,
+    PriorImputer,
     bootstrap,
     evaluate,
     imputers,
@@ -218,6 +221,29 @@ def named_contender(
             raise ValueError(f'reads windows of {c.n_time} frames in patches of {c.patch_size}, not 200 and 20')
         return Contender(model)
     return make
+
+# %% ../nbs/53_benchmark.ipynb #3322e396
+class ClosedForm:
+    "What a model starts from, without its network: it fills in, on the same people as the model"
+    judged = Contender.judged
+    def __init__(self, model): self.model = model
+    def fill(self, scaler):
+        prior = self.model.prior
+        spectra = isinstance(prior, SpaceTimePrior)
+        alone = PriorImputer(prior, ['window', 'time']) if spectra else GaussianImputer(prior)
+        return UnitsPredictor(alone, Units(scaler, self.model.scaler))
+
+def closed_form_of(
+    name:str, # of a model, in the tables
+    make, # function of a `Place` and a fold, of `named_contender`
+):  # function of a `Place` and a fold → `ClosedForm`
+    "The control of a model. ValueError, when called, where the model starts from nothing."
+    def control(place, k):
+        model = make(place, k).model
+        if getattr(model, 'prior', None) is None: raise ValueError('starts from no closed form')
+        return ClosedForm(model)
+    control.beside = name
+    return control
 
 # %% ../nbs/53_benchmark.ipynb #8a267ae1
 def read_adapter(
@@ -577,7 +603,8 @@ def mine(self:Score, place, task, key, name):
         for r in task.rivals(place) if more else ():
             beside = self.cell(place, key, f'{r} beside {name}', k, partial(task.rival, place, k, r, some))
             out.append(beside.assign(model=r))
-    return pd.concat(out).assign(who='' if rows is None else name) if out else None
+    list_of = getattr(self.models[name], 'beside', name)                    # a control stands beside its model
+    return pd.concat(out).assign(who='' if rows is None else list_of) if out else None
 
 # %% ../nbs/53_benchmark.ipynb #6312984f
 @patch
@@ -605,12 +632,13 @@ def rows(self:Score, place, key):
     for who,t in (self.tables(place, key) or {}).items():
         people = f' outside the list of {who}' if who else ''
         for part,g in task.parts(t):
-            ours = [m for m in self.models if m in set(g['model'])]
+            there = [m for m in self.models if m in set(g['model'])]
+            controls = [m for m in there if hasattr(self.models[m], 'beside')]
+            ours = [m for m in there if m not in controls]
             values, said = task.come_to(g, ours)
             data = f'{place.name}, {len(set(place.who))} people' if task.unit!='people' else place.name
             facts = dict(task=f'{key}, {part}' if part else key, data=data+people, metric=task.metric)
-            out.append(result_rows(values, said, ours, [m for m in values.index if 'untrained' in m],
-                                   place.kind, task.unit, **facts))
+            out.append(result_rows(values, said, ours, controls, place.kind, task.unit, **facts))
     return pd.concat(out) if out else None
 
 # %% ../nbs/53_benchmark.ipynb #d7ea071f
@@ -738,6 +766,7 @@ def _entered(models, size, epochs):
     def here(place, k): return contenders[first](place, k, size, epochs)
     here.learns = True
     named = {Path(m).name if Path(m).exists() else m: named_contender(m) for m in mine if not m.endswith('.py')}
+    named |= {f'{k}, its closed form alone': closed_form_of(k, f) for k,f in named.items()}
     return {f'BrainLM ({size}), pretrained here': here} | {k: f for k,f in contenders.items() if k!=first} | named
 
 def _same_recipe(out, recipe):

@@ -21,6 +21,7 @@ from brainlm.benchmark import (
     Score,
     Units,
     benchmark,
+    closed_form_of,
     few_people,
     gather,
     named_contender,
@@ -47,13 +48,16 @@ def half(people, tmp_path_factory):
     "A model that has learnt from four of them"
     out, words = tmp_path_factory.mktemp('half')/'run', np.where(np.arange(9)<4, 'train', 'test')
     how = Training(progress=False, device='cpu', batch_size=2)
-    pretrain_learner(people, preset('nano', n_parcels=94), out, words, training=how).pretrain(1)
+    pretrain_learner(people, preset('nano', n_parcels=94, prior='gaussian'), out, words, training=how).pretrain(1)
     return out/'last'
 
 @pytest.fixture
 def nobody_trains(monkeypatch):
     "Only models from elsewhere take part"
-    monkeypatch.setattr(bench, '_entered', lambda models, *a: {m.name: named_contender(m) for m in models})
+    def entered(models, *a):
+        named = {m.name: named_contender(m) for m in models}
+        return named | {f'{k}, its closed form alone': closed_form_of(k, f) for k,f in named.items()}
+    monkeypatch.setattr(bench, '_entered', entered)
 
 def said_of(people, out, **kw):
     benchmark(out, True, stores=[people.url], names=['fill in'], **dict(models=[]) | kw)
@@ -78,6 +82,7 @@ def test_nobody_is_scored_by_a_model_that_has_seen_them(people, half, nobody_tra
     assert (its['n']==5).all() and its['data'].str.endswith('outside the list of last').all()
     beside = rows[rows['data']==its['data'].iloc[0]]
     assert {'mean','gaussian','window + time'}<=set(beside['model']) and (beside['n']==5).all()
+    assert set(beside.loc[beside['model']=='last, its closed form alone', 'role'])=={'control'}
     whole = rows[~rows['data'].str.contains('outside')]
     assert (whole['n']==9).all() and 'last' not in set(whole['model'])
     html = (tmp_path/'s'/'report.html').read_text(encoding='utf-8')
