@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullWindows', 'fill_future', 'future_patches',
            'forecast', 'HideFuture', 'forecast_learner', 'FineTuned', 'batches', 'BlockRidge', 'finetune_learner',
-           'load_finetuned']
+           'load_finetuned', 'planted_labels']
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
@@ -44,6 +44,7 @@ from .protocol import as_read_by, check_long, must_hide, shape_of, whole_only, w
 from .published import finetuning_losses, load_model
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
+from .stats import correlations, upper
 from .windows import Windows, dt_words, sided_windows, window_dls
 
 # %% ../nbs/22_finetuning.ipynb #fd090a96
@@ -837,3 +838,18 @@ def _in_words(tuned, mean):
         return dict(prediction=mean[:,0] if tuned.transform is None else tuned.transform.inverse_transform(mean[:,0]))
     said = np.array(tuned.classes, dtype=object)[mean.argmax(1)]
     return dict(prediction=said) | {f'p({c})': mean[:,i] for i,c in enumerate(tuned.classes)}
+
+# %% ../nbs/22_finetuning.ipynb #a5f7cdfe
+def planted_labels(
+    store:RecordingStore, # recordings of equal length
+    scaler, # of its signals
+    pair:tuple=(2, 9), # parcels whose correlation is a label
+)->tuple[dict,dict]: # label → [recording]; label → [recording, feature], the feature that fits it best
+    "Labels that are in the recordings for certain"
+    X = np.stack([scaler.transform(store.read(i)) for i in range(len(store))])
+    log_sd, r = np.log(X.std(1)), correlations(X)
+    z, links = (X-X.mean(1, keepdims=True))/X.std(1, keepdims=True), upper(r)
+    lag = (z[:,1:]*z[:,:-1]).mean(1)
+    labels = {'mean log-SD': log_sd.mean(1), 'global SD': X.mean(2).std(1)}
+    labels |= {'one correlation': r[:,pair[0],pair[1]], 'lag 1': lag.mean(1)}
+    return labels, dict(zip(labels, (log_sd, np.c_[log_sd, links], links, lag), strict=True))

@@ -34,7 +34,7 @@ from brainlm.metrics import evaluate, scaled_recordings
 from brainlm.mixture import Part, beside_prior, network_gain
 from brainlm.model import BrainLM
 from brainlm.pretraining import data_card, run_card
-from brainlm.prior import GaussianPrior, SpaceTimePrior
+from brainlm.prior import GaussianPrior, KeptGuesses, SpaceTimePrior
 from brainlm.readouts import PersonEmbedding
 from brainlm.recordings import RecordingStore, learned_from, read_parquet, refuse_seen, subject_split
 from brainlm.scaling import RobustScaler
@@ -73,7 +73,7 @@ def fetched(kind):
 
 def part_of(a, kind):
     "A data set in its own units, with the prior that is shipped; made where it is not there"
-    folder, file = a.work/'stores'/datasets[kind], a.work/'priors'/f'{datasets[kind]}.safetensors'
+    folder, file = a.work/'recordings'/datasets[kind], a.work/'priors'/f'{datasets[kind]}.safetensors'
     if not (folder/'done').exists():
         shutil.rmtree(folder, ignore_errors=True)
         recordings, parcellation = (simulated if a.simulated else fetched)(kind)
@@ -85,7 +85,7 @@ def part_of(a, kind):
     assert not seen, f"scaling.left_out: found {sorted(seen)} missing in {kind}, expected all who are left out here"
     if not file.exists():
         prior, scaler = SpaceTimePrior(store.n_parcels), RobustScaler().fit(store, split)
-        prior.fit(scaled_recordings(store, scaler, split), store.table['tr_s'].median(), n_trials=trials[kind])
+        prior.fit(scaled_recordings(store, scaler, split), store.table['tr_s'].median(), n_trials=2 if a.simulated else trials[kind])
         file.parent.mkdir(parents=True, exist_ok=True)
         prior.save(file)
     return Part(store, split, prior=GaussianPrior.load(file))
@@ -182,7 +182,9 @@ def scores_of(a, kind, model, part):
     windows = TiledWindows(part.store, model.scaler, part.split.test, **size)
     first = ~pd.Series(windows.subjects).duplicated().to_numpy()            # one window a person
     windows.item, windows.start = windows.item[first], windows.start[first]
+    model.prior.answers = KeptGuesses(a.work/'guesses'/'left-out')
     stats = evaluate(beside_prior(model), windows, batch_size=4)
+    model.prior.answers = None
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, stats.to_parquet)
     return stats
@@ -241,11 +243,11 @@ def toy(a):
     scaling.left_out = {k: [s for s,side in subject_split(toy_people(k), **o).items() if side=='test'] for k,o in left_out.items()}
     scaling.n_test = {k: len(o)+1 for k,o in scaling.left_out.items()}
     scaling.n_pairs, scaling.n_inner = dict.fromkeys(left_out, 72), dict(hcp=72)
-    runs, before = [replace(runs[0], steps=6, batch=4), replace(runs[0], steps=12, batch=4)], replace(before, steps=6)
+    runs, before = [replace(runs[0], steps=k, batch=2) for k in (3, 5)], replace(before, steps=3)
 
 def plan(a):
     "What is there and what is missing"
-    files = {f'stores/{o}/done': a.work/'stores'/o/'done' for o in datasets.values()}
+    files = {f'recordings/{o}/done': a.work/'recordings'/o/'done' for o in datasets.values()}
     files |= {f'{k}-{g}.safetensors': a.data/f'{k}-{g}.safetensors' for k in left_out for g in scaling.groups_of(k)}
     files |= {f'trained/{r.name}.pt': file_of(a, r) for r in all_runs()}
     files |= {f'scores/{k}.parquet': a.work/'scores'/f'{k}.parquet' for k in left_out}
