@@ -333,11 +333,12 @@ def _unheard(a):
 # %% ../nbs/51_cli.ipynb #df48bdde
 def _pretrain_here(a):
     "One process of it"
-    from brainlm.pretraining import EveryMinute
+    from brainlm.pretraining import EveryMinute, track
     a.stores, a.store = a.store, a.store[0]
     learn = _one_store(a) if len(a.stores)==1 and _weighed(a.store)[1]==1 else _many_stores(a)
     if a.dry_run: return print(_about_plan(learn.estimate(a.epochs), a.epochs))
     if not sys.stdout.isatty(): learn.add_cb(EveryMinute())
+    if a.track: track(learn, a.track)
     log = learn.pretrain(a.epochs, a.lr, resume=a.resume)
     print(_about_run(learn.run_folder.folder, log, learn.run_folder.cost()))
 
@@ -452,6 +453,7 @@ def _pretrain_parser(sub):
         ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')),
         ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
         ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')),
+        ('--track', None, 'where to watch the training', _of('tensorboard', 'wandb')),
         _DEVICE)
     p.set_defaults(run=_pretrain)
 
@@ -698,7 +700,7 @@ def _print_result(result):
 
 # %% ../nbs/51_cli.ipynb #f6dda0a1
 _parts = dict(attribution='captum', ode='torchdiffeq', cluster='distributed', distributed='accelerate', hdf5='h5py',
-              lora='peft')
+              lora='peft', tensorboard='tensorboard', wandb='wandb')
 
 def _about_device():
     "The device that is used unless another is asked for"

@@ -6,7 +6,7 @@
 __all__ = ['Training', 'check_fit', 'takes_training', 'Alone', 'company', 'in_company', 'Place', 'place_of', 'bare', 'MaskTokens',
            'drawn_mask', 'drawn_epoch', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly', 'RunFolder',
            'peak_gb', 'device_words', 'cost_words', 'make_learner', 'data_card', 'run_card', 'model_loss',
-           'pretrain_learner', 'Timed', 'EveryMinute']
+           'pretrain_learner', 'Timed', 'EveryMinute', 'track']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
 import inspect
@@ -35,7 +35,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastcore.basics import patch
 
-from .basics import held, some, tell, write_whole
+from .basics import held, one_of, optional, some, tell, write_whole
 from .masking import centred, centring, random_mask
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig, clear_leftovers
@@ -695,3 +695,22 @@ class EveryMinute(Callback):
         left = timedelta(seconds=round((now-self.first)/done*(self.n_epoch-self.epoch-1)))
         self.say(f"epoch {self.epoch+1} of {self.n_epoch}: loss {row['train_loss']:.4f}{valid}, "
                  f"{row['windows_per_s']:g} windows/s, {left} left", flush=True)
+
+# %% ../nbs/21_pretraining.ipynb #26551e89
+def track(
+    learn:Learner, # of a run folder
+    where:str # 'tensorboard' (a folder in that of the run) or 'wandb' (its own settings apply)
+)->Learner: # the same
+    "Let a training be watched, with losses and settings. ImportError where the package is not installed."
+    one_of('track', where, ('tensorboard','wandb'))
+    run = learn.run_folder
+    if run.company.rank: return learn                                       # the first of several processes tells
+    if where=='tensorboard':
+        optional('tensorboard', 'tensorboard', '--track tensorboard')
+        from fastai.callback.tensorboard import TensorBoardCallback
+        return learn.add_cb(TensorBoardCallback(run.folder/'tensorboard', trace_model=False, log_preds=False))
+    wandb = optional('wandb', 'wandb', '--track wandb')
+    from fastai.callback.wandb import WandbCallback
+    wandb.init(project='brainlm', config=run._recipe_to_keep())
+    learn.gather_args = dict                                                # the recipe says it; fastai's account fails
+    return learn.add_cb(WandbCallback(log_preds=False, log_model=False))

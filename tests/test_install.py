@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,13 +100,17 @@ def test_no_extra_is_needed_to_import():
     code = f'import importlib, sys\nfor o in {absent}: sys.modules[o] = None\nfor o in {rooms}: importlib.import_module("brainlm."+o)'
     command(sys.executable, '-c', code, cwd=root, env={**os.environ, 'PYTHONPATH':str(root)})
 
+watched = SimpleNamespace(run_folder=SimpleNamespace(company=SimpleNamespace(rank=0)))
+
 features = dict(
     attribution=('captum', 'attention', lambda room: room.attribution(None, None)),
     ode=('torchdiffeq', 'baselines', lambda room: room._flow(None, None, 1)),
     cluster=('distributed', 'preprocessing', lambda room: room._client(2, None).__enter__()),
     distributed=('accelerate', 'processes', lambda room: room.Several(0, 2, True).joined(None)),
     hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
-    lora=('peft', 'protocol', lambda room: room.peft()))
+    lora=('peft', 'protocol', lambda room: room.peft()),
+    tensorboard=('tensorboard', 'pretraining', lambda room: room.track(watched, 'tensorboard')),
+    wandb=('wandb', 'pretraining', lambda room: room.track(watched, 'wandb')))
 
 @pytest.mark.parametrize('extra', features)
 def test_a_missing_extra_says_how_to_get_it(extra, monkeypatch):
