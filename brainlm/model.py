@@ -171,7 +171,11 @@ def _take(x, idx):
     return _Read.apply(x.flatten(0,1), _flat(idx, x.shape[1]), False).view(*idx.shape, -1)
 
 # %% ../nbs/11_model.ipynb #a442b6a2
-def _sdpa(q, k, v, mask): return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+def _sdpa(q, k, v, mask, most=65535):                                       # sequences that a CUDA kernel takes at once
+    if len(q)<=most: return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    masks = [None]*len(q) if mask is None else mask.expand(len(q), *mask.shape[1:]).split(most)
+    parts = zip(*(o.split(most) for o in (q, k, v)), masks, strict=False)
+    return torch.cat([F.scaled_dot_product_attention(a, b, c, attn_mask=m) for a,b,c,m in parts])
 
 class Joint:
     "One sequence: CLS, then tokens. `present` [batch, token] or None says which of them exist."

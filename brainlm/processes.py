@@ -6,7 +6,9 @@
 __all__ = ['PartLoader', 'OneLoss', 'Several', 'together', 'forked']
 
 # %% ../nbs/21b_processes.ipynb #2ba4e0ed
+import multiprocessing
 import os
+import socket
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
@@ -139,12 +141,13 @@ def together(
 # %% ../nbs/21b_processes.ipynb #c9d095cb
 def forked(
     f, # function of nothing, run in each process within `together`
-    n:int=2, # processes
-    port:int=29511 # where they find each other
+    n:int=2 # processes
 )->list: # for each process: (exit code, what `f` gave or the words of its error)
     "Start processes as `torchrun` does, by forking this one. For tests: on a CPU, without threads."
-    import multiprocessing
     fork, answers = multiprocessing.get_context('fork'), []
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]                                           # free a moment ago
     for rank in range(n):
         here, there = fork.Pipe(False)
         p = fork.Process(target=_in_fork, args=(f, rank, n, port, there))

@@ -153,7 +153,8 @@ def largest(step, device, most=1024, tries=3):
 def tried(step, n, device):
     "GB of a step with n windows; None where they do not fit"
     try: return peak_gb(device, step(n))
-    except torch.OutOfMemoryError: gb = None
+    except (torch.OutOfMemoryError, RuntimeError) as e: print(f'{n} windows: {type(e).__name__}, {str(e)[:80]}', file=sys.stderr)
+    gb = None
     step.opt.zero_grad()
     emptied(device)
     return gb
