@@ -10,7 +10,6 @@ learn what they must from the people of the network. Questions:
     identity   37 people of the psychosis set three months apart, from 10 to 234 frames; all that learns learns from 18 others
     outcomes   change of symptoms in the psychosis set, five folds, a network for each
     short      frames guessed from the other half of the patches, by the prior and by the network, mixed in before the whitened embedding
-    vector     a readout trained so that two stretches of one person agree, or as whole recordings do, or not at all
     rows       all of it to nbs/results/readouts.tsv, by the one rule
 
     python tools/person_readouts.py identity short rows [--work runs/person_readouts]
@@ -25,7 +24,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
-from torch import nn
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
@@ -37,7 +35,7 @@ from brainlm.masking import unpatchify
 from brainlm.metrics import prediction_scores, scaled_recordings
 from brainlm.model import BrainLM, preset
 from brainlm.patients import identified, score_shares
-from brainlm.poolings import CovariancePooling, SizedPower, pairs_of, poolings, token_course, whitener
+from brainlm.poolings import poolings
 from brainlm.pretraining import Training, pretrain_learner
 from brainlm.prior import SpaceTimePrior
 from brainlm.readouts import Flat, PersonEmbedding, PersonReader
@@ -282,89 +280,6 @@ def ages_from_short(a):
                 rows += [nested_cv(X, age, who, reader, f'{n} frames', 'zscore', seed=o).assign(split=o, site=s) for o in range(3)]
             keep(a, 'abideden', pd.concat(rows))
 
-# A vector of the person that is trained
-
-class PersonVector(nn.Module):
-    "The whitened readout of decoded tokens, every part of which may learn"
-    def __init__(self, model, learn):
-        super().__init__()
-        self.model, pool = model, CovariancePooling(model.config)
-        x = torch.from_numpy(np.stack([o[:,s:s+60] for o in learn for s in (0, 60, 120)]))
-        with torch.no_grad():
-            pool.fit(model, [(b, None) for b in x.split(8)])
-            y = torch.cat([(token_course(model.encode(b)[0].float())@pool.decode).flatten(2) for b in x.split(8)])
-            scale = y.square().sum(-1).sqrt().log().mean(0).exp()
-            u = scaled(y, scale)
-            first = pool.decode, scale, whitener((u@u.mT/u.shape[-1]).mean(0), .3)
-        self.decode, self.scale, self.whiten = (nn.Parameter(o.clone()) for o in first)
-    def forward(self, x):
-        y = self.whiten@scaled((token_course(self.model.encode(x)[0])@self.decode).flatten(2), self.scale)
-        y, n = y/y.square().mean((1, 2), keepdim=True).sqrt(), y.shape[2]
-        G = SizedPower.apply(y.mT@y/n+1e-4*torch.eye(n), -.65)              # of samples, in the place of parcels
-        E = pairs_of(y@G@y.mT/n)
-        return F.normalize(E-E.mean(1, keepdim=True), dim=1)
-
-def scaled(y, scale):
-    z = y/scale[:,None]
-    return z/z.square().mean(-1).median(1).values.sqrt()[:,None,None]
-
-def drawn(pairs, who, rng, n):
-    "Two stretches of n frames of each person: of two sessions, or of the two halves of one"
-    out = []
-    for side in (0, 1):
-        for i in who:
-            one = pairs[i][0] is pairs[i][1]
-            start = rng.integers(side*117, side*117+117-n) if one else rng.integers(0, 234-n)
-            out.append(pairs[i][side][:,start:start+n])
-    return torch.from_numpy(np.stack(out))
-
-def loss_of(how, f, alike):
-    "Of two stretches of ten people: who is who, or as alike as whole recordings say"
-    n = len(f)//2
-    if how=='identity':
-        sim, right = f[:n]@f[n:].T/.05, torch.arange(n)
-        return (F.cross_entropy(sim, right)+F.cross_entropy(sim.T, right))/2
-    H = torch.eye(n)-1/n
-    x, y = H@(f[:n]@f[n:].T)@H, H@alike@H
-    return 1-(x*y).sum()/x.norm()/y.norm()
-
-def trained_vector(v, how, pairs, alike, steps=25, n=15):
-    "25 steps, fixed beforehand"
-    rng, own = np.random.default_rng(0), [dict(params=[v.decode, v.scale, v.whiten], lr=1e-3)]
-    if isinstance(v.model, nn.Module): own.append(dict(params=[*v.model.encoder.parameters(), *v.model.embed.parameters()], lr=3e-4))
-    opt = torch.optim.AdamW(own, weight_decay=0)
-    for _ in range(0 if how=='neither' else steps):
-        who = rng.choice(len(pairs), 10, replace=False)
-        loss = loss_of(how, v(drawn(pairs, who, rng, n)), alike[who][:,who])
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-    return v
-
-def vector(a, n=15):
-    "Half of the 37 and the 18 others teach, the other half is looked for, and the other way round"
-    twice, sessions, others, _ = twice_seen()
-    net, rows = network_of_others(a)[0], []
-    z = [[net.scaler.transform(x).T.astype('float32') for x in s] for s in sessions]
-    once = [net.scaler.transform(r.signal).T.astype('float32') for r in others]
-    for fold in (0, 1):
-        test = np.flatnonzero(np.arange(len(twice))%2==fold)
-        pairs = [(z[0][i], z[1][i]) for i in range(len(twice)) if i not in test]+[(o, o) for o in once]
-        person = PersonEmbedding()
-        K = person.fit_transform([np.concatenate(o, 1).T for o in pairs])
-        alike = torch.from_numpy(np.corrcoef(K)).float()
-        windows = [[np.stack([s[i][:,k*n:(k+1)*n] for i in test]) for s in z] for k in range(8)]
-        def found(embed, windows=windows): return np.mean([identified(*map(embed, w)) for w in windows], 0)
-        ways = {'whitened embedding|raw': lambda x, person=person: person.transform([o.T for o in x])}
-        for source in ('network', 'raw'):
-            for how in ('neither', 'identity', 'alignment'):
-                torch.manual_seed(0)
-                model = BrainLM.from_pretrained(a.work/'psy18_net'/'last').eval() if source=='network' else Raw(net.config)
-                v = trained_vector(PersonVector(model, [o for o,_ in pairs]), how, pairs, alike)
-                ways[f'{how}|{source}'] = lambda x, v=v: v(torch.from_numpy(x)).detach().numpy()
-        rows += [pd.DataFrame(dict(fold=fold, model=k, subject=np.array(twice)[test], found=found(f))) for k,f in ways.items()]
-        keep(a, 'psyvec', pd.concat(rows))
-
 # By the one rule
 
 def shares(preds, metric):
@@ -426,10 +341,10 @@ def rows(a):
     made = []
     if there('lin'): made.append(readout_rows(a, 'lin', 'simulated cohort, 300 people, 200 frames', 'simulated', dict(gad7='GAD-7')))
     if there('hidden'): made.append(readout_rows(a, 'hidden', 'simulated cohorts with hidden effects, 200 people each, 400 frames', 'simulated'))
-    if there('abide_within'): made.append(readout_rows(a, 'abide_within', 'ABIDE, Pittsburgh and Olin, network from the other sites', 'real'))
-    if there('abide_left'): made.append(readout_rows(a, 'abide_left', 'ABIDE, three sites, network from the other sites', 'real'))
+    if there('abide_within'): made.append(readout_rows(a, 'abide_within', 'ABIDE, Pittsburgh and Olin, folds within each, network from the other sites', 'real'))
+    if there('abide_left'): made.append(readout_rows(a, 'abide_left', 'ABIDE, Pittsburgh and Olin each left out, network from the other sites', 'real'))
     if there('psyout'): made.append(readout_rows(a, 'psyout', 'psychosis, change of symptoms and functioning, five folds', 'real'))
-    for name,make in (('psyid', identity_rows), ('psyden', short_rows), ('abideden', short_age_rows), ('psyvec', vector_rows)):
+    for name,make in (('psyid', identity_rows), ('psyden', short_rows), ('abideden', short_age_rows)):
         if there(name): made.append(make(a, pd.read_csv(a.work/f'{name}.csv', dtype=dict(subject=str)), pairs))
     keep_results(root/'nbs'/'results'/'readouts.tsv', pd.concat(made, ignore_index=True), command)
 
@@ -457,13 +372,7 @@ def short_age_rows(a, t, pairs):
     tables, values = {k: shares(g, 'r') for k,g in groups.items()}, {k: scored(g) for k,g in groups.items()}
     return rows_of(tables, guess_pairs(t), 'r', 'ABIDE, Pittsburgh and Olin, prior and network from the other sites', 'real', values)
 
-def vector_rows(a, t, pairs):
-    tables = {'the same person after three months, 15 frames, half of the people taught': found_by(t)}
-    taught = [(f'{h}|{s}', r) for h in ('identity', 'alignment') for s in ('network', 'raw')
-              for r in (f'neither|{s}', 'whitened embedding|raw')]
-    return rows_of(tables, taught, 'share found', 'psychosis, 37 people in two halves, network from 18 others', 'real')
-
-steps = dict(planted=planted, hidden=hidden, abide=abide, identity=identity, outcomes=outcomes, short=short, vector=vector, rows=rows)
+steps = dict(planted=planted, hidden=hidden, abide=abide, identity=identity, outcomes=outcomes, short=short, rows=rows)
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
