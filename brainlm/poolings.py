@@ -78,7 +78,7 @@ class WeighedPooling(MeanPooling):
 # %% ../nbs/12b_poolings.ipynb #65b7d24c
 @register(poolings, 'parcel', offered=True)
 class ParcelPooling(Pooling):
-    "Each parcel's tokens, meaned over the patches that are there, side by side"
+    "Each parcel's tokens, averaged over the patches that are there, side by side"
     def _sizes(self, c): return [c.width*c.n_parcels]
     def forward(self, model, signal, valid=None, **how):
         tokens = model.encode(signal, valid, **how)[0]
