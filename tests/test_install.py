@@ -109,6 +109,7 @@ features = dict(
     distributed=('accelerate', 'processes', lambda room: room.Several(0, 2, True).joined(None)),
     hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
     lora=('peft', 'protocol', lambda room: room.peft()),
+    interactive=('plotly', 'turning', lambda room: room.turning_page({}, 'x')),
     tensorboard=('tensorboard', 'pretraining', lambda room: room.track(watched, 'tensorboard')),
     wandb=('wandb', 'pretraining', lambda room: room.track(watched, 'wandb')))
 
