@@ -756,7 +756,7 @@ def benchmark(
     for n in names: one_of('tasks', n, tuple(tasks))
     out, folds, epochs = Path(out), 2 if quick else folds, 2 if quick else epochs
     who = _entered(models, size, epochs)
-    found, missing = gather(out, data, stores, 40 if quick else None)
+    found, missing = gather(out, data, stores, 24 if quick else None)
     places = [Place(k, s, out/'places'/_slug(k), folds, seed) for k,s in found.items()]
     _same_recipe(out, dict(quick=quick, folds=folds, size=size, epochs=epochs, seed=seed))
     score = Score(out, places, who, list(names) or list(tasks), Scope(quick))
