@@ -437,8 +437,9 @@ class Reading(Task):
     def why_not(self, place):
         if self.target not in place.store.table: return f'nobody has {self.target}'
         y = self.values(place)
-        people = len(set(place.who[np.isfinite(y)]))
-        return '' if people>=20 and np.nanstd(y)>0 else 'fewer than 20 people have it'
+        there = np.isfinite(y)
+        if len(set(place.who[there]))<20: return f'fewer than 20 people have {self.target}'
+        return '' if y[there].std()>0 else f'{self.target} is the same in all'
     def rivals(self, place):
         made = readouts(self.classify)
         return list(readouts.quick(self.classify) if self.scope.quick else made)
@@ -707,10 +708,11 @@ def few_people(
     return known
 
 def _to_keep(who, most):
-    "Half of those who came twice, and half of those who came once, where there are both"
+    "Those who came twice, and of those who came once some from all over the list: groups often stand one after another"
     n = who.value_counts(sort=False).sort_index()
     twice, once = n.index[n>1][:most], n.index[n==1]
-    return [*twice, *once][:max(most, len(twice)+min(len(once), 20) if len(twice) else 0)]
+    some = max(most-len(twice), min(20, len(once)) if len(twice) else 0)
+    return [*twice, *once[np.linspace(0, len(once)-1, min(some, len(once))).round().astype(int)]]
 
 # %% ../nbs/53_benchmark.ipynb #ba2b928c
 def gather(
