@@ -146,3 +146,29 @@ def test_a_taste_of_the_fuzz(tmp_path):
     rows = log.read_text().splitlines()
     assert len(rows)==3 and 'faults 0' in out
     assert run('fuzz.py', '--target', 'text', 'store', '--seeds', 1, '--examples', 3, '--log', log)==''
+
+def test_the_small_model_is_made_the_same_twice(tmp_path):
+    "A toy of it on simulated recordings, all steps, in two folders: the same bytes, and nobody who is left out was seen"
+    both = '; '.join(f"m.main(['--simulated', '--work', {str(tmp_path/o)!r}, '--out', {str(tmp_path/o/'model')!r}])" for o in 'ab')
+    r = subprocess.run([sys.executable, '-c', f'import make_small as m; {both}'], cwd=tools, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-3000:]
+    files = sorted(o.relative_to(tmp_path/'a') for o in (tmp_path/'a/model').rglob('*.safetensors'))
+    assert len(files)==6 and all((tmp_path/'a'/o).read_bytes()==(tmp_path/'b'/o).read_bytes() for o in files)
+    card = json.loads((tmp_path/'a/model/card.json').read_text())
+    assert card['training']['preset']=='nano' and len(card['chosen'])==2 and {o['model'] for o in card['scores']}=={'BrainLM', 'BrainLM + context'}
+
+def test_heads_are_compared(tmp_path):
+    "From pieces that are there: a row for each way and one for each comparison; a way that is better is found"
+    import pandas as pd
+
+    from brainlm.evidence import read_kept
+    rng = np.random.default_rng(0)
+    ways = ['closed form', 'closed form, encoder not trained', 'LoRA', 'all weights', 'CLS, all weights']
+    for k in range(5):
+        y = rng.standard_normal(20)
+        noise = {w: y+(.1 if w=='LoRA' else .5)*rng.standard_normal(20) for w in ways}
+        pd.DataFrame(noise | dict(person=range(20), truth=y, fold=k, label='lag 1')).to_csv(tmp_path/f'{k}-lag 1.csv', index=False)
+    run('heads.py', '--labels', 'lag 1', '--work', tmp_path, '--out', tmp_path/'out.tsv')
+    t = read_kept(tmp_path/'out.tsv')
+    assert t['rival'].eq('').sum()==5 and set(t[t['rival'].ne('')]['model'])=={'LoRA', 'all weights', 'CLS, all weights'}
+    assert t[t['rival'].ne('')].set_index('model')['says']['LoRA']=='better'
