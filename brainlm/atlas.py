@@ -78,7 +78,7 @@ def _check_ids(s):
     bad = ~(num > 0) | (num % 1 != 0)
     if bad.any(): raise ValueError(f"column 'id': expected positive whole numbers, found {s[bad].tolist()[:3]}")
     dup = sorted(set(num[num.duplicated()].astype(int)))
-    if dup: raise ValueError(f"column 'id': duplicate ids {dup[:5]}; each parcel needs its own")
+    if dup: raise ValueError(f"column 'id': duplicate ids {dup[:5]}: give each parcel its own")
     return num.astype('int64')
 
 # %% ../nbs/00a_atlas.ipynb #bf4b8ecd
@@ -205,7 +205,7 @@ def networks(self:Parcellation,
 ): # [parcel] array of str, '' where a parcel has none
     "The network of each parcel; ValueError on a column that is not there"
     words = [c for c in self.table if c not in _required+_xyz and self.table[c].dtype==object]
-    if atlas not in words: raise ValueError(f"unknown network column {atlas!r}: {self.name!r} has {words}")
+    if atlas not in words: raise ValueError(f"unknown network column {atlas!r}: {self.name!r} has {words}; choose one")
     return self.table[atlas].to_numpy(str)
 
 @patch
@@ -251,6 +251,15 @@ def save(self:Parcellation,
     return write_whole(path, comments + neutral(self.table).to_csv(sep='\t', index=False, lineterminator='\n'))
 
 # %% ../nbs/00a_atlas.ipynb #526d62a6
+def _text_of(path, sep, n):
+    "A table of text below the first `n` lines; ValueError where there is none"
+    try: t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
+        why = ' '.join(str(e).split())
+        raise ValueError(f"{path}: found no table ({why}), expected a row for each parcel") from None
+    return t.rename(columns=as_it_was).map(as_it_was)
+
+# %% ../nbs/00a_atlas.ipynb #b9f4c72f
 def _parsed(s):
     "A column of text as whole numbers or floats (as Python reads them) where all of it is numbers, else as it is"
     if (s=='').all(): return s
@@ -262,13 +271,12 @@ def _parsed(s):
 def _read_table(path):
     "The name in a file's first line (else its stem) and its table, without comments; FileNotFoundError, ValueError"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}")
+    if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}: mend the path")
     try: head = path.read_text(encoding='utf-8').split('\n')
     except UnicodeDecodeError: raise ValueError(f"{path}: found no text, expected a table in UTF-8") from None
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
-    t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
-    t = t.rename(columns=as_it_was).map(as_it_was)
+    t = _text_of(path, sep, n)
     for c in [c for c in t if c not in ['name', *_vocabularies, *network_schemes]]: t[c] = _parsed(t[c])
     return head[0][2:] if n else path.stem, t
 
@@ -353,7 +361,7 @@ def _labelled_voxels(data, affine):
     "Label and place in mm of each labelled voxel of a 3-D integer volume; ValueError"
     if data.ndim!=3: raise ValueError(f"the label image has shape {data.shape}; expected three dimensions")
     if not (np.isfinite(data).all() and (data==np.rint(data)).all() and data.min()>=0):
-        raise ValueError("the label image holds values that are not whole numbers >= 0")
+        raise ValueError("the label image holds values that are not whole numbers >= 0: give an image of labels")
     lab = data.astype('int64')
     ijk = np.argwhere(lab>0)
     if not len(ijk): raise ValueError("the label image holds no label above 0")
@@ -382,7 +390,8 @@ def _names_of(ids, names):
     "One name a label, from a list, a dict or nothing; ValueError if they do not fit"
     if names is None: return [f'parcel_{i}' for i in ids]
     if not isinstance(names, dict):
-        if len(names)!=len(ids): raise ValueError(f"names: {len(names)} names for {len(ids)} labels in the image")
+        if len(names)!=len(ids):
+            raise ValueError(f"names: {len(names)} names for {len(ids)} labels in the image: give one for each")
         return list(names)
     odd = sorted(set(ids) ^ set(names))
     if odd: raise ValueError(f"names: labels {odd[:5]} are in only one of image and names")

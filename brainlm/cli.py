@@ -726,11 +726,15 @@ def _where_we_are():
           f"Mirror: {mirror_dir() or 'none'} (BRAINLM_MIRROR)")
 
 # %% ../nbs/51_cli.ipynb #92fc860a
+class _Parser(argparse.ArgumentParser):
+    "Says in an error where help is"
+    def error(self, words): super().error(f'{words}; see {self.prog} --help')
+
 _more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.'
 
 def _parser():
     "The parser of the command line"
-    p = argparse.ArgumentParser('brainlm', description='A foundation model of fMRI.', epilog=_more)
+    p = _Parser('brainlm', description='A foundation model of fMRI.', epilog=_more)
     p.add_argument('--version', action='version', version=f'brainlm {__version__}')
     sub = p.add_subparsers(dest='command', metavar='COMMAND')
     own = (_demo_parser, _fetch_parser, _preprocess_parser, _annotate_parser, _check_parser, _qc_parser,
@@ -746,7 +750,7 @@ def _again(argv, a):
 
 def _in_shell_words(words, a):
     "An error speaks of arguments, such as `resume=True`: here of the options that set them"
-    words = words.replace('rows=unseen_rows(model, store)', '--unseen-only')
+    words = words.replace('rows=unseen_rows(model, store)', '--unseen-only').replace('num_workers:', '--workers:')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
         words = re.sub(rf'\b{k} \({option}\)', option, words)

@@ -463,7 +463,7 @@ def _scores(store, name, y, split, transform):
     if transform.scale is None: transform.fit(t)
     elif t.min()==t.max():
         raise ValueError(
-            f"target {name!r} is constant: all {len(t)} training values are {t[0]:g}; there is nothing to predict")
+            f"target {name!r} is constant, choose another: all {len(t)} training values are {t[0]:g}")
     return transform.transform(y).astype('float32')[:,None], transform
 
 # %% ../nbs/22_finetuning.ipynb #ba2592c9

@@ -677,7 +677,8 @@ def check_hashes(
         want = dict(read_json(file)['sha256'])
     odd = [n for n,h in want.items() if _sha256(folder/n)!=h]
     if not odd: return
-    words = f"{folder}: {' and '.join(odd)} {'is' if len(odd)==1 else 'are'} not what was saved ({_hash_file})"
+    files = ' and '.join(str(folder/n) for n in odd)
+    words = f"{files} {'is' if len(odd)==1 else 'are'} not what was saved ({_hash_file})"
     if trust_edited: return tell(f"{words}; trusted all the same", 4)
     raise ValueError(f"{words}: edited, swapped or damaged since. Put the saved files back, or go on with "
                      "trust_edited=True")

@@ -436,7 +436,7 @@ def _nobody(people, store):
         return (f"{people.where}: its people are in the store, but their session fits none of the recordings: found "
                 f"{few[0]}, expected sessions such as {few[1]}: name the session as the files do")
     said = (f"none of its {len(people.subject)} ids (such as {some(people.subject, 2)}) is in the store "
-            f"(such as {some(ours, 2)})")
+            f"(such as {some(ours, 2)}): name the column of people with on= (--on), or mend the ids")
     other = [c for c in people.table if _bare(c) in _id_names
              and match_ids([_plain_id(v) for v in people.table[c] if v is not None], ours)]
     return f"{people.where}: {said}"+(f": take its column {other[0]!r}, as with --on {other[0]}" if other else '')
@@ -499,7 +499,8 @@ def _labelled(p, path):
     own = [str(v) for v in p.table[by]]
     if lost := [v for v in own if v not in at]:
         few = some(lost, 3)
-        raise ValueError(f"{path}: found no row for {len(lost)} of the {len(p)} parcels of {p.name}, such as {few}")
+        raise ValueError(f"{path}: found no row for {len(lost)} of the {len(p)} parcels of {p.name}, such as {few}: "
+                         "add them")
     labels = [c for c in head if c and c not in ('id','name','hemisphere','structure','x','y','z')]
     if not labels: raise ValueError(f"{path}: found no column of labels beside {by}")
     new = {c: [at[v][head.index(c)] for v in own] for c in labels}

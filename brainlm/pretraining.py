@@ -447,6 +447,7 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
+    _check_data(file, was.get('data', {}), now.get('data', {}))
     if diff := _unlike(was, now):
         raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that, or another folder")
 
@@ -458,6 +459,14 @@ def _check_processes(self:RunFolder, file, was, now):
                                   f"exactly with as many: torchrun --nproc-per-node {was}")
 
 # %% ../nbs/21_pretraining.ipynb #84832aca
+def _check_data(file, was, now):
+    "ValueError, in one sentence, for another store or another split"
+    if was==now: return
+    counts = [', '.join(f'{k} {n}' for k,n in o.get('recordings', {}).items()) for o in (was, now)]
+    said = [f"the store {o.get('store')!r} ({c})" for o,c in zip((was, now), counts)]
+    raise ValueError(f"{file}: this run began with other recordings or another split: it learned from {said[0]}, found "
+                     f"{said[1]} now. Give what it began with, or take another folder")
+
 def _unlike(was, now):
     "The entries of two recipes that differ, in words; '' if none does"
     was, now = dict(_leaves(was)), dict(_leaves(now))

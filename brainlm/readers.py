@@ -73,7 +73,8 @@ class Atlas:
     def __post_init__(self):
         for k in ('volume','dlabel'):
             f = getattr(self, k)
-            if f is not None and not Path(f).is_file(): raise FileNotFoundError(f"{k} of the atlas: no file {f}")
+            if f is not None and not Path(f).is_file():
+                raise FileNotFoundError(f"{k} of the atlas: no file {f}: mend the path")
             object.__setattr__(self, k, None if f is None else str(f))
     def __len__(self): return len(self.parcellation)
     def __repr__(self):
@@ -130,7 +131,7 @@ def check_here(
         to = os.readlink(path)
         raise BadInput(path, f'is a link to {to}, which is not here',
                        f'fetch its content (datalad get {Path(path).name})')
-    if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder")
+    if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder: mend the path")
     return str(path)
 
 # %% ../nbs/03_readers.ipynb #a1950a38
@@ -1854,7 +1855,7 @@ def check_pattern(
     if pattern is None: return
     try: groups = re.compile(pattern)
     except re.error as e:
-        raise ValueError(f"subject_pattern: found {pattern!r}, which is no regular expression ({e})") from None
+        raise ValueError(f"subject_pattern: found {pattern!r}, which is no regular expression ({e}): mend it") from None
     if not groups.groups or groups.groupindex and 'subject' not in groups.groupindex:
         want = "expected a group for the subject, such as '(s[0-9]+)/' or '(?P<subject>...)'"
         raise ValueError(f"subject_pattern: found {pattern!r}, {want}")
@@ -1878,7 +1879,7 @@ def look(
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = []
     for p in map(Path, inputs):
-        if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder")
+        if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder: mend the path")
         found += _look_into(p) if p.is_dir() else [Found(Source(str(p)))]
     found = list({f.source.name:f for f in found}.values())
     found = _of_data_sets([_named_by_pattern(f, subject_pattern) for f in found])

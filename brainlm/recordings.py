@@ -150,19 +150,21 @@ def _called(rec):
 def _check_text(rec, who):
     for c in _text_cols:
         v = getattr(rec, c)
-        if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}")
+        if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}: write it as one")
         if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}; rename the file")
-    if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty")
+    if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty: say whose it is")
 
 def _check_fields(rec, who):
     _check_text(rec, who)
     if rec.provenance not in provenances:
-        raise ValueError(f"{who}: provenance must be one of {', '.join(provenances)}, found {rec.provenance!r}")
+        raise ValueError(f"{who}: provenance must be one of {', '.join(provenances)}, found {rec.provenance!r}: "
+                         "choose one")
     dt = rec.dt_s
     if isinstance(dt, bool) or not isinstance(dt, Real):
-        raise TypeError(f"{who}: dt_s (TR, tr_s) must be a number of seconds, found {dt!r}")
+        raise TypeError(f"{who}: dt_s (TR, tr_s) must be a number of seconds, found {dt!r}: give one")
     if not 0 < dt <= 60:
-        raise ValueError(f"{who}: dt_s (TR, tr_s) must be in seconds, above 0 and at most 60, found {dt:g}")
+        raise ValueError(f"{who}: dt_s (TR, tr_s) must be in seconds, above 0 and at most 60, found {dt:g}: "
+                         "give it in seconds")
 
 # %% ../nbs/01_recordings.ipynb #ee2585fc
 def _check_shape(x, p, who):
@@ -170,13 +172,14 @@ def _check_shape(x, p, who):
         raise TypeError(f"{who}: signal is a masked array of {x.dtype.str}; give NaN where it is masked (.filled)")
     if not isinstance(x, np.ndarray) or x.ndim != 2:
         found = getattr(x, 'shape', type(x).__name__)
-        raise ValueError(f"{who}: signal must be an array [time, parcel], found {found}")
+        raise ValueError(f"{who}: signal must be an array [time, parcel], found {found}: give one of float32")
     if x.dtype != np.float32:
         raise TypeError(f"{who}: signal must be float32, found {x.dtype.str}; convert it with .astype('float32')")
     if x.shape[1] != len(p):
-        hint = '; it looks like [parcel, time]: transpose it' if x.shape[0] == len(p) else ''
-        raise ValueError(f"{who}: signal has {x.shape[1]} parcels, parcellation {p.name} has {len(p)}{hint}")
-    if len(x) < 2: raise ValueError(f"{who}: signal has {len(x)} time points, at least 2 are needed")
+        turned = x.shape[0] == len(p)
+        hint = 'it looks like [parcel, time]: transpose it' if turned else 'take the parcellation that it was made with'
+        raise ValueError(f"{who}: signal has {x.shape[1]} parcels, parcellation {p.name} has {len(p)}; {hint}")
+    if len(x) < 2: raise ValueError(f"{who}: signal has {len(x)} time points, at least 2 are needed: leave it out")
 
 # %% ../nbs/01_recordings.ipynb #78b158c4
 def _refuse(bad, what, p, who, hint=''):
@@ -189,9 +192,9 @@ def _refuse(bad, what, p, who, hint=''):
 def _check_values(x, p, who):
     nan,ok = np.isnan(x),np.isfinite(x)
     gone = nan.all(0)
-    _refuse(~ok & ~nan, 'inf', p, who)
-    _refuse(nan & ~gone, 'NaN', p, who, ' (a missing parcel is NaN at every time point)')
-    if gone.all(): raise ValueError(f"{who}: signal has no data: every parcel is missing")
+    _refuse(~ok & ~nan, 'inf', p, who, ': mend the values, or mark the whole parcel as missing with NaN')
+    _refuse(nan & ~gone, 'NaN', p, who, ': mend the values, or mark it as missing: NaN at every time point')
+    if gone.all(): raise ValueError(f"{who}: signal has no data: every parcel is missing; leave it out")
     flat = [p.names[j] for j in (x == x[0]).all(0).nonzero()[0]]
     if not flat: return
     raise ValueError(f"{who}: signal is constant in {len(flat)} parcel(s): {some(flat)}; mark missing parcels with NaN")
@@ -207,16 +210,16 @@ def _check_covariate(k, v, who):
     if not isinstance(k, str) or not k: raise TypeError(f"{who}: covariate names must be non-empty str, found {k!r}")
     if k in _taken: raise ValueError(f"{who}: covariate {k} has the name of a column of the table; choose another")
     if v is not None and type(v) not in _kinds:
-        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}")
+        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None: convert {type(v).__name__}")
     if type(v) is int and not -2**63 <= v < 2**63:
-        raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold")
+        raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold: keep it as a str")
     if not _is_text(k) or type(v) is str and not _is_text(v):
         raise ValueError(f"{who}: covariate {k!r} is not valid Unicode: {v!r}")
 
 def _check_covariates(rec, who):
     "Covariates as plain Python scalars; TypeError or ValueError names the covariate"
     if not isinstance(rec.covariates, dict):
-        raise TypeError(f"{who}: covariates must be a dict, found {type(rec.covariates).__name__}")
+        raise TypeError(f"{who}: covariates must be a dict, found {type(rec.covariates).__name__}: give one")
     res = {k:_scalar(v) for k,v in rec.covariates.items()}
     for k,v in res.items(): _check_covariate(k, v, who)
     return res
@@ -306,7 +309,8 @@ class RecordingStore:
 
     def _locate(self, url, storage_options):
         self._address,self.storage_options = str(url),storage_options
-        fs,self.path = url_to_fs(self._address, **(storage_options or {}))
+        try: fs,self.path = url_to_fs(self._address, **(storage_options or {}))
+        except ValueError as e: raise ValueError(f"{url}: {e}; give a folder or a URL that fsspec knows") from None
         self._fs,self.local = (os.getpid(), fs),isinstance(fs, LocalFileSystem)
         self._computed,self._right = {},{}
         self.url = self.path if self.local else str(url).rstrip('/')
@@ -397,7 +401,8 @@ def _open(self:RecordingStore):
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
     if self._meta.get('format') != _format:
-        raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there")
+        raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there; "
+                                "mend the path, or make one with brainlm preprocess or RecordingStore.create")
     if (v := self._meta['version']) > _version:
         found = f"{self.url} has format version {v}, this brainlm reads up to {_version}"
         raise ValueError(f"{found}: install a newer brainlm")
@@ -416,7 +421,7 @@ def _table_bytes(self:RecordingStore):
     try: return self.get_file(_table)
     except FileNotFoundError: pass
     raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there "
-                            "(was its creation interrupted?)")
+                            "(was its creation interrupted?); make it again, or put the file back")
 
 # %% ../nbs/01_recordings.ipynb #1606c835
 @patch
@@ -465,7 +470,7 @@ def create(cls:RecordingStore,
 )->RecordingStore:
     "Make an empty store; FileExistsError if something else is there, ValueError if it is of another parcellation"
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
-        raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}")
+        raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}: give one")
     self = cls.__new__(cls)._locate(url, storage_options)
     found = self._names()
     if _table in found and exist_ok: return cls(url, storage_options)._same(parcellation)
@@ -473,7 +478,7 @@ def create(cls:RecordingStore,
         remedy = "open it with RecordingStore(url), or pass exist_ok=True"
         raise FileExistsError(f"{url} is a RecordingStore already: {remedy}")
     if other := {o for o in found if not _is_part(o)} - {_bold, _atlas, _lockname}:
-        raise FileExistsError(f"{url} is not empty and not a RecordingStore: found {some(sorted(other), 3)}")
+        raise FileExistsError(f"{url} is no RecordingStore and not empty, choose another: {some(sorted(other), 3)}")
     return self._make(parcellation, chunk_rows)
 
 # %% ../nbs/01_recordings.ipynb #88bcbccd
@@ -491,7 +496,7 @@ def _same(self:RecordingStore, p):
     have = self.parcellation
     if have == p: return self
     raise ValueError(f"{self.url} holds recordings of parcellation {have.name} ({self.n_parcels} parcels), "
-                     f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}")
+                     f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}; take another store")
 
 # %% ../nbs/01_recordings.ipynb #b5f08c08
 def _zarr_json(n, width, about):
@@ -643,7 +648,8 @@ def _merge(kinds, cov, who):
     for k,v in cov.items():
         new,old = pa.null() if v is None else _kinds[type(v)],kinds.get(k, pa.null())
         kinds[k] = _wider(old, new)
-        if kinds[k] is None: raise TypeError(f"{who}: covariate {k} is {new}, in earlier recordings it is {old}")
+        if kinds[k] is None: raise TypeError(f"{who}: covariate {k} is {new}, in earlier recordings it is {old}: "
+                                         "convert it")
 
 def _with_rows(t, rows, kinds):
     "Table `t` and `rows` (dicts) below it, covariate columns as in `kinds`"
@@ -731,7 +737,7 @@ def extend(self:StoreWriter,
 @patch
 def _add(self:StoreWriter, rec, pack, kinds, keys):
     "Check one recording, write its rows; the row of the table that will make it visible"
-    if not isinstance(rec, Recording): raise TypeError(f"expected a Recording, found {type(rec).__name__}")
+    if not isinstance(rec, Recording): raise TypeError(f"expected a Recording, found {type(rec).__name__}: make one")
     cov,who = rec.check(self.store.parcellation),_called(rec)
     if rec.key in self.keys or rec.key in keys:
         same = "a recording with this subject, session, task and run is in the store already"
@@ -893,7 +899,7 @@ def _damaged(self:RecordingStore, c, what):
 @patch
 def _row(self:RecordingStore, i):
     n = len(self)
-    if not -n <= i < n: raise IndexError(f"{self.url} holds {n} recordings, there is no number {i}")
+    if not -n <= i < n: raise IndexError(f"{self.url} holds {n} recordings, there is no number {i}: take a lower one")
     return int(i) % n
 
 @patch
@@ -907,7 +913,8 @@ def read(self:RecordingStore,
     n = int(self._n[i])
     if n_time is None: n_time = n-start
     if start < 0 or n_time < 1 or start+n_time > n:
-        raise ValueError(f"{self.url}: recording {i} has {n} time points, asked for {n_time} from {start} on")
+        raise ValueError(f"{self.url}: recording {i} has {n} time points, asked for {n_time} from {start} on: "
+                         "ask for those that are there")
     a = int(self._start[i])+int(start)
     return self._read_rows(a, a+int(n_time))
 
@@ -1160,7 +1167,7 @@ def subject_split(
 )->pd.Series: # 'train', 'valid' or 'test' of each distinct subject
     "Stable sides of subjects, by a keyed hash; ValueError for shares that are none, TypeError for ids that are no str"
     if not (valid >= 0 and test >= 0 and valid+test <= 1):
-        raise ValueError(f"valid and test must be shares of at most 1 in sum, found {valid} and {test}")
+        raise ValueError(f"valid and test must be shares of at most 1 in sum, found {valid} and {test}: lower them")
     ids = list(dict.fromkeys(subjects))
     for s in ids:
         if not isinstance(s, str): raise TypeError(f"subject ids must be str, found {s!r}")

@@ -360,7 +360,7 @@ def fit(self:TargetTransform,
     if not len(t): raise ValueError(f"target holds no value: {y.size} given, all NaN")
     if t.min() == t.max():
         found = f"all {len(t)} training values are {y[~np.isnan(y)][0]:g}"
-        raise ValueError(f"target is constant: {found}; there is nothing to predict")
+        raise ValueError(f"target is constant: {found}; there is nothing to predict: choose another")
     self.offset, self.scale = map(float, self._stats(t))
     return self
 

@@ -23,6 +23,9 @@ from .windows import dt_words
 # %% ../nbs/44a_small.ipynb #53f88277
 def _check_fits(model, recording):
     "ValueError where the recording has other parcels or no frame to read; a Notice where its sampling is another"
+    if not isinstance(recording, Recording):
+        raise TypeError(f"recording: found a {type(recording).__name__}, expected a Recording: Recording(signal, dt_s, "
+                        "subject) makes one of an array [time, parcel]")
     n, known = model.config.n_parcels, model.parcellation.name
     if recording.signal.shape[1]!=n:
         raise ValueError(f"recording: found {recording.signal.shape[1]} parcels, expected {n}, those of {known}; "
@@ -97,8 +100,10 @@ def forecast(
     context:bool=True # as of `fill_in`
 )->np.ndarray: # [n, parcel], in the units of the recording
     "The frames after the end of a recording. ValueError as of `fill_in`, and for an n that does not fit."
+    _check_fits(model, recording)
     most = model.config.n_time - model.config.patch_size
-    if not 1<=n<=most: raise ValueError(f"n: found {n} frames, expected 1 to {most}")
+    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+    if not whole or not 1<=n<=most: raise ValueError(f"n: found {n} frames, expected a whole number from 1 to {most}")
     ahead = np.full((n, recording.signal.shape[1]), np.nan, 'float32')
     longer = replace(recording, signal=np.concatenate([recording.signal, ahead]))
     return fill_in(model, longer, context=context).signal[-n:]

@@ -418,6 +418,39 @@ def recording_that_is_too_short(w):
     from brainlm.embedding import BrainLMEmbedder
     BrainLMEmbedder(w.model).fit(w.store).transform([np.random.default_rng(0).normal(size=(3, 94))])
 
+@api('m_edited/config.json is not what was saved')
+def model_whose_configuration_was_edited(w):
+    from brainlm.model import BrainLM
+    shutil.copytree(w.at/'m', w.at/'m_edited')
+    f = w.at/'m_edited/config.json'
+    f.write_text(f.read_text().replace('"mask_ratio": 0.75', '"mask_ratio": 0.7'))
+    BrainLM.from_pretrained(w.at/'m_edited')
+
+@api('recording: found a ndarray, expected a Recording')
+def array_to_be_filled_in(w):
+    from brainlm.small import fill_in
+    fill_in(w.model, w.recs[0].signal)
+
+@api('n: found 2.5 frames, expected a whole number')
+def forecast_of_half_a_frame(w):
+    from brainlm.small import forecast
+    forecast(w.model, w.recs[0], 2.5)
+
+@api("learned from the store 's' .* found the store 'other_store'")
+def training_taken_up_on_another_store(w):
+    import torch
+
+    from brainlm.model import preset
+    from brainlm.pretraining import Training, pretrain_learner
+    size = dict(width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1)
+    how = dict(training=Training(batch_size=2, progress=False, device='cpu'))
+    torch.manual_seed(0)
+    sides = ['train']*10+['valid']*2
+    pretrain_learner(w.store, preset('tiny', n_parcels=94, **size), w.at/'begun', sides, **how).pretrain(1)
+    other = RecordingStore.create(w.at/'other_store', w.p)
+    other.extend(replace(r, subject=f'o{i}', signal=r.signal+1) for i,r in enumerate(w.recs))
+    pretrain_learner(other, preset('tiny', n_parcels=94, **size), w.at/'begun', sides, **how).pretrain(2, resume=True)
+
 @api('mask ratio: found 1.0')
 def mask_of_everything(w):
     import torch
@@ -438,6 +471,11 @@ sh('pretrain_of_a_huge_preset', 'pretrain s --out o --preset huge', 'invalid cho
 sh('pretrain_of_no_epochs', 'pretrain s --out o --epochs 0', 'whole number above 0', 2)
 sh('pretrain_of_half_an_epoch', 'pretrain s --out o --epochs 1.5', 'epochs', 2)
 sh('pretrain_with_a_word_for_a_rate', 'pretrain s --out o --lr fast', 'invalid float', 2)
+sh('pretrain_of_no_rate', 'pretrain s --out o --lr 0', 'lr: found 0.0, expected a learning rate above 0')
+sh('pretrain_of_a_negative_rate', 'pretrain s --out o --lr -1', 'lr: found -1.0')
+sh('pretrain_that_hides_all', 'pretrain s --out o --mask-ratios 1', 'mask.ratios: found .*1.0')
+sh('pretrain_that_hides_nothing', 'pretrain s --out o --mask-ratios 0', 'mask.ratios: found .*0.0')
+sh('pretrain_with_fewer_workers_than_none', 'pretrain s --out o --workers -1', '--workers: found -1, expected at least 0')
 sh('pretrain_of_nothing', 'pretrain nowhere --out o', 'nowhere is not a RecordingStore')
 sh('pretrain_of_an_empty_store', 'pretrain empty --out o', 'empty')
 sh('pretrain_of_a_damaged_table', 'pretrain odd_table --out o', 'odd_table/recordings.parquet')

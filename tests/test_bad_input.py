@@ -12,6 +12,10 @@ import pytest
 
 unclear = re.compile(r'not foreseen|Traceback|<class|object at 0x|fastai|size mismatch for|DataFrame|errno|Errno'
                      r'|codec can|\bKeyError')
+remedy = re.compile(r'expected|--help|is it the right|is there|it goes on|'
+                    r'\b(give|take|use|choose|add|install|mend|remove|get|save|put|run|rename|convert|transpose|leave|pass|'
+                    r'call|wait|make|see|try|free|find|say|mark|keep|open|begin|edit|name|write|load|train|set|copy|look|'
+                    r'lower|ask|fit|fetch|normalise|export|download|draw|split)\b', re.I)
 known = ValueError, TypeError, OSError, KeyError, IndexError, ImportError
 
 @pytest.fixture(scope='module')
@@ -40,6 +44,7 @@ def test_a_call(world, name):
     words = str(e.value)
     assert re.search(says, words), words
     assert '\n' not in words and len(words)<900 and not unclear.search(words), words
+    assert remedy.search(words), f'says not what to do: {words}'
 
 @pytest.fixture(scope='module')
 def registered():
@@ -65,6 +70,7 @@ def test_a_command(shell, capsys, name):
     last = err.rstrip().splitlines()[-1] if err.strip() else ''
     assert got==code and re.search(says, err if code==2 else last) and not unclear.search(err), (got, err[-600:])
     assert code==2 or last.startswith('brainlm: ') and '\n' not in last and len(last)<900, err
+    assert remedy.search(last), f'says not what to do: {last}'
 
 def test_how_many():
     import hostile
