@@ -251,7 +251,7 @@ def save(self:Parcellation,
     return write_whole(path, comments + neutral(self.table).to_csv(sep='\t', index=False, lineterminator='\n'))
 
 # %% ../nbs/00a_atlas.ipynb #526d62a6
-def _text_of(path, sep, n):
+def _cells_below(path, sep, n):
     "A table of text below the first `n` lines; ValueError where there is none"
     try: t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
@@ -276,7 +276,7 @@ def _read_table(path):
     except UnicodeDecodeError: raise ValueError(f"{path}: found no text, expected a table in UTF-8") from None
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
-    t = _text_of(path, sep, n)
+    t = _cells_below(path, sep, n)
     for c in [c for c in t if c not in ['name', *_vocabularies, *network_schemes]]: t[c] = _parsed(t[c])
     return head[0][2:] if n else path.stem, t
 
