@@ -772,6 +772,7 @@ def check_dt(
     if number and not isinstance(dt_s, bool) and 0<float(dt_s)<=60: return float(dt_s)
     raise ValueError(f"{name}: found {dt_s!r}, expected seconds between time points, above 0 and at most 60")
 
+# %% ../nbs/12_published.ipynb #eaf511a1
 def at_dt(
     bold, # [time, parcel]; a missing parcel is NaN throughout
     dt_s:float, # seconds between its time points
