@@ -83,3 +83,12 @@ def test_a_well_packed_image_goes_in(tmp_path):
     nib.save(img, f)
     assert x.nbytes>200e6 and x.nbytes/f.stat().st_size>50
     assert read_volume(str(f), atlas).signal.shape==(900, 12)
+
+def test_names_are_words_on_a_page():
+    "What a person, a parcel or a store is called is shown, never run: in tables, headings, captions and verdicts"
+    from brainlm.metrics import ScoreTable
+    from brainlm.report import Page
+    bad = '<img src=x onerror=alert(1)>'
+    t = pd.DataFrame({bad: [bad]}, pd.Index([bad], name=bad))
+    pages = ScoreTable(t, bad)._repr_html_(), str(Page(bad, bad).verdict(bad).add(bad, bad, (t, bad, '')))
+    for html in pages: assert '&lt;img' in html and '<img' not in html
