@@ -56,7 +56,7 @@ def test_forecast_does_not_read_the_future():
     y = forecast(model, past, 15)
     assert y.shape==(15, 9) and np.isfinite(y).all()
     assert not np.array_equal(y, forecast(model, past, 15, context=False)), 'earlier frames are context'
-    with pytest.raises(ValueError, match='found 41 frames, expected 1 to 40'): forecast(model, past, 41)
+    with pytest.raises(ValueError, match='found 41 frames, expected a whole number from 1 to 40'): forecast(model, past, 41)
 
 def test_errors_name_what_does_not_fit():
     model, rec = tiny()
