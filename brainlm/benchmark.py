@@ -561,7 +561,8 @@ def cell(self:Score, place, task, name, k, make):
     "The table of one cell; made where it is not there"
     file = self.out/'cells'/place.name/_slug(task)/f'{_slug(name)}-{k}.parquet'
     if file.exists(): return read_parquet(file)
-    t = make().assign(model=name, fold=str(k))
+    t = make().assign(model=name)
+    if 'fold' not in t: t = t.assign(fold=str(k))                           # readers bring their own folds
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, t.to_parquet)
     print(f'{place.name}, {task}, fold {k}: {name}', flush=True)
