@@ -126,6 +126,7 @@ def at_interval(
     y = (resample_time(x-level, dt_s, to_s)+level).astype('float32')
     return np.where(gaps, np.float32('nan'), y)
 
+# %% ../nbs/12a_protocol.ipynb #b407bd44
 @patch
 def read(self:StoreView, i:int, start:int=0, n_time:int=None)->np.ndarray: # [time, parcel], float32
     "As `RecordingStore.read`"
