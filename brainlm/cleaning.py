@@ -143,7 +143,9 @@ def resample_time(
 ): # [time, parcel] in the new time grid
     "`bold` at another repetition time, without aliases (polyphase filter)"
     f = Fraction(tr_s/target_tr_s).limit_denominator(200)
-    return resample_poly(bold, f.numerator, f.denominator, axis=0, padtype='line') if f!=1 else bold
+    if f==1: return bold
+    level = bold.mean(0)                                                    # the filter ripples by .1 % of it
+    return resample_poly(bold-level, f.numerator, f.denominator, axis=0, padtype='line')+level
 
 # %% ../nbs/03a_cleaning.ipynb #ccfc0e69
 def tsnr(

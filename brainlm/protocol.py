@@ -121,9 +121,7 @@ def at_interval(
 )->np.ndarray: # float32 [time, parcel]
     "Resampled; a parcel that has gaps is missing throughout"
     gaps = np.isnan(x).any(0)
-    x = np.where(gaps, 0, x)
-    level = x.mean(0)                                                       # the filter ripples by .1 % of it
-    y = (resample_time(x-level, dt_s, to_s)+level).astype('float32')
+    y = resample_time(np.where(gaps, 0, x), dt_s, to_s).astype('float32')
     return np.where(gaps, np.float32('nan'), y)
 
 # %% ../nbs/12a_protocol.ipynb #b407bd44

@@ -781,9 +781,7 @@ def at_dt(
     "At the model's repetition time. ValueError for a `dt_s` that cannot be."
     if same_dt(check_dt(dt_s), want_s): return bold
     gone = np.isnan(bold).all(0)
-    x = np.where(gone, 0, bold)
-    level = x.mean(0)                                                       # the filter ripples by .1 % of it
-    return np.where(gone, np.nan, resample_time(x-level, dt_s, want_s)+level)
+    return np.where(gone, np.nan, resample_time(np.where(gone, 0, bold), dt_s, want_s))
 
 # %% ../nbs/12_published.ipynb #62c207a2
 def check_scale(

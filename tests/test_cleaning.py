@@ -24,3 +24,5 @@ def test_resampling_keeps_duration_and_missing(tr):
     x = np.random.default_rng(0).normal(size=(200,3)).cumsum(0)+1000; x[:,1] = np.nan
     y = resample_time(x, tr, .735)
     assert abs(len(y)*.735-200*tr)<2*max(tr,.735) and np.isnan(y).all(0).tolist()==[False,True,False] and abs(np.nanmean(y)-np.nanmean(x))<.5
+    level = resample_time(x+1e4, tr, .735)-y
+    assert np.nanmax(abs(level-1e4))<1e-6                                   # a level adds no ripple
