@@ -2,6 +2,7 @@
 import re
 import time
 import warnings
+from html import escape
 from pathlib import Path
 
 import hostile
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.basics import neutral
 from brainlm.preprocessing import plan as plan_of
 from brainlm.preprocessing import preprocess
 from brainlm.readers import read_volume
+from brainlm.recordings import Recording, RecordingStore
 
 goes_in = {'nifti_of_unknown_units', 'hdf5_whose_time_lies_in_another_file', 'hdf5_that_runs_in_a_circle'}
 unclear = re.compile(r'not foreseen|Traceback|\n|<class|object at 0x')
@@ -92,3 +95,35 @@ def test_names_are_words_on_a_page():
     t = pd.DataFrame({bad: [bad]}, pd.Index([bad], name=bad))
     pages = ScoreTable(t, bad)._repr_html_(), str(Page(bad, bad).verdict(bad).add(bad, bad, (t, bad, '')))
     for html in pages: assert '&lt;img' in html and '<img' not in html
+
+hurts = '<script>alert(1)</script>&amp;'
+
+def four_people(folder, p, n_time):
+    "A simulated store of people whose names are code, and a model that has learned nothing"
+    from brainlm.model import BrainLM, preset
+    from brainlm.scaling import RobustScaler
+    store,rng = RecordingStore.create(folder, p, chunk_rows=n_time),np.random.default_rng(0)
+    signals = rng.standard_normal((4, n_time, len(p))).astype('float32')
+    store.extend(Recording(x, 1., f'{i}{hurts}', provenance='simulated') for i,x in enumerate(signals))
+    size = dict(width=8, heads=1, mlp=8, layers=2, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1)
+    return store,BrainLM(preset('tiny', n_parcels=len(p), **size), p, RobustScaler().fit(store, rows='all'))
+
+def test_a_person_is_a_word_on_the_page_of_a_forecast(tmp_path):
+    "The one whose recording is damaged, and left out"
+    from brainlm.results import forecast_report
+    store,model = four_people(tmp_path/'s', Parcellation('few', load_parcellation('aal2').table[:8]), 200)
+    chunk = tmp_path/'s/bold/c.0.0'
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    how = dict(split=['train','train','test','test'], context=100, horizon=20, rivals=('mean',))
+    html = forecast_report(store, model, tmp_path/'out', **how).read_text(encoding='utf-8')
+    assert f'0{escape(hurts)}' in html and '<script' not in html and hurts not in html
+
+def test_a_network_is_a_word_on_the_page_of_networks(tmp_path):
+    "The name of a scheme of one's own, and those of its networks"
+    from brainlm.networks import networks_report
+    t = load_parcellation('aal2').table[:24]
+    own = t.assign(**{hurts: [f'{"ab"[i//2%2]}{hurts}' for i in range(len(t))]})
+    store,model = four_people(tmp_path/'s', Parcellation('own', own), 60)
+    html = networks_report(store, model, tmp_path/'out', hurts, n_permutations=1).read_text(encoding='utf-8')
+    assert escape(hurts) in html and '<script' not in html and hurts not in html
+    assert hurts in pd.read_csv(tmp_path/'out/results.csv').atlas[0]
