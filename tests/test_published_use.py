@@ -1,0 +1,104 @@
+"""Published weights from an fMRIPrep-like folder to embeddings and to a fine-tuned model, from the command line. People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
+and a frame takes 0.8 s."""
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastcore.basics import AttrDict
+from safetensors.torch import save_file
+
+from brainlm.atlas import load_parcellation
+from brainlm.cli import main
+from brainlm.published import PublishedMAE, PublishedViTMAE
+from brainlm.readouts import readouts
+from brainlm.recordings import Recording, RecordingStore
+from brainlm.simulation import simulate_bids_derivatives
+
+slow = pytest.mark.slow
+LOST = 404                                                                  # a single voxel in the published image
+
+
+def weights(folder, kind):
+    "A folder as the authors' hub has it, very small: `old_13M`, `vitmae` or `age`"
+    c = dict.fromkeys(('hidden_size','intermediate_size','decoder_hidden_size','decoder_intermediate_size'), 8)
+    c |= dict.fromkeys(('num_hidden_layers','num_attention_heads','decoder_num_hidden_layers',
+                        'decoder_num_attention_heads'), 1)
+    mae = dict(num_brain_voxels=424, num_timepoints_per_voxel=200, timepoint_patching_size=20, mask_ratio=.2,
+               loss_fn='mse', use_tanh_decoder=False, conv_kernel_size=65, patch_size=16, num_channels=3)
+    c |= mae if kind=='old_13M' else dict(patch_size=16, image_size=[432,432], mask_ratio=.75)
+    made, own = (PublishedMAE, {}) if kind=='old_13M' else (PublishedViTMAE, dict(finetuned=kind=='age'))
+    torch.manual_seed(0)
+    folder.mkdir()
+    (folder/'config.json').write_text(json.dumps(c))
+    state = made(AttrDict(c, **own)).state_dict()
+    save_file({k: v.contiguous() for k,v in state.items()}, folder/'model.safetensors')
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "A folder with images of eight people, a store made of them by one command, and three models"
+    top, a, rng = tmp_path_factory.mktemp('use'), load_parcellation('a424'), np.random.default_rng(0)
+    labels = np.zeros(9*10*10, int)
+    labels[:848] = np.repeat(np.arange(1, 425), 2)
+    image = nibabel.Nifti1Image(labels.reshape(9, 10, 10).astype('int16'), np.diag([18.,18,18,1]))
+    nibabel.save(image, top/'labels.nii.gz')
+    def person(i):
+        x = rng.standard_normal((200, 424))
+        x[:,:180] += x[:,180:360]
+        x = (x-x.mean(0))/x.std(0)
+        return Recording(x.astype('float32'), .8, f's{i}', task='rest', provenance='simulated',
+                         covariates=dict(age=40.+i, half='ab'[i%2]))
+    simulate_bids_derivatives(top/'fmriprep', [person(i) for i in range(8)], image, a, uncovered={a.names[LOST]: 1.},
+                              voxel_noise=.2)
+    for kind in ('old_13M','vitmae','age'): weights(top/f'my_{kind}', kind)
+    with pytest.MonkeyPatch.context() as mp:
+        mp.chdir(top)
+        assert main(['preprocess', 'fmriprep', 'store', '--volume', 'labels.nii.gz', '--strategy', 'none'])==0
+    return top
+
+
+def test_what_the_first_command_made(place):
+    "One parcel is missing, and the units are those of the images"
+    s = RecordingStore(place/'store')
+    assert len(s)==8 and s.table['n_missing'].tolist()==[1]*8 and s.table['tr_s'].tolist()==[.8]*8
+    assert .3<np.nanmedian(np.nanstd(s.read(0), 0))<3
+
+
+@pytest.fixture
+def there(place, monkeypatch):
+    "Commands run in the folder; the simple rival is the one that takes no time"
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(type(readouts), 'quick', lambda self, classify: ['mean'])
+    return place
+
+
+def run(words, **names): return main(words.format(**names).split())
+
+
+@pytest.mark.parametrize('kind', ['old_13M','vitmae','age'])
+def test_to_embeddings(there, kind, capsys):
+    "The scale of UK Biobank is refused with the remedy; with it, what was done is in the words and in the file"
+    assert run('embed store {k}.parquet --model my_{k}', k=kind)==1
+    assert 'scaler' in capsys.readouterr().err
+    assert run('embed store {k}.parquet --model my_{k} --scaler fit', k=kind)==0
+    said = capsys.readouterr().out
+    assert 'rule: zero' in said and 'brought to 0.735 s' in said
+    t = pd.read_parquet(f'{kind}.parquet')
+    assert len(t)==8 and t['missing'].tolist()==[load_parcellation('a424').names[LOST]]*8
+    assert np.isfinite(t.filter(like='brainlm').to_numpy()).all() and t.attrs['brainlm']['precision']=='fp32'
+
+
+@pytest.mark.parametrize('kind', [pytest.param('old_13M', marks=slow), 'vitmae', pytest.param('age', marks=slow)])
+def test_to_a_fine_tuned_model(there, kind, capsys):
+    "Low-rank updates with the standard pooling, a class with all of the encoder; side by side on a page"
+    begin = 'finetune store --model my_{k} --scaler fit --epochs 1 --valid .2 --test .3 '
+    assert run(begin+'--target age --unfreeze lora --out {k}_age', k=kind)==0, capsys.readouterr().err
+    assert run(begin+'--target age --unfreeze all --pooling cls --out {k}_cls', k=kind)==0, capsys.readouterr().err
+    assert 'CC BY-NC-ND' in capsys.readouterr().out
+    assert run('compare {k}_age {k}_cls --out {k}.html', k=kind)==0
+    said = (there/f'{kind}_age/report.html').read_text(encoding='utf-8')
+    assert '8 of 8 recordings were resampled to 0.735 s' in said
+    assert (there/f'{kind}.html').stat().st_size>1000
