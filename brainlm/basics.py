@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 
@@ -53,7 +53,8 @@ _full_words = re.compile(r'No space left on|os error 2[78]\b|code: 2[78]\b|File 
 class DiskFull(OSError):
     "A file that found no room"
     def __str__(self):
-        return (f"{self.filename}: the disk is full. What is stored already is safe: make room, and the same command "
+        file = re.sub(r'(^|/)\.([^/]+)-\w{8}/new(?=/)', r'\1\2', str(self.filename)) # as it would be called when whole
+        return (f"{file}: the disk is full. What is stored already is safe: make room, and the same command "
                 "goes on")
 
 def is_full(
@@ -143,7 +144,7 @@ def held(
                                   "another folder") from None
         except OSError: pass # A file system without locks
         f.truncate(0)
-        print(f'process {os.getpid()} on {socket.gethostname()}', end='', file=f, flush=True)
+        with suppress(OSError): os.write(f.fileno(), f'process {os.getpid()} on {socket.gethostname()}'.encode())
         yield
         f.truncate(0)
 

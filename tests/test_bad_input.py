@@ -1,6 +1,7 @@
 "Every kind of bad input in bad_input.py has one clear answer, and nothing that is stored is lost by it"
 import hashlib
 import re
+import resource
 import shlex
 import warnings
 from dataclasses import replace
@@ -104,3 +105,25 @@ def test_a_damaged_chunk_stops_one_recording(spoilt, shell, capsys, world, words
     page = (world.at/made).read_text()
     assert 's3' in page and 'bold/c.3.0 holds other bytes than were written' in page
     if words.startswith('embed'): assert len(pd.read_parquet(world.at/'spoilt.parquet'))==11
+
+@pytest.mark.parametrize('words,file,most', [
+    ('preprocess in full --parcellation aal2 --tr 2', 'full', 5000),
+    ('embed s full/e.parquet --model m', 'full/e.parquet', 1000),
+    ('pretrain s --out full --preset tiny --epochs 1 --batch-size 6', 'full/recipe.json', 0),
+    ('pretrain s --out full --preset tiny --epochs 1 --batch-size 6', 'full/best/model.safetensors', 20_000),
+    ('forecast s --out full --model m --context 20', 'full/model/1/model.safetensors', 5000)])
+def test_a_full_disk(shell, capsys, world, monkeypatch, tmp_path, words, file, most):
+    "A limit of the kernel on the size of files stands for it: one line, nothing half left, and the command as told goes on"
+    for n in 'sm': (tmp_path/n).symlink_to(world.at/n)
+    (tmp_path/'in').symlink_to(world.at/'in')
+    monkeypatch.chdir(tmp_path)
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, was[1]))
+    try: code = shell(words.split())
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    last = capsys.readouterr().err.splitlines()[-1]
+    more = ['--resume'] if words.split()[0] in ('pretrain', 'forecast') else []
+    again = 'the same command with --resume goes on' if more else 'the same command goes on'
+    assert code==1 and last==f'brainlm: {file}: the disk is full. What is stored already is safe: make room, and {again}'
+    assert not [f for f in tmp_path.rglob('*') if f.suffix=='.part' or re.fullmatch(r'\..+-\w{8}', f.name)]
+    assert words[:8]=='forecast' or shell([*words.split(), *more])==0 # a forecast would begin anew

@@ -33,6 +33,7 @@ def test_a_full_disk_is_one_line(tmp_path, e):
         raise e
     with pytest.raises(DiskFull, match='a.txt: the disk is full.*safe: make room') as got: write_whole(tmp_path/'a.txt', fails)
     assert got.value.errno==28 and not list(tmp_path.iterdir())
+    assert str(DiskFull(28, '', 'run/.best-ab_1x9zq/new/a.txt')).startswith('run/best/a.txt: ')
 
 def test_a_link_at_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
     "Whatever name is drawn: a link that lies there is refused, and what it leads to stays as it was"
