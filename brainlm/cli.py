@@ -751,7 +751,7 @@ def _again(argv, a):
 def _in_shell_words(words, a):
     "An error speaks of arguments, such as `resume=True`: here of the options that set them"
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only').replace('num_workers:', '--workers:')
-    if not getattr(a, 'resume', True): words = words.replace('the same command goes', 'the same command with --resume goes')
+    if not getattr(a, 'resume', True): words = words.replace('same command goes on', 'same command with --resume goes on')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
         words = re.sub(rf'\b{k} \({option}\)', option, words)
