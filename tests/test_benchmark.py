@@ -10,6 +10,7 @@ from brainlm.benchmark import *
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import brainlm.benchmark as bench
 from brainlm.atlas import Parcellation
@@ -26,6 +27,7 @@ from brainlm.benchmark import (
     gather,
     named_contender,
     read_adapter,
+    short_names,
     tasks,
 )
 from brainlm.evidence import read_kept
@@ -176,3 +178,45 @@ def test_data_that_are_there(people, tmp_path, monkeypatch):
     few = few_people(people, tmp_path/'few', 4)
     assert few.table['subject'].nunique()==4 and few_people(people, tmp_path/'few', 4).table['subject'].nunique()==4
     assert few_people(people, tmp_path/'more', 20) is people
+    with pytest.raises(ValueError, match='found a copy of other recordings, expected those of .*; remove it'):
+        few_people(people, tmp_path/'few', 5)
+
+
+# %% ../nbs/53_benchmark.ipynb #3e61b9f2
+def test_names_that_are_equal_are_told_apart(tmp_path):
+    "The folder before is named where two are called alike or a name is taken; one place is there once"
+    a, b, c = '/runs/one/best', '/runs/mix/best', '/runs/mean'
+    assert short_names([a, b, a, c], ['mean'])=={'one/best': a, 'mix/best': b, 'runs/mean': c}
+    assert short_names([a, 's3://x/one/best'])=={'runs/one/best': a, 'x/one/best': 's3://x/one/best'}
+    for part in ('', 'other/'): simulate_cohort(tmp_path/f'{part}A', 3, 'aal2', n_time=90, effects={}, seed=len(part))
+    got, _ = gather(tmp_path, stores=[tmp_path/'A', tmp_path/'other'/'A'])
+    assert [*got]==[f'{tmp_path.name}/A', 'other/A'] and len({bench.mark_of_store(s) for s in got.values()})==2
+    few_people(got[f'{tmp_path.name}/A'], tmp_path/'few', 2)
+    with pytest.raises(ValueError, match='found a copy of other recordings'):
+        few_people(got['other/A'], tmp_path/'few', 2)
+
+def test_cells_are_bound_to_model_and_store(people, half, tmp_path):
+    "Another model or store of the same name is scored anew; the same ones are kept"
+    made = []
+    class Task:
+        def folds(self, place): return [0]
+        def rivals(self, place): return []
+        def mine(self, place, k, it): return made.append(it.mark) or pd.DataFrame(dict(subject=place.who, x=1.))
+    def scored(store, change):
+        model = load_model(half)
+        with torch.no_grad(): next(model.parameters()).add_(change)
+        score = Score(tmp_path, [], dict(best=lambda place, k: Contender(model)), [], Scope(True))
+        return score.mine(Place('x', store, tmp_path/'p', 3), Task(), 'fill in', 'best')
+    for change in (0, 0, 1): scored(people, change)
+    assert len(made)==2==len(set(made))
+    other = simulate_cohort(tmp_path/'cohort', 9, 'aal2', n_time=100, effects={}, seed=1)
+    scored(other, 1)
+    assert len(made)==3 and len(set(made))==2
+
+def test_a_model_that_is_not_there_is_refused_at_once(people, tmp_path):
+    "Before anything is computed, in one line"
+    for name,said in {'nowhere': 'models: nowhere: no such folder, and not one of .*: mend the path',
+                      'nowhere.py': 'models: found no file nowhere.py, expected .*; mend the path'}.items():
+        with pytest.raises(FileNotFoundError, match=said):
+            benchmark(tmp_path/'s', True, stores=[people.url], models=[name], names=['fill in'])
+    assert not (tmp_path/'s').exists()
