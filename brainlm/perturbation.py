@@ -828,11 +828,13 @@ def perturbation_report(
     **asked # as in `PerturbationQuestion`: latent, kind, steps, n_windows, atlas, seed
 )->Path: # the page, beside energy.csv, delta.npy and, where there are networks, networks.csv and response.csv
     "From one condition toward another, in half of the subjects. ValueError, before any work, for what cannot be asked."
+    q,out = PerturbationQuestion(column, source, target, **asked),Path(out)
+    as_read = as_read_by(model, store, units=False)
+    _checked(q, as_read, model)
+    _conditions(q, as_read, model, store.rows(rows))
     store,rows = only_readable(store, rows)
     store = as_read_by(model, store, units=False)
-    q,out,p = PerturbationQuestion(column, source, target, **asked),Path(out),store.parcellation
-    _checked(q, store, model)
-    rows = _conditions(q, store, model, rows)
+    rows,p = _conditions(q, store, model, rows),store.parcellation
     check_units(model, store)
     judged = np.concatenate(rows)
     seen = refuse_seen(model, store, store.table['subject'].iloc[judged], seen_ok, rows=True)

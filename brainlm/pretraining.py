@@ -464,8 +464,11 @@ def _check_data(file, was, now):
     if was==now: return
     counts = [', '.join(f'{k} {n}' for k,n in o.get('recordings', {}).items()) for o in (was, now)]
     said = [f"the store {o.get('store')!r} ({c})" for o,c in zip((was, now), counts)]
+    people = [o.get('subjects') or {} for o in (was, now)]
+    others = [k for k in people[1] if people[0].get(k)!=people[1][k]]
+    whom = f", with other people in {' and '.join(others)}" if others else ''
     raise ValueError(f"{file}: this run began with other recordings or another split: it learned from {said[0]}, found "
-                     f"{said[1]} now. Give what it began with, or take another folder")
+                     f"{said[1]} now{whom}. Give what it began with, or take another folder")
 
 def _unlike(was, now):
     "The entries of two recipes that differ, in words; '' if none does"

@@ -211,7 +211,7 @@ def test_a_recipe_names_nobody(tmp_path):
     file.write_text(json.dumps(run.run_folder.recipe))
     assert "'s0'" in str(run.run_folder.recipe) and '"s0"' in file.read_text()
     other = learner(store, tmp_path/'r', split=np.array(['train']*2+['valid', 'train']), batch_size=2)
-    with pytest.raises(ValueError, match='data.subjects.train: was'): other.pretrain(1, resume=True)
+    with pytest.raises(ValueError, match='with other people in train and valid'): other.pretrain(1, resume=True)
     learner(store, tmp_path/'r', batch_size=2).pretrain(1, resume=True)
     assert json.loads(file.read_text())==now
 
