@@ -6,7 +6,7 @@
 __all__ = ['step_windows', 'push', 'push_halves', 'FoldedNetwork', 'folded_network', 'folded_series', 'Perceptron', 'small_brain',
            'surrogates', 'answers']
 
-# %% ../nbs/42a_responses.ipynb #2972cf93
+# %% ../nbs/42a_responses.ipynb #3534bb55
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from .baselines import Forecaster, FutureNet, NeuralForecaster, Residual, VARRid
 from .model import BrainLM, BrainLMConfig
 from .perturbation import directed_agreement, ridge_partial_correlation
 
-# %% ../nbs/42a_responses.ipynb #864f78d7
+# %% ../nbs/42a_responses.ipynb #f9e3ce83
 def step_windows(
     series:np.ndarray, # [time, parcel]
     context:int=3, # frames that the forecaster sees
@@ -32,7 +32,7 @@ def step_windows(
     w = w.swapaxes(1, 2).copy()
     return w[:,:context], w[:,context:], np.arange(n)*blocks//n
 
-# %% ../nbs/42a_responses.ipynb #106a31f9
+# %% ../nbs/42a_responses.ipynb #56b694a0
 def push(
     forecaster:Forecaster, # fitted
     X:np.ndarray, # [window, context, parcel]
@@ -55,7 +55,7 @@ def push_halves(
     up,down = (push(forecaster, X, s*amount)/amount for s in (1, -1))
     return (up-down)/2, (up+down)/2
 
-# %% ../nbs/42a_responses.ipynb #549fc0fd
+# %% ../nbs/42a_responses.ipynb #93a503ae
 @dataclass
 class FoldedNetwork(Forecaster):
     "Nodes that follow the value (`linear`) and the size (`folded`) of other nodes; its own best forecaster"
@@ -65,6 +65,15 @@ class FoldedNetwork(Forecaster):
     def step(self, x): return x@self.linear+(np.abs(x)-.8)@self.folded
     def _predict(self, X): return self.step(X[:,-1])[:,None]
 
+def _links(rng, n, each):
+    "[node, node], each node follows `each` others, with strength one in all"
+    w = np.zeros((n, n))
+    for k in range(n):
+        drivers = rng.permutation(np.delete(np.arange(n), k))[:each]
+        w[drivers,k] = rng.normal(size=each)
+    return w/np.linalg.norm(w, axis=0)
+
+# %% ../nbs/42a_responses.ipynb #33454201
 def folded_network(
     rng:np.random.Generator,
     n:int=20, # nodes
@@ -82,7 +91,7 @@ def folded_network(
         return w
     return FoldedNetwork(own*np.eye(n)+links(linear), links(folded) if folded else np.zeros((n, n)))
 
-# %% ../nbs/42a_responses.ipynb #75959c9f
+# %% ../nbs/42a_responses.ipynb #1afcd750
 def folded_series(
     network:FoldedNetwork, n_time:int, rng:np.random.Generator,
 )->np.ndarray: # [time, parcel]
@@ -93,7 +102,7 @@ def folded_series(
         out.append(x)
     return np.stack(out[100:])
 
-# %% ../nbs/42a_responses.ipynb #c62d849a
+# %% ../nbs/42a_responses.ipynb #e2f7945c
 class Perceptron(nn.Module):
     "Two hidden layers from [batch, context, parcel] to [batch, horizon, parcel]"
     def __init__(self, context, horizon, n_parcels, width):
@@ -120,6 +129,7 @@ def small_brain(context, horizon, n_parcels, width, fresh_head=False):
 # %% ../nbs/42a_responses.ipynb #bed05248
 def _zero_brain(*args): return small_brain(*args, fresh_head=True)
 
+# %% ../nbs/42a_responses.ipynb #ca04c067
 def surrogates(
     steps:int=2000, # of training, of each network, at most
     n_windows:int=8000, # that there will be
@@ -131,7 +141,7 @@ def surrogates(
     return {'VAR(1)': VARRidge(1), 'perceptron': NeuralForecaster(Perceptron, (256,), lr=1e-3, **common),
         'BrainLM': brain(small_brain), 'BrainLM on VAR(1)': Residual(VARRidge(1), brain(_zero_brain))}
 
-# %% ../nbs/42a_responses.ipynb #9fdb1ba9
+# %% ../nbs/42a_responses.ipynb #18f2295b
 def answers(
     series:np.ndarray, # [time, parcel]
     odd:np.ndarray, even:np.ndarray=None, # the truth, [pushed, parcel] each; None: there is no even half to find
