@@ -1,4 +1,5 @@
-"""Published weights from an fMRIPrep-like folder to embeddings and to a fine-tuned model, from the command line. People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
+"""Published weights from an fMRIPrep-like folder to embeddings and to a fine-tuned model, from the command line.
+People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
 and a frame takes 0.8 s."""
 import json
 
