@@ -470,6 +470,7 @@ def _check_data(file, was, now):
     raise ValueError(f"{file}: this run began with other recordings or another split: it learned from {said[0]}, found "
                      f"{said[1]} now{whom}. Give what it began with, or take another folder")
 
+# %% ../nbs/21_pretraining.ipynb #b7a9d369
 def _unlike(was, now):
     "The entries of two recipes that differ, in words; '' if none does"
     was, now = dict(_leaves(was)), dict(_leaves(now))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn as nn
 
 from .atlas import Parcellation
@@ -117,7 +116,8 @@ def _nodes(n):
     t = np.arange(n)*2*np.pi/n
     where = dict(x=60*np.cos(t), y=60*np.sin(t), z=np.zeros(n))
     names = [f'node {k+1}' for k in range(n)]
-    return Parcellation('nodes', pd.DataFrame(dict(id=np.arange(n)+1, name=names, hemisphere='M', structure='node', **where)))
+    what = dict(id=np.arange(n)+1, name=names, hemisphere='M', structure='node')
+    return Parcellation('nodes', pd.DataFrame(what|where))
 
 def small_brain(context, horizon, n_parcels, width, fresh_head=False):
     "A `BrainLM` with patches of one frame, for `NeuralForecaster`"
@@ -141,6 +141,13 @@ def surrogates(
     return {'VAR(1)': VARRidge(1), 'perceptron': NeuralForecaster(Perceptron, (256,), lr=1e-3, **common),
         'BrainLM': brain(small_brain), 'BrainLM on VAR(1)': Residual(VARRidge(1), brain(_zero_brain))}
 
+# %% ../nbs/42a_responses.ipynb #90702d43
+def _as_true(name, halves, odd, even):
+    "A row: agreement of both halves with the truth; an even half of rounding alone has none"
+    size = [np.sqrt(np.nanmean(h**2)) for h in halves]
+    right = np.nan if even is None or size[1]<1e-3*size[0] else directed_agreement(halves[1], even)
+    return dict(forecaster=name, odd=directed_agreement(halves[0], odd), even=right, even_share=size[1]/size[0])
+
 # %% ../nbs/42a_responses.ipynb #18f2295b
 def answers(
     series:np.ndarray, # [time, parcel]
@@ -151,14 +158,9 @@ def answers(
 )->pd.DataFrame: # a row a forecaster: agreement with the odd and the even half, size of the even one beside the odd
     "How well every forecaster of a series answers pushes; correlations stand beside them, which say no direction"
     X,Y,blocks = step_windows(series)
-    rivals,rows = surrogates(n_windows=len(X), **settings),[]
-    some = X[::max(1, len(X)//n_windows)]
-    for name in rivals if names is None else names:
-        halves = push_halves(rivals[name].fit(X, Y, blocks), some, amount*series.std(0).mean())
-        size = [np.sqrt(np.nanmean(h**2)) for h in halves]
-        right = [np.nan if t is None or h is None else directed_agreement(h, t)
-            for h,t in zip((halves[0], halves[1] if size[1]>1e-3*size[0] else None), (odd, even))]
-        rows.append(dict(forecaster=name, odd=right[0], even=right[1], even_share=size[1]/size[0]))
-    for name,c in (('correlation', np.corrcoef(series.T)), ('partial correlation', ridge_partial_correlation(series, .01))):
-        if names is None: rows.append(dict(forecaster=name, odd=directed_agreement(c, odd)))
+    rivals,some = surrogates(n_windows=len(X), **settings),X[::max(1, len(X)//n_windows)]
+    def pushed(f): return push_halves(f.fit(X, Y, blocks), some, amount*series.std(0).mean())
+    rows = [_as_true(name, pushed(rivals[name]), odd, even) for name in (rivals if names is None else names)]
+    beside = {'correlation': np.corrcoef(series.T), 'partial correlation': ridge_partial_correlation(series, .01)}
+    if names is None: rows += [dict(forecaster=k, odd=directed_agreement(c, odd)) for k,c in beside.items()]
     return pd.DataFrame(rows)
