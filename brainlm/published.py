@@ -1290,18 +1290,22 @@ def device_of(
     raise ValueError(f"device: found {name!r}, which cannot be used here ({why}); expected cpu{cuda}")
 
 # %% ../nbs/12_published.ipynb #5c0fd25e
-def _of_the_package(name):
-    "The model of a name such as 'brainlm-small:aal2', None for another name"
-    shipped, _, atlas = name.partition(':') if isinstance(name, str) else ('', '', '')
-    return BrainLM.from_pretrained(shipped, atlas or None) if shipped in shipped_models else None
+def _with_atlas(name):
+    "The model and the atlas of 'brainlm-small:aal2' or 'folder:aal2'; the name and None where none is named"
+    place, _, atlas = str(name).rpartition(':')
+    known = place in shipped_models or bool(place) and (Path(place)/'parcellation.tsv').is_file()
+    return (place, atlas or None) if known and not Path(name).exists() else (name, None)
 
 def for_parcels(
     name, # of a model, or anything else, which is given back
     parcellation:Parcellation, # of the recordings that it is to read
-)->str: # 'brainlm-small:aal2', say
-    "The name of a model of the package with the atlas of the recordings, where it knows that and none is named"
-    known = isinstance(name, str) and name in shipped_models and parcellation.name in model_atlases(model_folder(name))
-    return f'{name}:{parcellation.name}' if known else name
+)->str: # 'brainlm-small:aal2' or 'folder:aal2', say
+    "The name of a model of several atlases with that of the recordings, where it knows that and none is named"
+    if not isinstance(name, (str,Path)): return name
+    folder = model_folder(name) if name in shipped_models else Path(name)
+    if not (folder/'parcellation.tsv').is_file(): return name
+    several = len(known := model_atlases(folder))>1
+    return f'{name}:{parcellation.name}' if several and parcellation.name in known else name
 
 # %% ../nbs/12_published.ipynb #f95e01c7
 def load_model(
@@ -1310,12 +1314,13 @@ def load_model(
     **published # `scaler` and `missing` of `load_published`, where it is one
 ): # a model with `encode` and `attention_maps`
     "Our models and the published ones. Errors of the two loaders."
-    if (shipped := _of_the_package(name)) is not None: return shipped
+    name, atlas = _with_atlas(name)
+    if isinstance(name, str) and name in shipped_models: return BrainLM.from_pretrained(name, atlas)
     if isinstance(name, str) and name in published_names: return _remember(load_published(name, **published), name)
     f = Path(name)/'config.json'
     d = read_json(f) if f.is_file() else {}
     if isinstance(d, dict) and d.get('model_type')=='brainlm':
-        return BrainLM.from_pretrained(name, trust_edited=trust_edited)
+        return BrainLM.from_pretrained(name, atlas, trust_edited)
     own = Path(name)/'scaler.json'
     if published.get('scaler') is None and own.is_file(): published['scaler'] = RobustScaler.load(own)
     return _remember(load_published(name, **published), name)

@@ -295,6 +295,13 @@ def test_pretrain_on_two_stores(tmp_path, capsys, monkeypatch):
     assert 'windows/s on CPU' in said and "from_pretrained('run/last', 'aal-6')   # or aal-8" in said
     assert json.loads(Path('run/recipe.json').read_text())['parts']['a']['weight']==2
     assert BrainLM.from_pretrained('run/last', 'aal-8').card['cost']['processes']==1
+    for store in ('a', 'b.1'):
+        for model in ('run', 'run/last', 'run/last:'+RecordingStore(store).parcellation.name):
+            assert main(['embed', store, f'{store}.parquet', '--model', model])==0, model
+            assert main(['embed', store, f'{store}.parquet', '--model', model, '--trust-edited'])==0, model
+        assert main(f'forecast {store} --model run/last --epochs 1 --out {store}_f --context 40 --horizon 20'.split())==0
+    assert main(['embed', 'a', 'a.parquet', '--model', 'run/last:aal-9'])==1
+    assert "atlas: found 'aal-9', expected one of" in capsys.readouterr().err
     for wrong,why in ((['pretrain', 'a', *words[2:], '--resume'], 'parts.a.weight: was 2.0, now 1'),
                       (['pretrain', 'a', 'a', '--out', 'x'], 'found a twice'), (['pretrain', 'a:0', 'b.1', '--out', 'x'], 'found the weight 0')):
         assert main(wrong)==1 and why in capsys.readouterr().err
