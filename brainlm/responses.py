@@ -111,6 +111,7 @@ class Perceptron(nn.Module):
             nn.Linear(width, width//2), nn.ReLU(), nn.Linear(width//2, horizon*n_parcels))
     def forward(self, x): return self.layers(x).unflatten(1, (self.horizon, -1))
 
+# %% ../nbs/42a_responses.ipynb #cab2b291
 def _nodes(n):
     "Nodes that have no place in a brain, on a circle"
     t = np.arange(n)*2*np.pi/n
@@ -141,7 +142,7 @@ def surrogates(
     return {'VAR(1)': VARRidge(1), 'perceptron': NeuralForecaster(Perceptron, (256,), lr=1e-3, **common),
         'BrainLM': brain(small_brain), 'BrainLM on VAR(1)': Residual(VARRidge(1), brain(_zero_brain))}
 
-# %% ../nbs/42a_responses.ipynb #90702d43
+# %% ../nbs/42a_responses.ipynb #e634efb7
 def _as_true(name, halves, odd, even):
     "A row: agreement of both halves with the truth; an even half of rounding alone has none"
     size = [np.sqrt(np.nanmean(h**2)) for h in halves]

@@ -157,7 +157,7 @@ no_question = set("""
     00_basics 00b_files 03_readers 03b_preprocessing 08_stats 08b_surrogates 10_masking 11_model
     23_report 24_quality 51_cli""".split())
 no_answer = set("""
-    00_basics 00b_files 03_readers 03b_preprocessing 08_stats 08b_surrogates 10_masking 11_model 12b_poolings
+    00_basics 00b_files 03_readers 03b_preprocessing 08_stats 08b_surrogates 10_masking 11_model
     23_report 24_quality 51_cli""".split())
 
 def lacking(mark):
