@@ -85,6 +85,7 @@ def mark_of_store(
     "By which a store is known again, whatever its name"
     return _mark(*store.signal_hashes(), store.table.to_csv(index=False), store.parcellation.table.to_csv(index=False))
 
+# %% ../nbs/53_benchmark.ipynb #0e8c21b7
 def mark_of_model(
     model, # `BrainLM` or a published one
 )->str: # of weights, configuration and scaler
@@ -849,6 +850,7 @@ def _entered(models, size, epochs):
     named |= {f'{k}, its closed form alone': closed_form_of(k, f) for k,f in named.items()}
     return {f'BrainLM ({size}), pretrained here': here} | {k: f for k,f in contenders.items() if k!=first} | named
 
+# %% ../nbs/53_benchmark.ipynb #6a0f5be3
 def _asked_models(models):
     "Name: model, all there. FileNotFoundError where one is not, ValueError where one cannot be read."
     models = list(dict.fromkeys(models))
