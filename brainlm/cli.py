@@ -15,7 +15,8 @@ def _stopped_early(*_):
     print('\nbrainlm: interrupted before it began; call it again', file=sys.stderr)
     raise SystemExit(130)
 
-_is_command = __name__=='__main__' or sys.argv[0].replace('\\', '/').split('/')[-1].split('.')[0]=='brainlm'
+_called = sys.argv[0].replace('\\', '/')
+_is_command = _called.endswith('brainlm/cli.py') or _called.split('/')[-1].split('.')[0]=='brainlm'
 if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _stopped_early)
 
@@ -29,6 +30,7 @@ import itertools
 import os
 import re
 import shlex
+import tempfile
 import warnings
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -751,7 +753,7 @@ def _again(argv, a):
 def _in_shell_words(words, a):
     "An error speaks of arguments, such as `resume=True`: here of the options that set them"
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only').replace('num_workers:', '--workers:')
-    if not getattr(a, 'resume', True): words = words.replace('same command goes on', 'same command with --resume goes on')
+    if not getattr(a, 'resume', True): words = words.replace('command goes on', 'command with --resume goes on')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
         words = re.sub(rf'\b{k} \({option}\)', option, words)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['poolings', 'Pooling', 'ClsPooling', 'MeanPooling', 'WeighedPooling', 'ParcelPooling', 'token_course', 'inverse_root',
-           'SizedPower', 'pairs_of', 'CovariancePooling', 'WhitenedPooling', 'sized', 'whitener', 'MapsPooling',
-           'WhitenedMapsPooling', 'PersonPooling', 'offered_poolings', 'pooling_of']
+           'SizedPower', 'pairs_of', 'CovariancePooling', 'beneath', 'WhitenedPooling', 'sized', 'whitener',
+           'MapsPooling', 'WhitenedMapsPooling', 'PersonPooling', 'offered_poolings', 'pooling_of']
 
 # %% ../nbs/12b_poolings.ipynb #e2dcd302
 import inspect
@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .basics import Registry, one_of, register
-from .model import BrainLM
 
 # %% ../nbs/12b_poolings.ipynb #91dc8b10
 poolings = Registry('pooling')

@@ -14,7 +14,7 @@ import pandas as pd
 import torch.nn as nn
 
 from .atlas import Parcellation
-from .baselines import Forecaster, FutureNet, NeuralForecaster, Residual, VARRidge
+from .baselines import Forecaster, FutureNet, NeuralForecaster, VARRidge
 from .model import BrainLM, BrainLMConfig
 from .perturbation import directed_agreement, ridge_partial_correlation
 
@@ -64,7 +64,7 @@ class FoldedNetwork(Forecaster):
     def step(self, x): return x@self.linear+(np.abs(x)-.8)@self.folded
     def _predict(self, X): return self.step(X[:,-1])[:,None]
 
-def _links(rng, n, each):
+def _drawn_links(rng, n, each):
     "[node, node], each node follows `each` others, with strength one in all"
     w = np.zeros((n, n))
     for k in range(n):
@@ -76,19 +76,13 @@ def _links(rng, n, each):
 def folded_network(
     rng:np.random.Generator,
     n:int=20, # nodes
-    own:float=.4, # what a node keeps of itself from frame to frame
-    linear:float=.5, folded:float=.5, # strength of each kind: root of the sum of squares that reach a node
+    own:float=1., linear:float=1., folded:float=1., # weights of a node's own value, and of those that it follows
     each:int=4, # nodes that a node follows in each way
 )->FoldedNetwork:
-    "A network drawn at random"
-    def links(strength):
-        w = np.zeros((n, n))
-        for k in range(n):
-            drivers = rng.permutation(np.delete(np.arange(n), k))[:each]
-            w[drivers,k] = rng.normal(size=each)
-            w[:,k] *= strength/np.linalg.norm(w[:,k])
-        return w
-    return FoldedNetwork(own*np.eye(n)+links(linear), links(folded) if folded else np.zeros((n, n)))
+    "A network drawn at random, as strong as it can be without running away"
+    a,b = own*np.eye(n)+linear*_drawn_links(rng, n, each),folded*_drawn_links(rng, n, each)
+    scale = .9/np.abs(np.linalg.eigvals(np.abs(a)+np.abs(b))).max()
+    return FoldedNetwork(scale*a, scale*b)
 
 # %% ../nbs/42a_responses.ipynb #1afcd750
 def folded_series(
@@ -120,27 +114,23 @@ def _nodes(n):
     what = dict(id=np.arange(n)+1, name=names, hemisphere='M', structure='node')
     return Parcellation('nodes', pd.DataFrame(what|where))
 
-def small_brain(context, horizon, n_parcels, width, fresh_head=False):
+def small_brain(context, horizon, n_parcels, width):
     "A `BrainLM` with patches of one frame, for `NeuralForecaster`"
     sizes = dict(width=width, layers=2, heads=2, mlp=2*width)
     sizes |= {f'decoder_{k}': v for k,v in sizes.items()}
-    config = BrainLMConfig(n_parcels=n_parcels, n_time=context+horizon, patch_size=1, **sizes)
-    return FutureNet(BrainLM(config, _nodes(n_parcels)), context, horizon, fresh_head)
-
-# %% ../nbs/42a_responses.ipynb #bed05248
-def _zero_brain(*args): return small_brain(*args, fresh_head=True)
+    config = BrainLMConfig(n_parcels=n_parcels, n_time=context+horizon, patch_size=1, attention='joint', **sizes)
+    return FutureNet(BrainLM(config, _nodes(n_parcels)), context, horizon)
 
 # %% ../nbs/42a_responses.ipynb #ca04c067
 def surrogates(
-    steps:int=2000, # of training, of each network, at most
+    steps:int=1200, # of training, of each network, at most
     n_windows:int=8000, # that there will be
-    batch_size:int=128, seed:int=0, device=None, # of the networks; None: CUDA where there is one
+    batch_size:int=64, seed:int=0, device=None, # of the networks; None: CUDA where there is one
 )->dict: # name → `Forecaster`, not fitted
     "Every forecaster that is pushed"
     common = dict(epochs=max(1, steps*batch_size//n_windows), batch_size=batch_size, seed=seed, device=device)
-    def brain(make): return NeuralForecaster(make, (64,), lr=2e-3, **common)
     return {'VAR(1)': VARRidge(1), 'perceptron': NeuralForecaster(Perceptron, (256,), lr=1e-3, **common),
-        'BrainLM': brain(small_brain), 'BrainLM on VAR(1)': Residual(VARRidge(1), brain(_zero_brain))}
+        'BrainLM': NeuralForecaster(small_brain, (64,), lr=2e-3, **common)}
 
 # %% ../nbs/42a_responses.ipynb #e634efb7
 def _as_true(name, halves, odd, even):
