@@ -42,8 +42,9 @@ from .basics import DiskFull, LeftOut, Notice, is_full
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _whole(s):
-    if (n := int(s)) < 1: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
-    return n
+    if not re.fullmatch(r'\s*\+?\d+\s*', s) or int(s)<1:
+        raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
+    return int(s)
 
 _N, _I, _X = dict(type=_whole, metavar='N'), dict(type=int, metavar='N'), dict(type=float, metavar='X')
 _DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
@@ -379,11 +380,13 @@ def _splits_for_training(a, stores):
 # %% ../nbs/51_cli.ipynb #0d4e39fb
 def _weighed(word):
     "The store and the weight of `STORE` or `STORE:WEIGHT`"
-    found = re.fullmatch(r'(.+):(\d*\.?\d+)', word)
-    if not found or Path(word).exists(): return word, 1
-    weight = float(found[2])
-    if weight<=0: raise ValueError(f"STORE: found the weight {found[2]} in {word}, expected a number above 0")
-    return found[1], weight
+    place, _, after = word.rpartition(':')
+    try: weight = float(after)
+    except ValueError: weight = None
+    if not place or Path(word).exists() or weight is None and not Path(place).is_dir(): return word, 1
+    if weight is None or not 0<weight<float('inf'):
+        raise ValueError(f"STORE: found the weight {after} in {word}, expected a number above 0")
+    return place, weight
 
 def _part_names(places):
     "A name for each store: the last part of where it lies, with as much before it as tells it from others"
@@ -446,7 +449,7 @@ def _pretrain_parser(sub):
         ('--prior', 'none', 'starting point', _of('none', 'gaussian', 'space-time')),
         ('--epochs', 50, 'passes over the training windows', _N),
         ('--lr', 0.002, 'highest learning rate', _X),
-        ('--batch-size', 4, 'windows in a batch', _N),
+        ('--batch-size', None, 'windows in a batch; default: 4, or all where there are fewer', _N),
         ('--accumulate', 1, 'batches for each optimiser step', _N),
         ('--mask-ratios', [0.2, 0.5, 0.75], 'shares of tokens to hide, taken in turn', dict(_X, nargs='+')),
         ('--valid', None, 'share of subjects to validate on; default: 0.1, more of few people', _X),
@@ -506,7 +509,8 @@ def _analysis_parser(sub, name, module, function, facts):
     needs = facts.get('needs', '')
     if needs: dict(train=_trains, read=_reads)[needs](p)
     given = dict(_given(p, *row) for row in facts['options'])
-    p.set_defaults(run=_run, place=(module, function), needs=needs, given=given)
+    usual = dict(zip(given, (o[1] for o in facts['options']), strict=True))
+    p.set_defaults(run=_run, place=(module, function), needs=needs, given=given, usual=usual)
 
 # %% ../nbs/51_cli.ipynb #521afdde
 def _store_and_model(a):
@@ -606,6 +610,12 @@ def _check_kept(folder):
     if best.name!='best' or best.exists() or not (last/'config.json').is_file(): return
     raise FileNotFoundError(f'{best}: not found, this run kept `last` only (nobody to validate on), expected {last}')
 
+def _check_place(a):
+    "FileExistsError where the folder to write is that of a pretraining"
+    if a.needs!='train' or not (Path(a.out)/'recipe.json').is_file(): return
+    raise FileExistsError(f"{a.out}: found a run of pretraining, expected an empty folder or one of "
+                          f"{a.command}; choose another folder")
+
 def _check_twice(a):
     "ValueError for a target that is to predict itself"
     from brainlm.people import check_target
@@ -631,6 +641,7 @@ def _early(a):
         for c in (o if isinstance(o := getattr(a, k), list) else [o]):
             if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
     _early_values(a, table)
+    _check_place(a)
     _check_twice(a)
     _check_rounds(a, table)
     n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
@@ -644,7 +655,8 @@ def _early_values(a, table):
         found, has = getattr(a, k), sorted(set(map(str, table[a.column].dropna())))
         if found not in has:
             some = ', '.join(has[:20]) or 'none'
-            raise ValueError(f"{k}: found {found!r}, expected one of the values of {a.column}: {some}")
+            unasked = f'; {found!r} is only the default, so say --{k} VALUE' if found==a.usual.get(k) else ''
+            raise ValueError(f"{k}: found {found!r}, expected one of the values of {a.column}: {some}{unasked}")
 
 def _columns_of(file, on):
     "Columns of a table of people"
@@ -666,6 +678,12 @@ def _whom(a, store, model):
     if leak.unknown or not leak.known: tell(f'--unseen-only: {leak.unknown or leak.words}')
     return dict(rows=rows)
 
+# %% ../nbs/51_cli.ipynb #e39b4599
+def _check_context(options, model):
+    "ValueError for context that the model does not read; of the future its prior may read it"
+    from brainlm.protocol import check_told
+    if options.get('latent')!='future': check_told(model, options.get('context'))
+
 # %% ../nbs/51_cli.ipynb #a1c02583
 def _run(a):
     "Call an analysis; what it says"
@@ -680,6 +698,7 @@ def _run(a):
     if not a.needs: return _print_result(function(**options))
     if a.needs=='read':
         store, model, split = _store_and_model(a)
+        _check_context(options, model)
         options |= _whom(a, store, model)
         return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
     with _together(a): _trained(a, function, options)
@@ -753,6 +772,7 @@ def _again(argv, a):
 def _in_shell_words(words, a):
     "An error speaks of arguments, such as `resume=True`: here of the options that set them"
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only').replace('num_workers:', '--workers:')
+    words = words.replace('batch_size: found', '--batch-size: found')
     if not getattr(a, 'resume', True): words = words.replace('command goes on', 'command with --resume goes on')
     for k in vars(a):
         option = '--'+k.replace('_', '-')

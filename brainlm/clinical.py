@@ -7,14 +7,13 @@ __all__ = ['all_frames', 'recordings_array', 'outer_folds', 'nested_cv', 'by_per
            'confounds_alone', 'clinical_table', 'development_ages']
 
 # %% ../nbs/32_clinical.ipynb #11a10040
-import warnings
-
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from .basics import tell
 from .datasets import fetch_atlas, fetch_development_fmri
 from .finetuning import transforms
 from .metrics import check_predictions, prediction_scores
@@ -115,8 +114,7 @@ def _check_target(name, v, classify, several):
         raise ValueError(f"y: {name!r} is constant: all {len(there)} values are {there[:1].tolist()}; "
                          "there is nothing to predict")
     if k := len(v)-len(there):
-        warnings.warn(f"y: {name!r} is missing in {k} of {len(v)} recordings; "
-                      "they count in neither its loss nor its score", stacklevel=4)
+        tell(f"y: {name!r} is missing in {k} of {len(v)} recordings; they count in neither its loss nor its score", 5)
 
 # %% ../nbs/32_clinical.ipynb #662b023b
 def _checked_study(X, y, subjects, target, classify):

@@ -28,6 +28,7 @@ from . import __version__
 from .basics import LeftOut, one_of, register, some, tell, write_table, write_whole
 from .poolings import offered_poolings, pooling_of, poolings
 from .prior import given_context, given_words, stack_context
+from .protocol import check_told
 from .published import (
     at_dt,
     check_dt,
@@ -148,7 +149,7 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     self.model_ = load_model(self.model, **_scale_of(self.scaler)) if named else self.model
     self.n_features_in_ = self.model_.config.n_parcels
     self._check_rule()
-    self._check_told()
+    check_told(self.model_, self.context)
     self.scaler_ = self._scaler(X)
     self.pools_, self.learned_ = {}, None
     self.fitted_with_ = self.model, self.scaler
@@ -175,14 +176,6 @@ def _check_rule(self:BrainLMEmbedder):
     if getattr(self.model_, 'recipe', None) is not None or self.missing in (None,'leave','refuse'): return
     raise ValueError(f"missing: found {self.missing!r}, but this model knows missing parcels and leaves their tokens "
         "out: expected 'leave' or 'refuse'")
-
-# %% ../nbs/50_embedding.ipynb #b3525ccd
-@patch
-def _check_told(self:BrainLMEmbedder):
-    "ValueError for context that the model's encoder is not told of"
-    if not self.context or getattr(self.model_, 'reads_context', lambda encoder: False)(encoder=True): return
-    raise ValueError(f"context: found {self.context!r}, but this model's encoder is told of none, expected None "
-                     "or a model with a `profile`")
 
 # %% ../nbs/50_embedding.ipynb #0844b8cc
 @patch
@@ -317,7 +310,7 @@ def _check_fitted_with(self:BrainLMEmbedder):
     check_is_fitted(self)
     self._check_embed_options()
     self._check_rule()
-    self._check_told()
+    check_told(self.model_, self.context)
     for name,now,then in zip(('model','scaler'), (self.model, self.scaler), self.fitted_with_, strict=True):
         if now is then or isinstance(now, (str,Path)) and now==then: continue
         raise ValueError(f"{name}: was changed after fit; call fit again")
@@ -501,6 +494,8 @@ def embed_store(
     **options # of `BrainLMEmbedder`
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
+    if Path(out).suffix!='.parquet':
+        raise ValueError(f"out: found {str(out)!r}, expected a name that ends in .parquet, which is what is written")
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
     store, skip = store.readable(), []
     e = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store)

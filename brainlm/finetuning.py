@@ -9,7 +9,6 @@ __all__ = ['published_targets', 'transforms', 'checked_split', 'tell_dt', 'FullW
 
 # %% ../nbs/22_finetuning.ipynb #0e030e1d
 import json
-import warnings
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -434,9 +433,8 @@ def _left_out(store, name, y, split):
     gone = lost & np.isin(sides, ('train','valid'))
     if gone.any():
         first = store.table['subject'][gone].iloc[0]
-        warnings.warn(
-            f"target {name!r}: {gone.sum()} training and validation recordings have no value and are left out, one "
-            f"of subject {first!r} among them", stacklevel=5)
+        tell(f"target {name!r}: {gone.sum()} training and validation recordings have no value and are left out, one "
+             f"of subject {first!r} among them", 6)
     return Split.of(store, np.where(lost, 'no target', sides)) if lost.any() else split
 
 # %% ../nbs/22_finetuning.ipynb #ca828402

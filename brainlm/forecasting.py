@@ -8,13 +8,13 @@ __all__ = ['ForecastWindows', 'forecast_windows', 'long_enough', 'split_windows'
            'plot_forecast', 'predictability', 'roll', 'blend_weights', 'blend']
 
 # %% ../nbs/31_forecasting.ipynb #895eab6c
-import warnings
 from collections import namedtuple
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
+from .basics import tell
 from .metrics import bootstrap, paired_difference, score
 from .plots import figure, named, plot_curves, plot_series
 from .recordings import RecordingStore, Split
@@ -72,8 +72,8 @@ def long_enough(
     short = (table['n_time']<n).to_numpy()
     if short.any():
         first = table['subject'][short].iloc[0]
-        warnings.warn(f"{short.sum()} of {len(rows)} recordings have less than {n} frames and are left out, "
-                      f"first of subject {first!r}", stacklevel=3)
+        tell(f"{short.sum()} of {len(rows)} recordings have less than {n} frames and are left out, "
+             f"first of subject {first!r}", 4)
     return rows[~short]
 
 # %% ../nbs/31_forecasting.ipynb #68d840fa

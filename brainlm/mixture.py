@@ -52,7 +52,8 @@ class MixedWindows:
         self.windows, self.bs, self.seed = windows, batch_size, seed
         if short := [k for k,w in windows.items() if len(w)<batch_size]:
             found = f"{len(windows[short[0]])} windows in {short[0]}"
-            raise ValueError(f"batch_size: found {found}, expected at least {batch_size}, a batch")
+            raise ValueError(f"batch_size: found {found}, expected at least {batch_size}, a batch; "
+                             "take a smaller batch_size= or give more recordings")
         weights = {k: (weights or {}).get(k, 1) for k in windows}
         self.n = {k: max(1, round(len(w)//batch_size*weights[k])) for k,w in windows.items()}
         self.complete = all(w.complete for w in windows.values())
@@ -202,10 +203,13 @@ def _network(parts, config, seed):
     model.seen = seen
     return Mixture({k: fit_part(p, model) for k,p in parts.items()})
 
-def _sides(parts, mixture, t, config):
-    "Windows to learn from, and windows to watch or None"
+def _each_sides(parts, mixture, t, config):
+    "Windows of each part to learn from, and to watch or None"
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
-    both = {k: sided_windows(p.store, mixture.models[k].scaler, p.split, t.seed, **size) for k,p in parts.items()}
+    return {k: sided_windows(p.store, mixture.models[k].scaler, p.split, t.seed, **size) for k,p in parts.items()}
+
+def _sides(both, parts, t):
+    "Windows to learn from, and windows to watch or None"
     mixed = partial(MixedWindows, batch_size=t.batch_size, seed=t.seed)
     watched = {k: v for k,(_,v) in both.items() if v is not None and len(v)>=t.batch_size}
     train = mixed({k: v for k,(v,_) in both.items()}, weights={k: p.weight for k,p in parts.items()})
@@ -237,7 +241,9 @@ def mixture_learner(
     _check_apart(parts)
     t = (training or Training()).settled(batch_size=4, patience=0)
     mixture = company().first(partial(_network, parts, config, t.seed))
-    dls = window_dls(*_sides(parts, mixture, t, config), t.batch_size, t.num_workers, t.device)
+    both = _each_sides(parts, mixture, t, config)
+    t = t.fitting(training, min(len(o) for o,_ in both.values()))
+    dls = window_dls(*_sides(both, parts, t), t.batch_size, t.num_workers, t.device)
     cards = {k: mixture.models[k].card for k in parts}
     shares = {k: dict(data=cards[k]['data'], weight=p.weight) for k,p in parts.items()}
     recipe = dict(config=asdict(config), parts=shares, mask_ratios=list(t.mask_ratios), context=context)

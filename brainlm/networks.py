@@ -37,7 +37,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .atlas import Parcellation, network_atlases
-from .basics import Registry, one_of, register, write_table
+from .basics import Registry, one_of, register, tell, write_table
 from .model import BrainLM
 from .plots import (
     data_words,
@@ -424,7 +424,7 @@ def _some_networks(there, truth, pairs, parcellation, atlas, n_splits):
     names = parcellation.network_names(atlas)
     few = [k for k in names if len(set(pairs[there & (truth==k)]))<n_splits]
     words = f"{', '.join(few)} have fewer than {n_splits} pairs of parcels and are left out"
-    if few: warnings.warn(f'{atlas}: {words}', stacklevel=2)
+    if few: tell(f'{atlas}: {words}', 5)
     names = [k for k in names if k not in few]
     if len(names)<2:
         found = f"{len(names)} networks with at least {n_splits} pairs of parcels in {parcellation.name}"
@@ -828,12 +828,13 @@ def networks_report(
     out, # folder to write
     atlas:str='yeo7', # 'yeo7', 'yeo17', 'ca12' or a column of networks of your own; the others are in a table
     rows=None, # recordings to use; None: all
-    n_permutations:int=100, # for p of attention
+    n_permutations:int=100, # for p of attention, at least 1
     seed:int=0,
     seen_ok:bool=False, # judge people too whom the model has learnt from; the page says how many
     context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page, report.html, beside results.csv, people.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside its rivals. Errors of `classify_parcels` and `refuse_seen`, before any work."
+    if n_permutations<1: raise ValueError(f"n_permutations: found {n_permutations}, expected at least 1")
     store,rows = only_readable(store, rows)
     store,out = as_read_by(model, store),Path(out)
     p = store.parcellation

@@ -91,6 +91,16 @@ def settled(self:Training,
     return replace(self, **{k: v for k,v in own.items() if k=='device' or getattr(self, k) is None})
 
 @patch
+def fitting(self:Training,
+    asked:Training|None, # what was asked for, before it was settled
+    n:int # windows of a training epoch
+)->Training: # with a batch of all windows, where they are fewer than the learner's own batch; a Notice says so
+    "Settings with a batch that there are windows for"
+    if (asked and asked.batch_size) or not 0<n<self.batch_size: return self
+    tell(f"batch_size: found {n} windows in an epoch of training, so a batch is of {n}, not of {self.batch_size}")
+    return replace(self, batch_size=n)
+
+@patch
 def recipe(self:Training)->dict: # JSON types
     "What of the settings makes a run what it is"
     names = ['batch_size', 'weight_decay', 'bf16', 'seed']
@@ -411,6 +421,7 @@ def _claim_run(self:RunFolder, resume, checkpoint):
             f"{self.folder}: found a run, expected an empty folder; resume it (resume=True) or choose "
             "another")
     self._refuse_foreign()
+    self._refuse_other_kind(file)
     if (file.exists() or checkpoint.exists()) and resume: self._check_recipe(file, checkpoint)
     clear_leftovers(self.folder)
     write_whole(file, self._recipe_to_keep())
@@ -432,6 +443,21 @@ def _refuse_foreign(self:RunFolder):
     found = some(sorted(names), 3)
     if all(o.isdigit() for o in names): found = f"the rounds {found} of an earlier call, of folds or of people left out"
     raise FileExistsError(f"{self.folder}: found {found}, expected an empty folder or a run; choose another folder")
+
+def _kind_of_run(recipe):
+    "What a run is for, by its recipe"
+    if 'task' not in recipe: return 'pretraining'
+    return 'forecasting' if recipe['task']=='forecasting' else 'fine-tuning'
+
+@patch
+def _refuse_other_kind(self:RunFolder, file):
+    "FileExistsError where the folder holds a run for something else, whose models would be lost"
+    try: was = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError): return
+    was, now = _kind_of_run(was), _kind_of_run(self.recipe)
+    if was==now: return
+    raise FileExistsError(f"{self.folder}: found a run of {was}, expected an empty folder or a run of {now}; choose "
+                          "another folder")
 
 @patch
 def _recipe_to_keep(self:RunFolder): # with people as the card has them
@@ -596,6 +622,7 @@ def pretrain_learner(
     draws = t.seed if draws is None else draws
     sides = sided_windows(store, scaler, split, draws, **size)
     model.seen = company().first(lambda: learned_from(store, split))
+    t = t.fitting(training, len(sides[0]))
     dls = window_dls(*sides, t.batch_size, t.num_workers, t.device)
     if words := dt_words(data['tr_s']): tell(f'{store.name}: {words}')
     recipe = dict(config=asdict(config), data=data, accumulate=t.accumulate, mask_ratios=list(t.mask_ratios))

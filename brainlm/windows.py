@@ -189,7 +189,8 @@ def window_dls(
     from fastai.data.load import DataLoader
     if len(train) < batch_size:
         raise ValueError(
-            f"batch_size: found {batch_size}, expected at most the {len(train)} windows of a training epoch")
+            f"batch_size: found {batch_size}, expected at most the {len(train)} windows of a training epoch; a "
+            "smaller batch_size= helps, or more recordings")
     kw = dict(bs=batch_size, shuffle=False, num_workers=num_workers, device=device)
     valid = [] if valid is None else valid
     return DataLoaders(DataLoader(train, drop_last=True, **kw), DataLoader(valid, **kw), device=device)

@@ -84,6 +84,7 @@ def test_presets_are_those_of_the_model():
 # %% ../nbs/51_cli.ipynb #74d3999c
 @pytest.mark.parametrize('words,says', [(['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
     (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
+    (['forecast','x','--model','m','--out','y','--context','recording'], 'found recording, expected a whole number above 0'),
     (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
     (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
 def test_wrong_usage(words, says):
@@ -303,7 +304,8 @@ def test_pretrain_on_two_stores(tmp_path, capsys, monkeypatch):
     assert main(['embed', 'a', 'a.parquet', '--model', 'run/last:aal-9'])==1
     assert "atlas: found 'aal-9', expected one of" in capsys.readouterr().err
     for wrong,why in ((['pretrain', 'a', *words[2:], '--resume'], 'parts.a.weight: was 2.0, now 1'),
-                      (['pretrain', 'a', 'a', '--out', 'x'], 'found a twice'), (['pretrain', 'a:0', 'b.1', '--out', 'x'], 'found the weight 0')):
+                      (['pretrain', 'a', 'a', '--out', 'x'], 'found a twice'), (['pretrain', 'a:0', 'b.1', '--out', 'x'], 'found the weight 0'),
+                      *((['pretrain', f'a:{o}', 'b.1', '--out', 'x'], f'found the weight {o} in a:{o}, expected a number above 0') for o in ('-1','x','nan','inf'))):
         assert main(wrong)==1 and why in capsys.readouterr().err
 
 
@@ -337,6 +339,38 @@ def cortex(tmp_path_factory):
     s.extend(Recording(rng.standard_normal((70,360)).astype('float32'), .72, f's{i}', provenance='simulated',
                        covariates=dict(half='ab'[i%2], score=float(i))) for i in range(10))
     return s.url
+
+
+# %% ../nbs/51_cli.ipynb #0ee9e5c6
+def test_a_colon_in_the_name_of_a_store(tmp_path, monkeypatch):
+    from brainlm.cli import _weighed
+    monkeypatch.chdir(tmp_path)
+    for name in ('a:x', 'a'): Path(name).mkdir()
+    assert [_weighed(o) for o in ('a:x', 'a', 'a:2', 'memory://s', 'http://h:80/s', 's3://b/s:.5')]==[
+        ('a:x', 1), ('a', 1), ('a', 2), ('memory://s', 1), ('http://h:80/s', 1), ('s3://b/s', .5)]
+
+def test_few_windows_and_runs_of_another_kind(small, tmp_path, capsys, monkeypatch):
+    "A smaller batch where none was asked for, said in a line; a fine-tuning does not take the place of a pretraining"
+    monkeypatch.chdir(tmp_path)
+    for name,who,n in (('s', 'sim', 5), ('t', 'other', 20)):
+        store = RecordingStore.create(name, load_parcellation('aal2'))
+        store.extend(replace(r, signal=r.signal+n, subject=f'{who}{i}', covariates=dict(half='ab'[i%2], score=float(i)), task='rest')
+                     for i,r in enumerate(waves(n_subjects=n)))
+    words = 'pretrain s --preset nano --epochs 1 --out run --device cpu'.split()
+    assert main([*words, '--batch-size', '4'])==1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert '--batch-size: found 4, expected at most the 2 windows' in err and 'a smaller --batch-size helps' in err
+    assert main(words)==0 and 'brainlm: --batch-size: found 2 windows in an epoch' in capsys.readouterr().err
+    kept = Path('run/recipe.json').read_bytes()
+    assert main('finetune t --model run --target score --epochs 1 --out run'.split())==1
+    assert 'found a run of pretraining, expected an empty folder or one of finetune' in capsys.readouterr().err
+    assert Path('run/recipe.json').read_bytes()==kept and Path('run/last/config.json').exists()
+    for words,says in (('networks s --model run --context subject --out o', "context: found 'subject', but this model's encoder is told of none"),
+                       ('attention s --model run --contrast half --context recording --out o', 'only a model that was pretrained with a profile'),
+                       ('perturb s --model run --out o', "one of the values of task: rest; 'task' is only the default, so say --target VALUE"),
+                       ('embed s p.txt --model run', "out: found 'p.txt', expected a name that ends in .parquet")):
+        assert main(words.split())==1 and says in capsys.readouterr().err, words
+    assert not Path('p.txt').exists()
 
 
 # %% ../nbs/51_cli.ipynb #4a3d8b1b

@@ -14,6 +14,7 @@ import torch
 from fastcore.basics import AttrDict
 
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.basics import Notice
 from brainlm.model import BrainLM, preset
 from brainlm.recordings import Recording, RecordingStore, learned_from
 from brainlm.report import said
@@ -49,7 +50,7 @@ def test_mirror_parcels_never_help_each_other():
 
 def test_rare_and_missing_labels():
     t = glasser.table.copy(); t['mine'] = ['' if i%9==0 else 'rare' if i in (1,181) else 'ab'[i%2] for i in range(360)]; p = Parcellation('mine', t)
-    with pytest.warns(UserWarning, match='rare have fewer than 5'): r = classify_parcels(noise(0.), p, 'mine', n_repeats=1)
+    with pytest.warns(Notice, match='rare have fewer than 5'): r = classify_parcels(noise(0.), p, 'mine', n_repeats=1)
     assert set(r.truth)=={'','a','b'} and r.n_parcels==(t['mine'].isin(['a','b'])).sum()
     with pytest.raises(ValueError, match='unknown network column'): classify_parcels(noise(0.), p, 'yours')
 
@@ -128,6 +129,7 @@ def test_report_on_people_that_the_model_knows(tmp_path):
     m = BrainLM(preset('tiny', n_parcels=94, **size), aal2, RobustScaler().fit(store, rows='all'))
     m.seen = learned_from(store, ['train', 'test', 'test'])
     with pytest.raises(ValueError, match='1 of the 3 people judged .*unseen_rows.*seen_ok=True'): networks_report(store, m, tmp_path/'r')
+    with pytest.raises(ValueError, match='n_permutations: found 0, expected at least 1'): networks_report(store, m, tmp_path/'r', n_permutations=0)
     assert not (tmp_path/'r').exists()
     page = networks_report(store, m, tmp_path/'r', n_permutations=3, seen_ok=True)
     assert said(page).startswith("1 of the 3 people judged were in this model's own training")
