@@ -679,7 +679,7 @@ def _whom(a, store, model):
     return dict(rows=rows)
 
 # %% ../nbs/51_cli.ipynb #e39b4599
-def _check_context(options, model):
+def _check_beside(options, model):
     "ValueError for context that the model does not read; of the future its prior may read it"
     from brainlm.protocol import check_told
     if options.get('latent')!='future': check_told(model, options.get('context'))
@@ -698,7 +698,7 @@ def _run(a):
     if not a.needs: return _print_result(function(**options))
     if a.needs=='read':
         store, model, split = _store_and_model(a)
-        _check_context(options, model)
+        _check_beside(options, model)
         options |= _whom(a, store, model)
         return _print_result(function(store, model, out=a.out, seed=a.seed, atlas=a.atlas, **options))
     with _together(a): _trained(a, function, options)

@@ -486,6 +486,11 @@ def _said_of(e, facts, lost):
 # %% ../nbs/50_embedding.ipynb #268299e8
 _used = ['n_windows','n_frames','n_missing','missing','resampled_from_s']
 
+# %% ../nbs/50_embedding.ipynb #b33dbe3b
+def _check_parquet(out):
+    if Path(out).suffix=='.parquet': return
+    raise ValueError(f"out: found {str(out)!r}, expected a name that ends in .parquet, which is what is written")
+
 # %% ../nbs/50_embedding.ipynb #21d02292
 def embed_store(
     store:RecordingStore, # recordings
@@ -494,8 +499,7 @@ def embed_store(
     **options # of `BrainLMEmbedder`
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
-    if Path(out).suffix!='.parquet':
-        raise ValueError(f"out: found {str(out)!r}, expected a name that ends in .parquet, which is what is written")
+    _check_parquet(out)
     if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
     store, skip = store.readable(), []
     e = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store)
@@ -506,8 +510,7 @@ def embed_store(
     lost = _not_embedded(store, who, skip)
     who = who.iloc[facts['row']].reset_index(drop=True)
     t = pd.concat([who, facts[_used], pd.DataFrame(z, columns=e.get_feature_names_out())], axis=1)
-    t.attrs['brainlm'] = _said_of(e, facts, lost)
-    _write_embeddings(Path(out), t, lost)
+    _write_embeddings(Path(out), t, _said_of(e, facts, lost), lost)
     return t
 
 # %% ../nbs/50_embedding.ipynb #4a456a2f
@@ -517,9 +520,10 @@ def _not_embedded(store, who, skip):
     lost = who.iloc[[i for i,_ in skip]].assign(reason=[w for _,w in skip])
     return pd.concat([store.damaged_table(), lost], ignore_index=True)
 
-def _write_embeddings(out, t, lost):
-    "The Parquet file, and beside it the table of what could not be embedded"
+def _write_embeddings(out, t, said, lost):
+    "The Parquet file with what is said of it, and beside it the table of what could not be embedded"
     out.parent.mkdir(parents=True, exist_ok=True)
+    t.attrs['brainlm'] = said
     write_whole(out, lambda f: t.to_parquet(f, index=False))
     bad = out.with_suffix('.failures.tsv')
     if not len(lost): return bad.unlink(missing_ok=True)

@@ -208,6 +208,10 @@ def _each_sides(parts, mixture, t, config):
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
     return {k: sided_windows(p.store, mixture.models[k].scaler, p.split, t.seed, **size) for k,p in parts.items()}
 
+def _shares(parts, mixture):
+    "What each part holds, and how much it counts"
+    return {k: dict(data=mixture.models[k].card['data'], weight=p.weight) for k,p in parts.items()}
+
 def _sides(both, parts, t):
     "Windows to learn from, and windows to watch or None"
     mixed = partial(MixedWindows, batch_size=t.batch_size, seed=t.seed)
@@ -244,10 +248,10 @@ def mixture_learner(
     both = _each_sides(parts, mixture, t, config)
     t = t.fitting(training, min(len(o) for o,_ in both.values()))
     dls = window_dls(*_sides(both, parts, t), t.batch_size, t.num_workers, t.device)
-    cards = {k: mixture.models[k].card for k in parts}
-    shares = {k: dict(data=cards[k]['data'], weight=p.weight) for k,p in parts.items()}
-    recipe = dict(config=asdict(config), parts=shares, mask_ratios=list(t.mask_ratios), context=context)
-    run = RunFolder(folder, json.loads(json.dumps(recipe | t.recipe())), dict(parts=cards))
+    recipe = dict(config=asdict(config), parts=_shares(parts, mixture), mask_ratios=list(t.mask_ratios))
+    recipe |= dict(context=context) | t.recipe()
+    cards = {k: m.card for k,m in mixture.models.items()}
+    run = RunFolder(folder, json.loads(json.dumps(recipe)), dict(parts=cards))
     return make_learner(dls, mixture, model_loss, run, t, [TakeTurns(t.mask_ratios, t.seed, context)])
 
 # %% ../nbs/21a_mixture.ipynb #c4e5c105

@@ -90,6 +90,7 @@ def settled(self:Training,
     own |= dict(bf16=own['device'].type=='cuda', progress=sys.stdout.isatty())
     return replace(self, **{k: v for k,v in own.items() if k=='device' or getattr(self, k) is None})
 
+# %% ../nbs/21_pretraining.ipynb #ef3cea70
 @patch
 def fitting(self:Training,
     asked:Training|None, # what was asked for, before it was settled
@@ -444,6 +445,7 @@ def _refuse_foreign(self:RunFolder):
     if all(o.isdigit() for o in names): found = f"the rounds {found} of an earlier call, of folds or of people left out"
     raise FileExistsError(f"{self.folder}: found {found}, expected an empty folder or a run; choose another folder")
 
+# %% ../nbs/21_pretraining.ipynb #35198164
 def _kind_of_run(recipe):
     "What a run is for, by its recipe"
     if 'task' not in recipe: return 'pretraining'
