@@ -208,6 +208,7 @@ def _each_sides(parts, mixture, t, config):
     size = dict(n_time=config.n_time, patch_size=config.patch_size)
     return {k: sided_windows(p.store, mixture.models[k].scaler, p.split, t.seed, **size) for k,p in parts.items()}
 
+# %% ../nbs/21a_mixture.ipynb #a3e39508
 def _shares(parts, mixture):
     "What each part holds, and how much it counts"
     return {k: dict(data=mixture.models[k].card['data'], weight=p.weight) for k,p in parts.items()}
@@ -222,6 +223,7 @@ def _sides(both, parts, t):
 # %% ../nbs/21a_mixture.ipynb #931bcd14
 def _check_apart(parts):
     "ValueError for a signal on the training or validation side of one data set and on the test side of another"
+    check_people(parts)
     sides = {}
     for name,p in parts.items():
         for h,side in zip(p.store.table['signal_hash'], p.split.sides, strict=True):
@@ -241,7 +243,6 @@ def mixture_learner(
     context:float=.5 # share of batches that are given further frames of their people
 )->Learner: # call its `pretrain`
     "A learner that pretrains one network on several data sets. ValueError where something does not fit together."
-    check_people(parts)
     _check_apart(parts)
     t = (training or Training()).settled(batch_size=4, patience=0)
     mixture = company().first(partial(_network, parts, config, t.seed))
