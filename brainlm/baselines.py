@@ -208,14 +208,18 @@ def _solutions(self:LinearForecaster, XX, XY):
 @patch
 def _held_out(self:LinearForecaster, parts, whole):
     "Squared error [penalty, step] of each fold under the coefficients of all others, from sums of products alone"
-    error = np.zeros((len(self.penalties), self.horizon))
-    for xx, xy, yy in parts:
-        solve = self._solutions(whole[0]-xx, whole[1]-xy)
-        for i,a in enumerate(self.penalties):
-            w = solve(a)
-            missed = yy - 2*(w*xy).sum(0) + (w*(xx@w)).sum(0)
-            error[i] += missed.reshape(self.horizon, -1).sum(1)
-    return error
+    return sum(self._left_out(*part, whole[0]-part[0], whole[1]-part[1]) for part in parts)
+
+@patch
+def _left_out(self:LinearForecaster, xx, xy, yy, XX, XY):
+    "Squared error [penalty, step] of a fold: along the eigenvectors of `XX` a penalty only shrinks, whichever it is"
+    lam, U = np.linalg.eigh(np.asarray(XX, np.float64))
+    U = U.astype(np.float32)
+    B, b = ((U.T@o).reshape(len(lam), self.horizon, -1).swapaxes(0, 1) for o in (XY, xy))   # [step, input, target]
+    M, d = U.T@xx@U, 1/(lam.clip(0)+self.penalties[:,None]*lam.mean())      # d: [penalty, input]
+    twice = 2*d@(B*b).sum(2).T
+    square = np.stack([(d@(M*(o@o.T))*d).sum(1) for o in B], 1)
+    return yy.reshape(self.horizon, -1).sum(1)-twice+square
 
 # %% ../nbs/30_baselines.ipynb #8a4010d3
 @patch

@@ -812,7 +812,7 @@ def gather(
         ('tasks names', [], 'some of: fill in, forecast, networks, age, diagnosis, who is it; default: all', 'TASK'),
         ('folds', 5, 'of people; --quick: 2', 'N'),
         ('size', 'nano', 'of the model that is pretrained here', ('nano','tiny','small')),
-        ('epochs', 10, 'of its pretraining; --quick: 2', 'N'),
+        ('epochs', 10, 'of its pretraining; --quick: 1', 'N'),
         ('seed', 0, 'of folds and weights', 'I')))
 def benchmark(
     out, # folder to write
@@ -824,7 +824,7 @@ def benchmark(
 )->Path: # the page; beside it scores.tsv
     "An open scoreboard. ValueError for an unknown name or a folder of another benchmark; errors of `load_model`."
     for n in names: one_of('tasks', n, tuple(tasks))
-    out, folds, epochs = Path(out), 2 if quick else folds, 2 if quick else epochs
+    out, folds, epochs = Path(out), 2 if quick else folds, 1 if quick else epochs
     who = _entered(models, size, epochs)
     found, missing = gather(out, data, stores, 24 if quick else None)
     places = [Place(k, s, out/'places'/_slug(k), folds, seed) for k,s in found.items()]

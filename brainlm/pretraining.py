@@ -474,12 +474,20 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     was = json.loads(was)
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
+    _check_version(file, was, now)
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
     _check_data(file, was.get('data', {}), now.get('data', {}))
     if diff := _unlike(was, now):
         raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that, or another folder")
 
 # %% ../nbs/21_pretraining.ipynb #b393dd30
+def _check_version(file, was, now):
+    "ValueError for a run of an older version, whose model knew fewer settings"
+    lacks = [k for k in now.get('config', {}) if k not in was.get('config', now['config'])]
+    if lacks: raise ValueError(f"{file}: this run was begun with an older version (its recipe does not know {lacks[0]}), "
+                               "which centred windows in another way; finish it with that one, or begin in another "
+                               "folder. Its models can be read")
+
 @patch
 def _check_processes(self:RunFolder, file, was, now):
     "ValueError for another number of processes: sums in another order end in other weights"

@@ -214,6 +214,10 @@ def test_a_recipe_names_nobody(tmp_path):
     with pytest.raises(ValueError, match='with other people in train and valid'): other.pretrain(1, resume=True)
     learner(store, tmp_path/'r', batch_size=2).pretrain(1, resume=True)
     assert json.loads(file.read_text())==now
+    del now['config']['profile']
+    file.write_text(json.dumps(now))
+    with pytest.raises(ValueError, match='older version .*does not know profile.*Its models can be read'):
+        learner(store, tmp_path/'r', batch_size=2).pretrain(1, resume=True)
 
 
 # %% ../nbs/21_pretraining.ipynb #f9f95d3d

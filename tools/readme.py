@@ -1,4 +1,5 @@
-"""Write `README.md` from `nbs/index.ipynb`, and the figures that its cells draw to `figures/<label>.png`; with `--check` only say what differs.
+"""Write `README.md` from `nbs/index.ipynb`, and the figures that its cells draw to `figures/<label>.png`; with `--check` only say what differs. The version
+of `settings.ini` goes into `brainlm/__init__.py` and `CITATION.cff`.
 
 Hidden cells are left out. A cell that draws a figure says `#| label: name` and `#| fig-alt: "what it shows"`."""
 import argparse
@@ -6,6 +7,7 @@ import base64
 import json
 import re
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
@@ -43,16 +45,24 @@ def build(nb):
             parts += outputs(c, opts, files)
     return {'README.md':('\n\n'.join(o for o in parts if o)+'\n').encode(), **files}
 
+def versions():
+    "The files that repeat the version of `settings.ini`: path -> bytes"
+    ini = ConfigParser(delimiters=['='], interpolation=None)
+    ini.read(root/'settings.ini', encoding='utf-8')
+    new = ini['DEFAULT']['version']
+    places = {'brainlm/__init__.py': (r'(?m)^(__version__ = ").*(")$', rf'\g<1>{new}\2'), 'CITATION.cff': (r'(?m)^(version: ).*$', rf'\g<1>{new}')}
+    return {f: re.sub(*o, (root/f).read_text(encoding='utf-8'), count=1).encode() for f,o in places.items()}
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--check', action='store_true', help='write nothing; fail if a file would change')
     a = p.parse_args()
-    new = build(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8')))
+    new = build(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))) | versions()
     stale = [f for f,b in new.items() if not (root/f).exists() or (root/f).read_bytes()!=b]
-    if a.check: sys.exit(f"{', '.join(stale)}: not what nbs/index.ipynb says; run `make readme`" if stale else 0)
+    if a.check: sys.exit(f"{', '.join(stale)}: not what nbs/index.ipynb and settings.ini say; run `make readme`" if stale else 0)
     for f in stale:
         (root/f).parent.mkdir(exist_ok=True)
         (root/f).write_bytes(new[f])
-    print('written: '+', '.join(stale) if stale else 'README.md is in step with nbs/index.ipynb')
+    print('written: '+', '.join(stale) if stale else 'README.md is in step with nbs/index.ipynb, and versions with settings.ini')
 
 if __name__=='__main__': main()
