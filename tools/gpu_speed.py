@@ -2,6 +2,7 @@
 
     python tools/gpu_speed.py --out DIR                 # 90 seconds on a card, everything that fits into them
     python tools/gpu_speed.py --out DIR --seconds 170   # with torch.compile as well
+    python tools/gpu_speed.py --out DIR --only peaks train --shapes 13m-axial
 
 Signals are random: speed does not ask what they mean. Without a card the same code runs at toy size on the CPU, in about
 a minute, and says so: that checks the script, it measures nothing. What does not fit into the time is named at the end."""
@@ -448,6 +449,7 @@ def main():
     p.add_argument('--out', type=Path, help='folder of gpu_speed.json and gpu_speed.tsv')
     p.add_argument('--seconds', type=float, default=90, help='for everything, from the start of the script')
     p.add_argument('--only', nargs='+', metavar='SECTION', help='peaks, equal, train, prior, prior_cpu, resumed, cudnn, loop, kernels, compiled')
+    p.add_argument('--shapes', nargs='+', metavar='SHAPE', help='of the section train, such as 13m-axial; all of them without')
     p.add_argument('--cpu', action='store_true', help='the check on the CPU, even where there is a card')
     p.add_argument('--prior-worker', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -473,7 +475,8 @@ def run(a, tmp):
 def sections(a, tmp, running):
     section(a, 'peaks', 5, lambda: peaks(a), 'Highest rates measured: matrix products TFLOP/s, copy TB/s')
     section(a, 'equal', 6, lambda: equal(a), 'The same on CPU and device: relative distance')
-    for name,attention in shapes: section(a, 'train', 7, lambda n=name, t=attention: trained(a, n, t), f'{name} {attention}')
+    wanted = [o for o in shapes if not a.shapes or '-'.join(o) in a.shapes]
+    for name,attention in wanted: section(a, 'train', 7, lambda n=name, t=attention: trained(a, n, t), f'{name} {attention}')
     if rows := a.found.get('train'):
         table('Training, bf16, 424 x 200, mask .75; products of a step counted; UKB-size is 61,038 x 100 windows', rows)
     section(a, 'prior', 6, lambda: prior_on_device(a), 'Guesses of the prior, windows a second')

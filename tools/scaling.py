@@ -2,13 +2,17 @@
 
     python tools/scaling.py pack                      # where the data are: cohorts, scalers and priors into .gpu
     python tools/scaling.py fill --work W --cores 15  # what the priors guess, once, for every run that follows
-    python tools/scaling.py run --work W --until 400  # trainings in order of importance, several at a time
+    python tools/scaling.py try --work W              # what this machine is fast at, and whether it may be used
+    python tools/scaling.py run --work W --until 400  # trainings in order of importance
+    python tools/scaling.py card --work W             # the prior on a card beside the CPU
     python tools/scaling.py table --work W            # nbs/results/scaling.tsv
     python tools/scaling.py trial --work W            # all of it at toy size, on a CPU
 
 Every step is kept in the work folder and goes on where it was stopped. A run is scored on people that neither network
 nor prior has seen, beside the same prior without the network, on the same hidden samples."""
 import argparse
+import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -17,6 +21,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
 
@@ -42,7 +47,7 @@ from brainlm.metrics import (
     window_mask,
 )
 from brainlm.model import BrainLM, preset
-from brainlm.prior import GaussianPrior, SpaceTimePrior, all_parts, stack_context
+from brainlm.prior import Context, GaussianPrior, SpaceTimePrior, all_parts, stack_context
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.stats import mean_interval, nan_mean, verdicts
@@ -298,11 +303,10 @@ def fill_one(a, number, device='cpu'):
     print(f'process {number} on {device}: {n} files', flush=True)
 
 def fill(a):
-    "All guesses, by several processes; with a card, one of them is on it if that was found to be fast"
+    "All guesses, by several processes"
     for name in filter(partial(packed, a), a.cohorts): store_of(a, name)
     for o in (a.work/'guesses').glob('*/*.claim'): o.unlink()               # of processes that were ended
-    on = ['cuda']*choices(a)['fill']+['cpu']*a.cores
-    together(fill_one, [(a, i, d) for i,d in enumerate(on)])
+    together(fill_one, [(a, i) for i in range(a.cores)])
 
 def together(function, calls):
     "Several processes, until all of them have ended"
@@ -314,7 +318,7 @@ def together(function, calls):
 def choices(a):
     "What `try` found out about this machine"
     file = a.work/'choices.json'
-    return json.loads(file.read_text()) if file.exists() else dict(fill=False, bf16=False)
+    return json.loads(file.read_text()) if file.exists() else dict(bf16=False, graphs=False)
 
 # Training on what is kept
 
@@ -347,13 +351,15 @@ class Pool:
     def of(self, people, most):
         "Numbers of the pairs of the first so many people, a list for each ratio, so many pairs at most"
         ok = np.isin(self.subject, self.people[:people or None])
-        lists = [np.flatnonzero(ok & (self.ratio==k))[:(most or 10**9)//3] for k in range(3)]
-        return [torch.as_tensor(o, device=self.device) for o in lists]
+        return [np.flatnonzero(ok & (self.ratio==k))[:(most or 10**9)//3] for k in range(3)]
 
-def at_prior(model, x, guess, mask, valid=None):
-    "A model on windows whose guesses are known"
+def at_prior(model, x, guess, mask, valid=None, ratio=None):
+    "A model on windows whose guesses are known; with the share that `mask` hides nothing need be counted"
     if model.prior is not None: model.prior.now = patchify(guess.float())
-    return model(x.float(), valid=valid, mask=mask)
+    if ratio is None: return model(x.float(), valid=valid, mask=mask)
+    model._mask = lambda *_: (mask, ratio)                                  # a number asked of the card stops a graph
+    try: return model(x.float(), valid=valid)
+    finally: del model._mask
 
 @dataclass
 class Run:
@@ -372,6 +378,8 @@ class Run:
     decay:float=.05 # of weights
     flip:bool=False # turn the sign of every second pair, of which the prior would have guessed the same turned
     batch:int=16
+    drop:float=0. # of what is between the two layers of each MLP
+    best:bool=False # with the options that did best among the people for choosing, of those tried by then
 
     @property
     def name(self):
@@ -391,6 +399,8 @@ def network(run, pools):
     torch.manual_seed(run.seed)
     model = BrainLM(config, first.parcellation)
     if model.prior is not None: model.prior = Given()
+    for block in (*model.encoder, *model.decoder) if run.drop else ():
+        block.mlp[1] = nn.Sequential(nn.GELU(), nn.Dropout(run.drop))
     return model.to(first.device)
 
 def coats(model, parcellations):
@@ -399,42 +409,124 @@ def coats(model, parcellations):
     given = None if model.prior is None else Given()
     return {k: model.on(p, None, given).to(model.cls.device) for k,p in parcellations.items()}
 
-def optimiser(model, lr, steps, decay):
-    "The house's recipe: AdamW in one cycle"
+def optimiser(model, decay):
+    "AdamW of the house's recipe; its rate is a number on the device"
+    cuda, rate = model.cls.is_cuda, torch.tensor(0., device=model.cls.device)
     flat = [p for p in model.parameters() if p.ndim<2]
     deep = [p for p in model.parameters() if p.ndim>1]
     kinds = [dict(params=deep, weight_decay=decay), dict(params=flat, weight_decay=0.)]
-    o = torch.optim.AdamW(kinds, lr, betas=(.9, .95), eps=1e-8, fused=model.cls.is_cuda)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(o, lr, total_steps=steps+1, pct_start=.15, cycle_momentum=False)
-    return o, cycle
+    return torch.optim.AdamW(kinds, rate, betas=(.9, .95), eps=1e-8, fused=cuda, capturable=cuda)
 
-def trained(run, pools, until=float('inf'), bf16=False):
-    "The network after its steps, seconds a step and pairs; None where there is no time for all of them"
-    model, rng = network(run, pools), np.random.default_rng(run.seed)
-    models = coats(model, {k: p.parcellation for k,p in pools.items()})
-    lists = {k: p.of(run.people, run.pairs) for k,p in pools.items()}
-    o, cycle = optimiser(model, run.lr or rates[run.preset], run.steps, run.decay)
-    share = np.array([shares.get(k, 1.) for k in pools])
-    turns = rng.choice(list(pools), run.steps, p=share/share.sum())
-    device, start = model.cls.device, time.time()
-    torch.set_float32_matmul_precision('high')                              # TF32, on a card, in training alone
-    auto = (lambda: torch.autocast(device.type, torch.bfloat16)) if bf16 else nullcontext
-    generator = torch.Generator(device).manual_seed(run.seed)
-    for i,k in enumerate(turns):
-        p, listed = pools[k], lists[k][i%3]
-        at = listed[torch.randint(len(listed), (run.batch,), generator=generator, device=device)]
-        x, guess, valid = p.x[at], p.guess[at], None if p.complete else p.valid[at]
-        if run.flip: x[::2], guess[::2] = -x[::2], -guess[::2]
-        with auto(): loss = at_prior(models[k], x, guess, p.mask[at], valid).loss/p.error[i%3]
-        o.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.)
+def one_cycle(rate, steps):
+    "The rate of each step"
+    o = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(o, rate, total_steps=steps+1, pct_start=.15, cycle_momentum=False)
+    found = []
+    for _ in range(steps):
+        found.append(cycle.get_last_lr()[0])
         o.step()
         cycle.step()
-        if i==40 and start+(time.time()-start)/40*run.steps*.9>until: return None
-    seconds = (time.time()-start)/run.steps
-    torch.set_float32_matmul_precision('highest')
-    return model, seconds, sum(len(o) for k in lists.values() for o in k)
+    return torch.tensor(found)
+
+def endless(rng, listed, n):
+    "n of the listed numbers: all of them before one comes again"
+    rounds = -(-n//len(listed))
+    return np.concatenate([rng.permutation(listed) for _ in range(rounds)] or [listed])[:n]
+
+def drawn(run, pools):
+    "Of each step its pool, the number of its ratio and those of its pairs [step, batch]; and how many pairs there are"
+    rng, lists = np.random.default_rng(run.seed), {k: p.of(run.people, run.pairs) for k,p in pools.items()}
+    share = np.array([shares.get(k, 1.) for k in pools])
+    turns = rng.choice(list(pools), run.steps, p=share/share.sum())
+    which, at = [(str(k), i%3) for i,k in enumerate(turns)], np.zeros((run.steps, run.batch), int)
+    for k,r in sorted(set(which)):
+        mine = [o==(k, r) for o in which]
+        at[mine] = endless(rng, lists[k][r], sum(mine)*run.batch).reshape(-1, run.batch)
+    return which, torch.from_numpy(at), sum(len(o) for k in lists.values() for o in k)
+
+class Steps:
+    """A training. Windows and rate of a step are looked up by its number on the device, so that on a card a step of
+    each pool and ratio can be recorded once, as a CUDA graph, and be played from then on"""
+    def __init__(self, run, pools, bf16=False):
+        self.run, self.pools, self.model = run, pools, network(run, pools)
+        self.models = coats(self.model, {k: p.parcellation for k,p in pools.items()})
+        self.device, self.played = self.model.cls.device, {}
+        self.which, self.at, self.n_pairs = drawn(run, pools)
+        self.rate = one_cycle(run.lr or rates[run.preset], run.steps)
+        self.now, self.sign = torch.zeros(1, dtype=torch.long), torch.ones(run.batch, 1, 1)
+        self.sign[::2] -= 2*run.flip
+        for k in ('at', 'rate', 'now', 'sign'): setattr(self, k, getattr(self, k).to(self.device))
+        self.parameters, self.o = [*self.model.parameters()], optimiser(self.model, run.decay)
+        for p in self.parameters: p.grad = torch.zeros_like(p)
+        how = partial(torch.autocast, self.device.type, torch.bfloat16, cache_enabled=False)
+        self.auto = how if bf16 else nullcontext
+
+    def step(self, k, r):
+        "One step with a pool and a ratio: nothing in it waits for the device"
+        p, at = self.pools[k], self.at.index_select(0, self.now)[0]
+        x, guess, mask, valid = (o.index_select(0, at) for o in (p.x, p.guess, p.mask, p.valid))
+        if self.run.flip: x, guess = x*self.sign, guess*self.sign
+        torch._foreach_zero_([o.grad for o in self.parameters])
+        with self.auto(): found = at_prior(self.models[k], x, guess, mask, None if p.complete else valid, ratios[r])
+        (found.loss/p.error[r]).backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.)
+        for group in self.o.param_groups: group['lr'].copy_(self.rate.index_select(0, self.now)[0])
+        self.o.step()
+        self.now += 1
+
+    def recorded(self, k, r, memory):
+        "The graph of `step`, after two that prepare it"
+        first = self.which.index((k, r))
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self.now.fill_(first)
+                self.step(k, r)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, pool=memory): self.step(k, r)
+        return graph
+
+    def record(self):
+        "Graphs of all kinds of steps, and the weights as they were; none where something of it fails"
+        first = [p.detach().clone() for p in self.parameters]
+        try:
+            memory = torch.cuda.graph_pool_handle()
+            self.played = {o: self.recorded(*o, memory) for o in sorted(set(self.which))}
+        except Exception as e:
+            print(f'{self.run.name}: no graphs, {type(e).__name__}: {e}'[:600], flush=True)
+            self.played = {}
+        if self.device.type=='cuda': torch.cuda.synchronize()
+        with torch.no_grad():
+            for p,o in zip(self.parameters, first, strict=True): p.copy_(o)
+        for state in self.o.state.values():
+            for o in state.values(): o.zero_()
+        self.now.zero_()
+
+    def go(self, until=float('inf')):
+        "All steps; seconds of each, None where there is no time for all"
+        wait = torch.cuda.synchronize if self.device.type=='cuda' else (lambda: None)
+        start = time.time()
+        for i,o in enumerate(self.which):
+            if o in self.played: self.played[o].replay()
+            else: self.step(*o)
+            if i!=40: continue
+            wait()
+            if start+(time.time()-start)/40*self.run.steps*.9>until: return
+        wait()
+        return (time.time()-start)/self.run.steps
+
+def trained(run, pools, until=float('inf'), bf16=False, graphs=True):
+    "The network after its steps, seconds a step and pairs; None where there is no time for all of them"
+    torch.set_float32_matmul_precision('high')                              # TF32, on a card, in training alone
+    torch.backends.cuda.enable_cudnn_sdp(False)                             # it failed on many short sequences
+    try:
+        all_steps = Steps(run, pools, bf16)
+        if graphs and all_steps.device.type=='cuda': all_steps.record()
+        seconds = all_steps.go(until)
+    finally: torch.set_float32_matmul_precision('highest')
+    all_steps.o.zero_grad()
+    return None if seconds is None else (all_steps.model, seconds, all_steps.n_pairs)
 
 # Scores
 
@@ -483,32 +575,81 @@ def one_run(a, run, pools, until):
     for k in names:
         if (k, run.group) not in pools: pools[k, run.group] = Pool(a, k, run.group, a.device)
     mine = {k: pools[k, run.group] for k in names}
-    if (got := trained(run, mine, until, a.bf16)) is None: return False
+    if run.best: run, name = with_best(a, run), run.name
+    else: name = run.name
+    if (got := trained(run, mine, until, a.bf16, a.graphs)) is None: return False
     model, seconds, pairs = got
-    facts = asdict(run) | dict(run=run.name, seconds=seconds, n_pairs=pairs, bf16=a.bf16)
+    facts = asdict(run) | dict(run=name, seconds=seconds, n_pairs=pairs, bf16=a.bf16)
     facts['parameters'] = sum(p.numel() for p in model.parameters())
     t = scores_of(a, run, model, names).assign(**facts)
-    write_whole(a.work/'runs'/f'{run.name}.tsv', t.to_csv(sep='\t', index=False, float_format='%.7g'))
-    if run.kind=='five': write_whole(a.work/'runs'/f'{run.name}.pt', lambda f: torch.save(model.state_dict(), f))
+    write_whole(a.work/'runs'/f'{name}.tsv', t.to_csv(sep='\t', index=False, float_format='%.7g'))
+    keep_weights(a.work/'runs'/f'{name}.pt', model, facts)
     gain = (t['r2_network']-t['r2_prior']).groupby([t['cohort'], t['beside'], t['ratio']]).mean()
-    print(f'{run.name}: {seconds*1e3:.1f} ms a step, {pairs} pairs', *[f'{v:+.4f}' for v in gain], flush=True)
+    print(f'{name}: {seconds*1e3:.1f} ms a step, {pairs} pairs', *[f'{v:+.4f}' for v in gain], flush=True)
     return True
+
+def keep_weights(file, model, facts):
+    "Weights in half precision where they are few"
+    few = {k: v.detach().half().cpu() for k,v in model.named_parameters()}
+    if facts['parameters']<3e6: write_whole(file, lambda part: torch.save(few, part))
+
+class Several:
+    "The mean of what several networks say"
+    def __init__(self, models):
+        self.models, self.cls, self.prior = models, models[0].cls, models[0].prior
+        for m in models: m.prior = self.prior
+    def eval(self): return self
+    def __call__(self, x, **how):
+        found = [m.eval()(x, **how).prediction for m in self.models]
+        return SimpleNamespace(prediction=torch.stack(found).mean(0))
+
+def mean_of_seeds(a):
+    "Rows of the mean of the networks of the first plan that differ by their seeds"
+    kind, steps = a.cohorts[0], 20 if a.cohorts[0]=='toy' else Run.steps
+    runs = [r for r in (Run(kind, steps=steps, seed=i) for i in range(6)) if (a.work/'runs'/f'{r.name}.pt').exists()]
+    if len(runs)<2: return
+    c, models = cohort_of(a, a.cohorts[0]), []
+    pool = SimpleNamespace(parcellation=c.store.parcellation, device=a.device)
+    for r in runs:
+        models.append(network(r, {r.kind: pool}))
+        models[-1].load_state_dict(torch.load(a.work/'runs'/f'{r.name}.pt', weights_only=True), strict=False)
+    t = scored(Several(models), score_parts(a, c.name, 'all')).assign(cohort=c.name, **asdict(runs[0]))
+    t = t.assign(run=f'{runs[0].name}-mean{len(runs)}', seed=-len(runs))
+    write_whole(a.work/'runs'/f'{runs[0].kind}-mean.tsv', t.to_csv(sep='\t', index=False, float_format='%.7g'))
 
 # What is run
 
+def choosing(kind='hcp'):
+    "Trainings of about as much work as each other, on people for choosing; the first is as usual"
+    usual = Run(kind, group='inner', steps=20 if kind=='toy' else 4000)
+    larger = dict(steps=usual.steps//4, batch=64, lr=3e-3)
+    return [usual, *(replace(usual, **o) for o in (dict(decay=.5), dict(drop=.1), larger))]
+
+def with_best(a, run):
+    "A training with the options that did best so far among `choosing`; as usual unless by more than .0001"
+    gain = {}
+    for o in choosing(run.kind):
+        if (file := a.work/'runs'/f'{o.name}.tsv').exists():
+            t = pd.read_csv(file, sep='\t')
+            gain[o.name] = (t['r2_network']-t['r2_prior']).mean(), o
+    usual, best = gain.get(choosing(run.kind)[0].name), max(gain.values(), key=lambda v: v[0], default=None)
+    print('chosen among', {k: f'{v:+.5f}' for k,(v,_) in gain.items()}, flush=True)
+    if usual is None or best[0]<usual[0]+1e-4: return run
+    o = best[1]
+    return replace(run, decay=o.decay, drop=o.drop, batch=o.batch, lr=o.lr, steps=run.steps*usual[1].batch//o.batch)
+
 def plan():
-    "All trainings, the important ones first"
+    "All trainings, the important ones first; what is not ready yet is passed over"
+    main = [Run('five', steps=5000), Run(steps=10000, best=True), Run(seed=1), Run(seed=2), Run(prior='none')]
+    main += [Run(preset='small', steps=2500), Run(people=4), Run(people=8), Run(preset='13m', steps=1500)]
     inner = [Run(group='inner', steps=2000, xyz=x, parcels=p) for x in ('linear', 'fourier') for p in (False, True)]
-    inner += [Run(group='inner', steps=2000, **o) for o in (dict(flip=True), dict(lr=4e-3), dict(decay=.3))]
-    main = [Run(), Run(preset='nano'), Run(preset='small', steps=2500), Run('five', steps=5000), Run(steps=10000)]
-    people = [Run(preset=p, people=n) for p in ('tiny', 'nano') for n in (8, 4)]
-    large = [Run(group='inner', steps=8000), Run(preset='13m', steps=1500), Run(prior='none')]
-    large += [Run(preset='small', steps=2500, people=n) for n in (8, 4)]
-    longer = [Run(steps=n) for n in (300, 1000)]+[Run(seed=n) for n in (1, 2)]+[Run(pairs=2160)]
-    other = [Run(steps=10000, flip=True), Run(xyz='fourier'), Run(parcels=True)]
+    inner += [Run(group='inner', steps=2000, flip=True)]
+    first = [Run(), Run(preset='nano'), Run(preset='nano', people=8), Run(preset='nano', people=4)]
+    longer = [Run(steps=n) for n in (300, 1000)]+[Run(steps=10000), Run(pairs=2160)]
+    large = [Run(preset='small', steps=2500, people=n) for n in (8, 4)]
     alone = [Run(k, steps=2000) for k in ('depression', 'abide', 'psychosis', 'aal')]
-    last = [Run('five', preset='small', steps=4000)]+[Run(preset='13m', steps=1500, people=n) for n in (8, 4)]
-    return [*inner[:5], *main, *people, *inner[5:], *large, *longer, *other, *alone, *last]
+    last = [Run('five', preset='small', steps=4000), Run(steps=30000)]
+    return [*main, *choosing(), *inner, *first, *longer, *large, *alone, *last]
 
 def whole(a, run):
     "Whether all guesses that a training needs are there, or will not come any more"
@@ -519,10 +660,15 @@ def whole(a, run):
         if there<n*(.98 if time.time()<a.begun+a.patience else .3): return False
     return True
 
+def known_runs(a):
+    "Names of the trainings of which there are rows already"
+    if a.known is None: return set()
+    return set(pd.read_csv(a.known, sep='\t', usecols=['run'])['run'])
+
 def run_some(a, number):
     "One process that trains what no other has begun and for which there is time"
     torch.set_num_threads(1)
-    pools, tried = {}, set()
+    pools, tried = {}, known_runs(a)
     while time.time()<a.until:
         done = lambda r: (a.work/'runs'/f'{r.name}.tsv').exists() or (a.work/'runs'/f'{r.name}.claim').exists()
         left = [r for r in a.runs if r.name not in tried and not done(r)]
@@ -533,8 +679,9 @@ def run_some(a, number):
             tried.add(ready.name)
             try:
                 if not one_run(a, ready, pools, a.until): (a.work/'runs'/f'{ready.name}.claim').unlink()
-            except RuntimeError as e: print(f'{ready.name}: {e}'[:500], flush=True)
+            except Exception as e: print(f'{ready.name}: {type(e).__name__}: {e}'[:800], flush=True)
             keep_rows(a)
+            gc.collect()
             if a.device=='cuda': torch.cuda.empty_cache()
 
 def keep_rows(a):
@@ -546,8 +693,10 @@ def keep_rows(a):
 def run(a):
     "The trainings of the plan that are not there, several at a time; then all rows in one file"
     for o in (a.work/'runs').glob('*.claim'): o.unlink()                    # of processes that were ended
-    a.bf16 = choices(a)['bf16']
-    together(run_some, [(a, i) for i in range(a.workers)])
+    a.bf16, a.graphs = (choices(a)[k] for k in ('bf16', 'graphs'))
+    a.runs = [r for r in a.runs if a.only in (None, r.group)]
+    run_some(a, 0) if a.workers==1 else together(run_some, [(a, i) for i in range(a.workers)])
+    if a.only is None: mean_of_seeds(a)
     print(f'{keep_rows(a)} of {len(a.runs)} trainings are there, {time.time()-a.begun:.0f} s')
 
 # The table
@@ -563,7 +712,8 @@ def model_words(o, people):
     size = f'{o.preset}, five cohorts' if o.kind=='five' else f'{o.preset}, {o.people or people} people'
     other = {', signs turned': o.flip, ', no prior': o.prior=='none', ', parcel vectors': o.parcels,
              f', xyz {o.xyz}': o.xyz!='linear', f', decay {o.decay:g}': o.decay!=.05, f', rate {o.lr:g}': o.lr>0,
-             f', seed {o.seed}': o.seed>0, f', {o.pairs} pairs': o.pairs>0}
+             f', {o["drop"]:.0%} dropped': o['drop']>0, f', {o.batch} at once': o.batch!=16, f', seed {o.seed}': o.seed>0,
+             f', mean of {-o.seed} networks': o.seed<0, f', {o.pairs} pairs': o.pairs>0}
     return f'{size}, {o.steps} steps'+''.join(k for k,v in other.items() if v)
 
 def compared(t, name, mask, data):
@@ -597,7 +747,8 @@ def table(a):
     "Rows of all trainings, in a file that is made anew"
     t = pd.read_csv(a.rows, sep='\t', keep_default_na=False, na_values={'r2_gaussian': ''})
     known = dict(hcp=22, aal=4, abide=70, psychosis=35, depression=174, toy=10)
-    people = {(k, 'all'): n for k,n in known.items()} | {('hcp', 'inner'): 16}
+    t = t.fillna({'drop': 0., 'batch': 16})
+    people = {(k, 'all'): n for k,n in known.items()} | {('hcp', 'inner'): 16, ('toy', 'inner'): 8}
     a.out.unlink(missing_ok=True)
     rows = [r for _,g in t.groupby('run', sort=False) for r in of_training(g, people)]
     seeds = t[t['run'].isin([Run(seed=i).name for i in range(3)])]
@@ -621,44 +772,106 @@ def seconds_of(f, device, n=3):
         found.append(time.time()-start)
     return min(found)
 
-def try_guesses(a, name, group):
-    "Windows a second of the prior on one core and on the card, and how far the two are apart"
-    c = cohort_of(a, name, group)
-    pairs, found = training_pairs(c, 0), {}
-    for device in dict.fromkeys(('cpu', a.device)):
-        def once(d=device): found[d] = guessed(c.prior, pairs, True, d)
-        times = seconds_of(once, device, 1+(device!='cpu'))
-        print(f'{name}: {at_once/times:.1f} guesses a second on one {device}', flush=True)
-    apart = (found['cpu']['guess']-found[a.device]['guess']).abs().max()
-    print(f'largest difference of the two: {apart:.5f}', flush=True)
-    return at_once/times if a.device!='cpu' and apart<.02 else 0.
-
 def try_steps(a, pool, steps):
-    "Milliseconds a step of each size, in TF32 and in bfloat16"
-    for size in rates:
-        for bf16 in (False, True):
-            _, s, _ = trained(Run(pool.name, size, steps=steps), {pool.name: pool}, bf16=bf16)
-            print(f"{size}, {'bfloat16' if bf16 else 'float32'}: {s*1e3:.1f} ms a step of 16 windows", flush=True)
+    "Milliseconds a step of each size, taken as it is, as a graph, and as a graph in bfloat16"
+    for size in ('tiny',) if pool.name=='toy' else rates:
+        for graphs,bf16 in ((False, False), (True, False), (True, True)):
+            if not graphs and size!='tiny': continue
+            try: _, s, _ = trained(Run(pool.name, size, steps=steps), {pool.name: pool}, bf16=bf16, graphs=graphs)
+            except Exception as e: s = f'{type(e).__name__}: {e}'[:300]
+            words = f"{size}, {'graph' if graphs else 'as it is'}, {'bfloat16' if bf16 else 'float32'}"
+            print(words, s if isinstance(s, str) else f'{s*1e3:.1f} ms a step of 16 windows', flush=True)
 
 def attempt(a):
     "Time everything once on this machine, and decide what the long call does by what was found"
     name = a.cohorts[0]
     while not (a.work/'stores'/name/'done').exists() and time.time()<a.until-40: time.sleep(.2)    # `fill` makes it
-    kept = dict(fill=try_guesses(a, name, 'inner')>60, bf16=False)
-    write_whole(a.work/'choices.json', kept)
-    wanted = len(jobs_of(a, name, 'inner'))//(1 if name=='toy' else 4)
-    while len(list((a.work/'guesses'/f'{name}-inner').glob('*.pt')))<wanted and time.time()<a.until-15: time.sleep(.5)
-    pool, gain, steps = Pool(a, name, 'inner', a.device), {}, 20 if name=='toy' else 200
-    try_steps(a, pool, steps//10)
-    for bf16 in (False, True):
-        model, s, n = trained(Run(name, steps=steps), {name: pool}, bf16=bf16)
-        t = scored(model, score_parts(a, name, 'inner'))
-        gain[bf16] = (t['r2_network']-t['r2_prior']).mean(), s
-        print(f'{n} pairs, {steps} steps, bfloat16 {bf16}: {gain[bf16][0]:+.5f}, {s*1e3:.1f} ms a step', flush=True)
-    same = abs(gain[True][0]-gain[False][0])<2e-4
-    kept['bf16'] = bool(same and gain[True][1]<.85*gain[False][1])
-    write_whole(a.work/'choices.json', kept)
+    kept = choices(a)
+    wanted = len(jobs_of(a, name, 'inner'))//(1 if name=='toy' else 3)
+    while len(list((a.work/'guesses'/f'{name}-inner').glob('*.pt')))<wanted and time.time()<a.until-30: time.sleep(.5)
+    pool, gain, steps = Pool(a, name, 'inner', a.device), {}, 6 if name=='toy' else 201
+    for graphs,bf16 in ((False, False), (True, False), (True, True)):
+        try:
+            model, s, n = trained(Run(name, steps=steps), {name: pool}, bf16=bf16, graphs=graphs)
+            t = scored(model, score_parts(a, name, 'inner'))
+            gain[graphs,bf16] = float((t['r2_network']-t['r2_prior']).mean()), s
+            found = f'{gain[graphs,bf16][0]:+.5f}, {s*1e3:.1f} ms a step'
+        except Exception as e: found, n = f'{type(e).__name__}: {e}'[:500], 0
+        print(f'{n} pairs, {steps} steps, graph {graphs}, bfloat16 {bf16}: {found}', flush=True)
+        kept = decided(gain)
+        write_whole(a.work/'choices.json', kept)
+    try_steps(a, pool, 3 if name=='toy' else 30)
     print('decided:', kept, flush=True)
+
+def decided(gain):
+    "Graphs where they are faster and come to the same gain; bfloat16 where that is faster still and no worse"
+    plain, graph, half = (gain.get(o) for o in ((False, False), (True, False), (True, True)))
+    graphs = bool(plain and graph and abs(graph[0]-plain[0])<2e-4 and graph[1]<plain[1])
+    return dict(graphs=graphs, bf16=bool(graphs and half and half[0]>graph[0]-2e-4 and half[1]<.9*graph[1]))
+
+# The prior on a card
+
+def distance(found, right): return f'{(found.double().cpu()-right).abs().max():.6f}'
+
+def guesses_of(prior, pairs, device, dtype, **how):
+    "What the prior of a device and precision makes of pairs, in double precision on the CPU"
+    x, valid, mask, frames, beside, _ = pairs
+    beside = beside.shifted(centring(x, mask, frames))
+    patches = patchify(centred(x, mask, frames, valid)).to(device, dtype)
+    there, beside = (valid & ~mask).to(device), Context(*(o.to(device, dtype) for o in beside))
+    return copy.deepcopy(prior).to(device, dtype).guess(patches, there, beside, **how).double().cpu()
+
+def card(a):
+    "How far the prior on a card is from the CPU, part by part, and what takes its time"
+    name = a.cohorts[0]
+    while not (a.work/'stores'/name/'done').exists() and time.time()<a.until: time.sleep(.2)
+    c, n = cohort_of(a, name), 6
+    x, valid, mask, frames, beside, rows = training_pairs(c, 0)
+    pairs = x[:n], valid[:n], mask[:n], frames[:n], beside.rows(slice(n)), rows[:n]
+    print('TF32 in matrix products:', torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(),
+          {k: v for k,v in os.environ.items() if 'TF32' in k}, flush=True)
+    for parts in (('window',), ('context', 'window'), all_parts):
+        for tolerance,steps in ((.01, 60), (1e-5, 300))[:1+('time' in parts)]:
+            how = dict(parts=parts, tolerance=tolerance, steps=steps)
+            right = guesses_of(c.prior, pairs, 'cpu', torch.float64, **how)
+            cases = [('cpu', torch.float32)]+[(a.device, o) for o in (torch.float64, torch.float32)]
+            found = {f'{d} {str(t)[6:]}': distance(guesses_of(c.prior, pairs, d, t, **how), right) for d,t in cases}
+            if a.device=='cuda':
+                torch.backends.cuda.matmul.allow_tf32 = True
+                found['cuda TF32'] = distance(guesses_of(c.prior, pairs, 'cuda', torch.float32, **how), right)
+                torch.backends.cuda.matmul.allow_tf32 = False
+            print(f'{"+".join(parts)}, tolerance {tolerance}: largest distance from double precision on the CPU', found,
+                  flush=True)
+    card_parts(a, c, (x, valid, mask, frames, beside, rows))
+
+def card_parts(a, c, pairs):
+    "Seconds of the parts of a guess, and windows a second"
+    x, valid, mask, frames, beside, rows = pairs
+    n, device = len(c.prior.mean), a.device
+    m = c.prior.cov.to(device).expand(len(x), -1, -1).contiguous()
+    part = m[:,None,:n//2,:n//2].expand(-1, 10, -1, -1).contiguous()
+    eye = torch.eye(n//2, device=device)
+    def by_triangles():
+        low = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(part)[0], eye, upper=False)
+        return low.mT@low
+    jobs = {f'eigh of {len(m)}': lambda: torch.linalg.eigh(m), f'cholesky of {len(m)*10} halves':
+            lambda: torch.linalg.cholesky_ex(part), 'their inverses': lambda: _inverted_as_now(part),
+            'their inverses by triangles': by_triangles}
+    for k,f in jobs.items(): print(f'{k}: {seconds_of(f, device, 2)*1e3:.1f} ms', flush=True)
+    right, low = _inverted_as_now(part.double()), _inverted_as_now(part)
+    print('inverses off by', distance(low, right.cpu()), 'by triangles', distance(by_triangles(), right.cpu()))
+    lam, u = torch.linalg.eigh(m)
+    print('eigh off by', distance((u*lam[...,None,:])@u.mT, m.double().cpu()), flush=True)
+    prior = copy.deepcopy(c.prior).to(device)
+    see, patches = (valid & ~mask).to(device), patchify(x).to(device)
+    for parts in (('window',), ('context', 'window'), all_parts):
+        s = seconds_of(lambda o=parts: prior.guess(patches, see, beside.to(device), parts=o), device, 2)
+        print(f'{"+".join(parts)}: {len(x)/s:.0f} windows a second on {device}', flush=True)
+    more = [torch.cat([o]*4) for o in (patches, see, *beside.to(device))]
+    s = seconds_of(lambda: prior.guess(*more[:2], Context(*more[2:])), device, 2)
+    print(f'four times as many at once: {4*len(x)/s:.0f} windows a second', flush=True)
+
+def _inverted_as_now(m): return torch.cholesky_inverse(torch.linalg.cholesky_ex(m)[0])
 
 def trial(a):
     "All of it at toy size; kept guesses are those that a live prior makes"
@@ -666,9 +879,13 @@ def trial(a):
     pack(a)
     fill_one(a, 0)
     attempt(a)
-    a.runs = [Run('toy', steps=40, flip=True), Run('toy', steps=40, people=4, prior='none')]
-    a.bf16 = False
+    card(a)
+    tried = [Run('toy', steps=40, flip=True), Run('toy', steps=40, people=4, prior='none')]
+    a.runs = [*choosing('toy'), *tried, Run('toy', steps=30, best=True), Run('toy', steps=20), Run('toy', steps=20, seed=1)]
+    a.bf16 = a.graphs = False
     run_some(a, 0)
+    mean_of_seeds(a)
+    keep_rows(a)
     a.out = a.work/'scaling.tsv'
     table(a)
     live_again(a)
@@ -681,6 +898,10 @@ def live_again(a):
     masks = kept['mask'].flatten(1)
     assert len(torch.unique(masks, dim=0))==len(masks)
     pool = Pool(a, 'toy', 'all', 'cpu')
+    steps = Steps(Run('toy', steps=2), {'toy': pool})
+    before = [p.detach().clone() for p in steps.parameters]
+    if a.device=='cpu': steps.record()                                      # there is no card: it says so and changes nothing
+    assert not steps.played and all(map(torch.equal, before, steps.parameters)) and steps.now.item()==0
     model, *_ = trained(Run('toy', steps=40), {'toy': pool})
     mine = scored(model, score_parts(a, 'toy', 'all')).set_index(['subject', 'ratio', 'beside'])
     live = model.on(c.store.parcellation, c.scaler, c.prior)
@@ -696,22 +917,24 @@ def live_again(a):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['pack', 'fill', 'try', 'run', 'table', 'trial'])
+    p.add_argument('what', choices=['pack', 'fill', 'try', 'run', 'card', 'table', 'trial'])
     p.add_argument('--work', type=Path, default=root/'runs'/'scaling', help='folder of guesses and trainings')
     p.add_argument('--data', type=Path, default=root/'.gpu', help='folder of the packed cohorts')
     p.add_argument('--rows', type=Path, default=None, help='a row a person and training')
     p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'scaling.tsv', help='the table of results')
     p.add_argument('--cohorts', nargs='+', default=['hcp', 'aal', 'abide', 'depression', 'pain', 'psychosis'])
     p.add_argument('--cores', type=int, default=max(1, (os.cpu_count() or 1)-3), help='processes that guess')
-    p.add_argument('--workers', type=int, default=4, help='processes that train')
+    p.add_argument('--workers', type=int, default=1, help='processes that train')
     p.add_argument('--until', type=float, default=1e6, help='seconds after which nothing is begun')
     p.add_argument('--patience', type=float, default=150, help='seconds to wait for all guesses before some will do')
+    p.add_argument('--known', type=Path, default=None, help='rows of trainings that are not done again')
+    p.add_argument('--only', choices=['all', 'inner'], default=None, help='of the trainings, those of this group')
     p.add_argument('--share', type=float, default=1., help='of the pairs that are made otherwise')
     a = p.parse_args(argv)
     a.begun, a.device, a.runs = time.time(), 'cuda' if torch.cuda.is_available() else 'cpu', plan()
     a.until += a.begun
     a.work.mkdir(parents=True, exist_ok=True)
     a.rows = a.rows or a.work/'rows.tsv'
-    dict(pack=pack, fill=fill, run=run, trial=trial, table=table, **{'try': attempt})[a.what](a)
+    dict(pack=pack, fill=fill, run=run, trial=trial, card=card, table=table, **{'try': attempt})[a.what](a)
 
 if __name__=='__main__': main()
