@@ -775,10 +775,11 @@ def few_people(
     return known
 
 def _to_keep(who, most):
-    "Those who came twice, and of those who came once some from all over the list: groups often stand one after another"
+    "Half who came twice, and of those who came once some from all over the list: groups often stand one after another"
     n = who.value_counts(sort=False).sort_index()
-    twice, once = n.index[n>1][:most], n.index[n==1]
-    some = max(most-len(twice), min(20, len(once)) if len(twice) else 0)
+    twice, once = n.index[n>1], n.index[n==1]
+    twice = twice[:max(most//2, most-len(once))]
+    some = most-len(twice)
     return [*twice, *once[np.linspace(0, len(once)-1, min(some, len(once))).round().astype(int)]]
 
 # %% ../nbs/53_benchmark.ipynb #ba2b928c
