@@ -205,13 +205,14 @@ def _solutions(self:LinearForecaster, XX, XY):
         return U@(UB.reshape(len(lam), self.horizon, -1)/shrink[...,None]).reshape(UB.shape)
     return solve
 
+# %% ../nbs/30_baselines.ipynb #53ef73af
 @patch
 def _held_out(self:LinearForecaster, parts, whole):
     "Squared error [penalty, step] of each fold under the coefficients of all others, from sums of products alone"
-    return sum(self._left_out(*part, whole[0]-part[0], whole[1]-part[1]) for part in parts)
+    return sum(self._held_part(*part, whole[0]-part[0], whole[1]-part[1]) for part in parts)
 
 @patch
-def _left_out(self:LinearForecaster, xx, xy, yy, XX, XY):
+def _held_part(self:LinearForecaster, xx, xy, yy, XX, XY):
     "Squared error [penalty, step] of a fold: along the eigenvectors of `XX` a penalty only shrinks, whichever it is"
     lam, U = np.linalg.eigh(np.asarray(XX, np.float64))
     U = U.astype(np.float32)

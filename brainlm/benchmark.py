@@ -779,8 +779,7 @@ def _to_keep(who, most):
     n = who.value_counts(sort=False).sort_index()
     twice, once = n.index[n>1], n.index[n==1]
     twice = twice[:max(most//2, most-len(once))]
-    some = most-len(twice)
-    return [*twice, *once[np.linspace(0, len(once)-1, min(some, len(once))).round().astype(int)]]
+    return [*twice, *once[np.linspace(0, len(once)-1, min(most-len(twice), len(once))).round().astype(int)]]
 
 # %% ../nbs/53_benchmark.ipynb #ba2b928c
 def gather(

@@ -484,9 +484,10 @@ def _check_recipe(self:RunFolder, file, checkpoint):
 def _check_version(file, was, now):
     "ValueError for a run of an older version, whose model knew fewer settings"
     lacks = [k for k in now.get('config', {}) if k not in was.get('config', now['config'])]
-    if lacks: raise ValueError(f"{file}: this run was begun with an older version (its recipe does not know {lacks[0]}), "
-                               "which centred windows in another way; finish it with that one, or begin in another "
-                               "folder. Its models can be read")
+    if not lacks: return
+    raise ValueError(f"{file}: this run was begun with an older version (its recipe does not know {lacks[0]}), which "
+                     "centred windows in another way; finish it with that one, or begin in another folder. Its models "
+                     "can be read")
 
 @patch
 def _check_processes(self:RunFolder, file, was, now):
