@@ -101,6 +101,7 @@ const label = {attention: 'share of attention (log2)', correlation: 'correlation
 const skin = [...Array(D.cortex.n).keys()].map(read(D.cortex.xyz, 3));
 const faces = new Uint16Array(bytes(D.cortex.faces).buffer), corner = k => faces.filter((_, i) => i%3===k);
 const dot = n>200 ? 6 : 10;
+const twoWays = ['#5e3c99', '#b2abd2', '#f7f7f7', '#fdb863', '#e66101'].map((c, i) => [i/4, c]);
 let now = 0;
 Plotly.newPlot('brain', [{type: 'scatter3d', mode: 'markers', x: D.xyz.map(p => p[0]), y: D.xyz.map(p => p[1]),
   z: D.xyz.map(p => p[2]), text: D.names.map((s, i) => s+', '+D.net[i]), hoverinfo: 'text',
@@ -108,13 +109,13 @@ Plotly.newPlot('brain', [{type: 'scatter3d', mode: 'markers', x: D.xyz.map(p => 
   {type: 'mesh3d', x: skin.map(p => p[0]), y: skin.map(p => p[1]), z: skin.map(p => p[2]), i: corner(0), j: corner(1),
   k: corner(2), color: '#9aa5b1', opacity: .12, hoverinfo: 'skip'}],
   {margin: {l: 0, r: 0, t: 0, b: 0}, font, scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: 'data',
-  camera: {eye: {x: -1.6, y: .6, z: .4}}}}, plain)
+  camera: {eye: {x: -1.85, y: .7, z: .45}}}}, plain)
   .catch(() => { at('brain').textContent = 'This browser draws no three dimensions: choose parcels from the list.'; });
 function show(i) {
   now = i; at('parcel').value = i;
   const kind = at('kind').value, v = kind==='network' ? null : links[kind](i);
   const top = v ? Math.max(...v.map(o => Math.abs(o ?? 0))) : 1;
-  const marker = v ? {color: v.map(o => o ?? 0), colorscale: 'PuOr', reversescale: true, cmin: -top, cmax: top,
+  const marker = v ? {color: v.map(o => o ?? 0), colorscale: twoWays, line: {color: '#888', width: 1}, cmin: -top, cmax: top,
     showscale: true, colorbar: {title: {text: label[kind], side: 'right'}, len: .7}} :
     {color: D.colour, showscale: false};
   marker.opacity = 1;
@@ -134,7 +135,8 @@ function show(i) {
     {title: {text: 'Mean of '+label[say]+' by network', x: 0, font: {size: 15}}, font,
      margin: {l: 55, r: 10, t: 35, b: 90}}, plain);
   const best = [...w.keys()].filter(j => w[j]!==null).sort((a, b) => w[b]-w[a]).slice(0, 5).map(j => D.names[j]);
-  at('said').textContent = D.names[i]+' lies in the network '+D.net[i]+'. Most '+say+': '+best.join(', ')+'.';
+  const where = D.net[i]==='none' ? ' lies in no network' : ' lies in the network '+D.net[i];
+  at('said').textContent = D.names[i]+where+'. Most '+say+': '+best.join(', ')+'.';
 }
 D.names.forEach((s, i) => at('parcel').add(new Option(s+' ('+D.net[i]+')', i)));
 at('parcel').onchange = e => show(+e.target.value);
