@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlm.evidence import claims_table, keep_results, kept_columns, kept_sentence, read_kept, result_rows
+from brainlm.evidence import (
+    claims_table,
+    keep_results,
+    kept_columns,
+    kept_sentence,
+    leading_tasks,
+    read_kept,
+    result_rows,
+    short_sentence,
+)
 
 
 # %% ../nbs/08a_evidence.ipynb #958800d4
@@ -40,3 +49,13 @@ def test_controls_that_find_something_are_counted():
     table = claims_table(rows, dict(c=('the paper says', 'there')))
     assert '| the paper says | In real people this was not measured.<br>**The best rival reaches more.** Maps (simulated data, x, 20 people): trained' in table
     with pytest.raises(ValueError, match="found no row with role 'model'"): kept_sentence(rows[1:])
+
+def test_the_front_page_has_the_task_with_the_most_people():
+    values = pd.DataFrame(dict(value=[.3, .2], low=np.nan, high=np.nan, n=20), ['mine', 'theirs'])
+    facts = dict(data='x, y', metric='R²', claim='c')
+    def task(name, n): return result_rows(values.assign(n=n), ours=['mine'], task=name, **facts)
+    rows = pd.concat([task('few', 8), task('many', 20)])
+    many, = leading_tasks(rows, 'c')
+    assert short_sentence(many)=='Many (real data, x, 20 people): mine reaches R² 0.3; theirs reaches 0.2.'
+    table = claims_table(rows, dict(c=('the paper says', 'there')), leading_tasks, short_sentence)
+    assert 'few' not in table and '| **Ahead of the best rival, without a verdict.** Many' in table

@@ -112,11 +112,16 @@ def test_results_are_what_outputs_show():
     assert kept['date'].str.fullmatch(r'\d{4}-\d\d-\d\d').all() and kept['command'].ne('').all()
 
 def test_claims_say_what_results_hold():
-    "The sentences of README are those of the tables: a table that changed needs a run of index.ipynb, then `make readme`"
-    from brainlm.evidence import kept_results, kept_sentence, kept_tasks
-    readme = (root/'README.md').read_text(encoding='utf-8')
-    lost = [said for g in kept_tasks(kept_results(root/'nbs'/'results')) if (said := kept_sentence(g)) not in readme]
-    assert not lost, f'README does not say what nbs/results holds; run nbs/index.ipynb anew and `make readme`: {lost[0]}'
+    "The sentences of README and of the page of claims are those of the tables; one that changed needs a run of both notebooks and `make readme`"
+    from brainlm.evidence import kept_results, kept_sentence, kept_tasks, leading_tasks, paper_claims, short_sentence
+    results = kept_results(root/'nbs'/'results')
+    texts = {'README.md': (root/'README.md').read_text(encoding='utf-8'),
+             'nbs/54_claims.ipynb': ''.join(''.join(o['data'].get('text/markdown', '')) for c in cells(root/'nbs'/'54_claims.ipynb')
+                                            if c['cell_type']=='code' for o in c['outputs'] if 'data' in o)}
+    said = {'README.md': [short_sentence(g) for claim in paper_claims for g in leading_tasks(results, claim)],
+            'nbs/54_claims.ipynb': [kept_sentence(g) for g in kept_tasks(results)]}
+    lost = [f'{f}: {o}' for f in texts for o in said[f] if o not in texts[f]]
+    assert not lost, f'not what nbs/results holds; run nbs/54_claims.ipynb and nbs/index.ipynb anew, and `make readme`: {lost[0]}'
 
 def test_readme_links_lead_somewhere():
     links = re.findall(r'\]\(([^)#\s]+)', (root/'README.md').read_text(encoding='utf-8'))
