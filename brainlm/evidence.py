@@ -264,7 +264,8 @@ def short_sentence(
 paper_claims = {
     'reconstruction': ('hidden stretches can be filled in', '[pretraining](21_pretraining.ipynb)'),
     'forecasting': ('future states: better than LSTM and neural ODE', '[forecasting](31_forecasting.ipynb)'),
-    'clinical': ('clinical variables: better than SVMs', '[clinical](32_clinical.ipynb), [patients](43_patients.ipynb)'),
+    'clinical': ('clinical variables: better than SVMs',
+                 '[clinical](32_clinical.ipynb), [patients](43_patients.ipynb)'),
     'networks': ('self-attention knows seven networks (58.8 %)', '[networks](40_networks.ipynb)'),
     'attention in a task': ('CLS looks at visual cortex in a task', '[attention](41_attention.ipynb)'),
     'attention in depression': ('CLS looks at frontal and limbic cortex in depression',
