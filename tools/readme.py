@@ -16,7 +16,7 @@ def join(o): return ''.join(o) if isinstance(o, list) else o
 
 def linked(text):
     "Links to notebooks, as they stand from here"
-    return re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text)
+    return re.sub(r'\]\((\w+\.ipynb|glossary\.md)', r'](nbs/\1', text)
 
 def outputs(cell, opts, files):
     "Markdown for the saved outputs of `cell`; its pictures go to `files`"
@@ -36,7 +36,7 @@ def build(nb):
         src = join(c['source'])
         if c['cell_type']=='markdown':
             src = re.sub(r'<!--.*?-->', '', src, flags=re.S).replace('](../', '](')
-            parts.append(re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', src).strip())
+            parts.append(re.sub(r'\]\((\w+\.ipynb|glossary\.md)', r'](nbs/\1', src).strip())
         elif c['cell_type']=='code':
             opts = dict(re.findall(r'^#\|\s*([\w-]+):?[ \t]*"?(.*?)"?$', src, flags=re.M))
             code = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip()
