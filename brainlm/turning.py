@@ -115,8 +115,8 @@ function show(i) {
   now = i; at('parcel').value = i;
   const kind = at('kind').value, v = kind==='network' ? null : links[kind](i);
   const top = v ? Math.max(...v.map(o => Math.abs(o ?? 0))) : 1;
-  const marker = v ? {color: v.map(o => o ?? 0), colorscale: twoWays, line: {color: '#888', width: 1}, cmin: -top, cmax: top,
-    showscale: true, colorbar: {title: {text: label[kind], side: 'right'}, len: .7}} :
+  const marker = v ? {color: v.map(o => o ?? 0), colorscale: twoWays, cmin: -top, cmax: top,
+    line: {color: '#888', width: 1}, showscale: true, colorbar: {title: {text: label[kind], side: 'right'}, len: .7}} :
     {color: D.colour, showscale: false};
   marker.opacity = 1;
   marker.size = D.names.map((_, j) => j===i ? 2.2*dot : dot);
