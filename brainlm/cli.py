@@ -164,14 +164,26 @@ def _plan(a):
 
 def _preprocess(a):
     "`preprocess` from a shell; 1 if some files failed"
+    from brainlm.corpus import is_corpus
     from brainlm.preprocessing import preprocess
     if a.plan: return _plan(a)
+    if len(a.input)==1 and is_corpus(a.input[0]): return _preprocess_corpus(a)
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
         if is_full(e): raise DiskFull(errno.ENOSPC, 'the disk is full', a.store) from None
         raise
     return _say_intake(a.store, got, a)
+
+# %% ../nbs/51_cli.ipynb #ac310e9e
+def _preprocess_corpus(a):
+    "`read_corpus` from a shell; 1 if recordings are left out"
+    from brainlm.atlas import load_parcellation
+    from brainlm.corpus import read_corpus
+    own = None if a.parcellation=='a424' else load_parcellation(a.parcellation)
+    store, n, known, found = read_corpus(a.input[0], a.store, a.tr_s, own)
+    print(f"{a.store}: {n} added, {known} there already\n{store}\nLicences: TERMS.txt in the store")
+    return int((found['why']!='').any())
 
 # %% ../nbs/51_cli.ipynb #56c25563
 def _say_intake(store, got, a):
