@@ -148,7 +148,10 @@ shorthand = {
     r'\bvalues that do not do\b|\bthat do not do\b': 'say which values, and what is wrong with them',
     r'\bfound by the tokens\b|\bwhat it was had from\b|\b(was|were|is|are) had from\b': 'say what was computed from what',
     r'\blooked in the eye\b|\bhad (its|his|their) say\b': 'say what is measured, or taken into account',
-    r'\bmeaned\b|\bis no row here\b|\bas good as had\b': 'say "averaged", "has no row"'}
+    r'\bmeaned\b|\bis no row here\b|\bas good as had\b': 'say "averaged", "has no row"',
+    r'\b(every|one|other|each|same|only|which) rooms?\b|\bthe room\b(?! for)': 'say "chapter" or "module"',
+    r'\bhad (a|no) say\b': 'say what was chosen on whom',
+    r'\b(numbers|files) of (then|that day)\b|\bis mended\b|\bmended since\b|\bformerly\b': 'history belongs to the changelog'}
 
 def test_plain_words():
     "A whole sentence in place of a shorthand of ours, in the prose of notebooks, the glossary and the front page"
