@@ -43,7 +43,7 @@ from torch import nn
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
 
-from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.atlas import Parcellation
 from brainlm.basics import write_whole
 from brainlm.clinical import nested_cv, outer_folds
 from brainlm.datasets import fetch_abide, fetch_psychosis
