@@ -566,3 +566,20 @@ def test_qc_of_nothing(tmp_path, capsys):
     for store,says in (('empty','holds no recordings'), ('nowhere','is not a RecordingStore')):
         assert main(['qc', str(tmp_path/store), '--out', str(tmp_path/'x.html')])==1
         err = capsys.readouterr().err; assert says in err and err.count('\n')==1 and not (tmp_path/'x.html').exists()
+
+
+# %% ../nbs/51_cli.ipynb #fea2b759
+def test_a_corpus_from_a_shell(tmp_path, capsys):
+    "Ten windows become a store; what is left out is said, with exit code 1"
+    from brainlm.corpus import imitated_corpus, is_corpus
+    folder, store = str(imitated_corpus(tmp_path/'fbert')), str(tmp_path/'store')
+    assert is_corpus(folder) and not is_corpus(tmp_path)
+    assert main(['preprocess', folder, store])==1
+    assert 'nobody says the repetition time of ds2' in capsys.readouterr().err
+    assert main(['preprocess', folder, store, '--tr', '1.5'])==1             # ds3 forbids it
+    said = capsys.readouterr()
+    assert '1 added, 5 there already' in said.out and "the licence of ds3 is 'CC-BY-ND-4.0'" in said.err
+    t = RecordingStore(store).table
+    assert t['subject'].unique().tolist()==['ds1-01', 'ds1-02', 'ds2-01'] and t['n_missing'].sum()==1
+    assert sorted(zip(t['dataset'], t['tr_s']))==[('ds1', .8)]*2+[('ds1', 2.)]*3+[('ds2', 1.5)]
+    assert RecordingStore(store).check()

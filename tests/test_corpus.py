@@ -12,26 +12,8 @@ import json
 import numpy as np
 import pytest
 
-from brainlm.cli import main
-from brainlm.corpus import _imitated_corpus, is_corpus, read_corpus
+from brainlm.corpus import imitated_corpus, read_corpus
 from brainlm.files import BadInput
-from brainlm.recordings import RecordingStore
-
-
-# %% ../nbs/04a_corpus.ipynb #ef121ff0
-def test_from_a_shell_to_a_model(tmp_path, capsys):
-    "Ten windows become a store, and a store a model; what is left out is said, with exit code 1"
-    folder, store = str(_imitated_corpus(tmp_path/'fbert')), str(tmp_path/'store')
-    assert is_corpus(folder) and not is_corpus(tmp_path)
-    assert main(['preprocess', folder, store])==1
-    assert 'nobody says the repetition time of ds2' in capsys.readouterr().err
-    assert main(['preprocess', folder, store, '--tr', '1.5'])==1             # ds3 forbids it
-    said = capsys.readouterr()
-    assert '1 added, 5 there already' in said.out and "the licence of ds3 is 'CC-BY-ND-4.0'" in said.err
-    t = RecordingStore(store).table
-    assert t['subject'].unique().tolist()==['ds1-01', 'ds1-02', 'ds2-01'] and t['n_missing'].sum()==1
-    assert sorted(zip(t['dataset'], t['tr_s']))==[('ds1', .8)]*2+[('ds1', 2.)]*3+[('ds2', 1.5)]
-    assert RecordingStore(store).check()
 
 
 # %% ../nbs/04a_corpus.ipynb #4e7949c9
@@ -43,7 +25,7 @@ def test_from_a_shell_to_a_model(tmp_path, capsys):
     (lambda f: (f/'licenses.json').write_text('{'), 'licenses.json')])
 def test_a_corpus_that_is_damaged(tmp_path, spoil, said):
     "The file is named before a store is made"
-    folder = _imitated_corpus(tmp_path/'fbert')
+    folder = imitated_corpus(tmp_path/'fbert')
     spoil(folder)
     with pytest.raises(BadInput, match=said): read_corpus(folder, tmp_path/'store', 2.)
     assert not (tmp_path/'store').exists()
