@@ -162,6 +162,7 @@ def _plan(a):
     print(', '.join(f'{v} {k}' for k,
                     v in n.items())+f'; file by file: {a.plan}. Edit it, and give it back with --manifest {a.plan}')
 
+# %% ../nbs/51_cli.ipynb #9c9e7d4e
 def _preprocess(a):
     "`preprocess` from a shell; 1 if some files failed"
     from brainlm.corpus import is_corpus
