@@ -361,6 +361,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.benchmark.Reading.why_not': ('benchmark.html#reading.why_not', 'brainlm/benchmark.py'),
                                    'brainlm.benchmark.Scope': ('benchmark.html#scope', 'brainlm/benchmark.py'),
                                    'brainlm.benchmark.Scope.every': ('benchmark.html#scope.every', 'brainlm/benchmark.py'),
+                                   'brainlm.benchmark.Scope.ratios': ('benchmark.html#scope.ratios', 'brainlm/benchmark.py'),
                                    'brainlm.benchmark.Scope.stride': ('benchmark.html#scope.stride', 'brainlm/benchmark.py'),
                                    'brainlm.benchmark.Score': ('benchmark.html#score', 'brainlm/benchmark.py'),
                                    'brainlm.benchmark.Score.__post_init__': ('benchmark.html#score.__post_init__', 'brainlm/benchmark.py'),

@@ -305,9 +305,10 @@ tasks = Registry('task')
 @dataclass
 class Scope:
     "How much is asked for"
-    quick:bool=False # the fast rivals, every fourth window
-    ratios:tuple=(.2, .5, .75) # of patches that are hidden
+    quick:bool=False # the fast rivals, every fourth window, one mask
     horizon:int=20 # frames to forecast
+    @property
+    def ratios(self): return (.5,) if self.quick else (.2, .5, .75)         # of patches that are hidden
     @property
     def every(self): return 4 if self.quick else 1
     @property
@@ -804,7 +805,7 @@ def gather(
           'Call it again to go on where it stopped.',
     options=(
         ('<out>', ..., 'folder to write', 'OUT'),
-        ('quick', False, 'about ten minutes on two cores: fewer people, folds, windows and rivals', True),
+        ('quick', False, 'about ten minutes on two cores: fewer people, folds, windows, masks and rivals', True),
         ('data', [], 'public data sets; default: all whose files are here, see brainlm fetch --help', 'NAME'),
         ('stores', [], 'stores of yours', 'STORE'),
         ('models', ['brainlm-small'], 'folders or names of models, published ones too, or a Python file of adapters',

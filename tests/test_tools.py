@@ -178,3 +178,35 @@ def test_heads_are_compared(tmp_path):
     t = read_kept(tmp_path/'out.tsv')
     assert t['rival'].eq('').sum()==5 and set(t[t['rival'].ne('')]['model'])=={'LoRA', 'all weights', 'CLS, all weights'}
     assert t[t['rival'].ne('')].set_index('model')['says']['LoRA']=='better'
+
+# Jobs of a cluster, with stand-ins for what a cluster brings
+
+stand_ins = dict(srun='for ((i=0; i<SLURM_JOB_NUM_NODES; i++)); do "$@"; done', scontrol='echo ${3//,/ } | tr " " "\\n"', torchrun='echo torchrun "$@"')
+
+@pytest.fixture
+def cluster(tmp_path):
+    "Calls a script as a job of two nodes"
+    for name,words in stand_ins.items():
+        (tmp_path/name).write_text(f'#!/bin/bash\n{words}\n')
+        (tmp_path/name).chmod(0o755)
+    job = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_JOB_NUM_NODES='2', SLURM_JOB_NODELIST='n1,n2', SLURM_JOB_ID='7', SLURM_CPUS_PER_TASK='8')
+    def call(script, *args, **env):
+        return subprocess.run(['bash', str(tools/'slurm'/script), *args], capture_output=True, text=True, env=os.environ | job | env, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    return call
+
+def test_a_training_on_several_nodes(cluster, tmp_path):
+    "Each node is told the first one, and a job that comes back goes on"
+    env = dict(STORES='a b:2', RUN='run', SLURM_GPUS_ON_NODE='4')
+    said = cluster('pretrain.sbatch', '--epochs', '3', **env).stdout.splitlines()
+    how = 'torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-id 7 --rdzv-endpoint n1:29500 --no-python'
+    assert said==[f'{how} brainlm pretrain a b:2 --out run --epochs 3']*2
+    (tmp_path/'run').mkdir()
+    (tmp_path/'run'/'checkpoint.pt').touch()
+    assert '--out run --resume --epochs 3' in cluster('pretrain.sbatch', '--epochs', '3', **env).stdout
+    assert 'RUN: folder of the run' in cluster('pretrain.sbatch', STORES='a').stderr
+
+def test_a_job_for_each_line(cluster, tmp_path):
+    (tmp_path/'lines').write_text('echo one\necho "two words"\n')
+    assert cluster('each.sbatch', 'lines', SLURM_ARRAY_TASK_ID='2').stdout=='echo "two words"\ntwo words\n'
+    r = cluster('each.sbatch', 'lines', SLURM_ARRAY_TASK_ID='3')
+    assert r.returncode==2 and 'found no line 3, expected a command' in r.stderr
