@@ -182,7 +182,7 @@ def test_weights_that_are_none_are_refused_by_name(tmp_path):
 def test_other_kinds_of_files(tmp_path):
     "bf16, fp64, shards, tied memory; and what is odd about an index"
     m = PublishedMAE(config()).eval(); w = dict(m.state_dict()); x = torch.randn(1, 8, 40); cls = lambda f: load_published(f, 'fit').encode(x)[1]
-    half = {k: v.to(torch.bfloat16) for k,v in w.items()}; got = load_published(written(tmp_path/'half', config(), half), 'fit'); assert all(torch.equal(v, half[k].float()) and v.dtype==torch.float32 for k,v in got.state_dict().items())
+    pe = pub.time_encoding(5000, 16); half = {k: v.to(torch.bfloat16) for k,v in w.items()}; tables = {'vit.embeddings.pos_embedding.pe': pe.bfloat16(), 'decoder.pos_embedding.pe': pe.half()}; assert torch.equal(load_published(written(tmp_path/'tables', config(), half | tables), 'fit').w['vit.layernorm.weight'], half['vit.layernorm.weight'].float()); got = load_published(written(tmp_path/'half', config(), half), 'fit'); assert all(torch.equal(v, half[k].float()) and v.dtype==torch.float32 for k,v in got.state_dict().items())
     assert torch.equal(cls(sharded(tmp_path/'parts', config(), w)), m.encode(x)[1]) and torch.allclose(cls(written(tmp_path/'double', config(), {k: v.double() for k,v in w.items()})), m.encode(x)[1])
     tied = dict(w); a, b = 'vit.encoder.layer.0.attention.self.key.weight', 'vit.encoder.layer.0.attention.self.query.weight'; tied[a] = tied[b]; got = load_published(written(tmp_path/'tied', config(), tied, bin=True), 'fit').w; assert got[a].data_ptr()!=got[b].data_ptr()
     f = sharded(tmp_path/'lost', config(), w); (f/'model-00002-of-00002.safetensors').unlink(); pytest.raises(FileNotFoundError, load_published, f).match('index.json names it')
