@@ -1213,7 +1213,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.networks._ready_for_transforms': ('networks.html#_ready_for_transforms', 'brainlm/networks.py'),
                                   'brainlm.networks._report_figures': ('networks.html#_report_figures', 'brainlm/networks.py'),
                                   'brainlm.networks._row_ranks': ('networks.html#_row_ranks', 'brainlm/networks.py'),
-                                  'brainlm.networks._rows_and_columns': ('networks.html#_rows_and_columns', 'brainlm/networks.py'),
                                   'brainlm.networks._shares_right': ('networks.html#_shares_right', 'brainlm/networks.py'),
                                   'brainlm.networks._shrunk_partial': ('networks.html#_shrunk_partial', 'brainlm/networks.py'),
                                   'brainlm.networks._some_networks': ('networks.html#_some_networks', 'brainlm/networks.py'),

@@ -330,16 +330,12 @@ def _log_centred(x): return double_centred(np.log(x)) if (x>0).all() else None
 def _row_ranks(x): return rankdata(x, axis=1)
 
 # %% ../nbs/40_networks.ipynb #afb6c2b7
-def _rows_and_columns(m):
-    "Rows of a matrix [parcel, feature] that are there, without the columns that nobody has"
-    seen = np.isfinite(m).any(0)
-    return np.isfinite(m[:,seen]).all(1), seen
-
 def _ready_for_transforms(m):
     "A matrix without its diagonal, if it is between parcels; NaN rows where a parcel is missing, and no NaN columns"
+    seen = np.isfinite(m).any(0)                                            # before the diagonal is filled in
     if m.shape[0]==m.shape[1]: m = off_diagonal(m)
-    rows,columns = _rows_and_columns(m)
-    return np.where(rows[:,None], m[:,columns], np.nan)
+    rows = np.isfinite(m[:,seen]).all(1)
+    return np.where(rows[:,None], m[:,seen], np.nan)
 
 def _transformed(m, f, weigh):
     "A matrix transformed, or as it is where that is not possible; and whether it was. `weigh`: with an sd of 1"

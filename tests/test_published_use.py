@@ -1,5 +1,5 @@
-"""Published weights from an fMRIPrep-like folder to embeddings and to a fine-tuned model, from the command line.
-People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
+"""Published weights from an fMRIPrep-like folder to embeddings, to a fine-tuned model and to every analysis, from the
+command line. People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
 and a frame takes 0.8 s."""
 import json
 
@@ -12,13 +12,14 @@ from fastcore.basics import AttrDict
 from safetensors.torch import save_file
 
 from brainlm.atlas import load_parcellation
+from brainlm.baselines import forecasters
 from brainlm.cli import main
 from brainlm.published import PublishedMAE, PublishedViTMAE
 from brainlm.readouts import readouts
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.simulation import simulate_bids_derivatives
 
-slow = pytest.mark.slow
+PEOPLE = 20
 LOST = 404                                                                  # a single voxel in the published image
 
 
@@ -40,7 +41,7 @@ def weights(folder, kind):
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    "A folder with images of eight people, a store made of them by one command, and three models"
+    "A folder with images of twenty people, a store made of them by one command, and three models"
     top, a, rng = tmp_path_factory.mktemp('use'), load_parcellation('a424'), np.random.default_rng(0)
     labels = np.zeros(9*10*10, int)
     labels[:848] = np.repeat(np.arange(1, 425), 2)
@@ -52,7 +53,7 @@ def place(tmp_path_factory):
         x = (x-x.mean(0))/x.std(0)
         return Recording(x.astype('float32'), .8, f's{i}', task='rest', provenance='simulated',
                          covariates=dict(age=40.+i, half='ab'[i%2]))
-    simulate_bids_derivatives(top/'fmriprep', [person(i) for i in range(8)], image, a, uncovered={a.names[LOST]: 1.},
+    simulate_bids_derivatives(top/'fmriprep', [person(i) for i in range(PEOPLE)], image, a, uncovered={a.names[LOST]: 1.},
                               voxel_noise=.2)
     for kind in ('old_13M','vitmae','age'): weights(top/f'my_{kind}', kind)
     with pytest.MonkeyPatch.context() as mp:
@@ -64,7 +65,7 @@ def place(tmp_path_factory):
 def test_what_the_first_command_made(place):
     "One parcel is missing, and the units are those of the images"
     s = RecordingStore(place/'store')
-    assert len(s)==8 and s.table['n_missing'].tolist()==[1]*8 and s.table['tr_s'].tolist()==[.8]*8
+    assert len(s)==PEOPLE and set(s.table['n_missing'])=={1} and set(s.table['tr_s'])=={.8}
     assert .3<np.nanmedian(np.nanstd(s.read(0), 0))<3
 
 
@@ -73,6 +74,7 @@ def there(place, monkeypatch):
     "Commands run in the folder; the simple rival is the one that takes no time"
     monkeypatch.chdir(place)
     monkeypatch.setattr(type(readouts), 'quick', lambda self, classify: ['mean'])
+    monkeypatch.setattr(type(forecasters), 'quick', lambda self: ('mean',))
     return place
 
 
@@ -88,18 +90,44 @@ def test_to_embeddings(there, kind, capsys):
     said = capsys.readouterr().out
     assert 'rule: zero' in said and 'brought to 0.735 s' in said
     t = pd.read_parquet(f'{kind}.parquet')
-    assert len(t)==8 and t['missing'].tolist()==[load_parcellation('a424').names[LOST]]*8
+    assert len(t)==PEOPLE and set(t['missing'])=={load_parcellation('a424').names[LOST]}
     assert np.isfinite(t.filter(like='brainlm').to_numpy()).all() and t.attrs['brainlm']['precision']=='fp32'
 
 
-@pytest.mark.parametrize('kind', [pytest.param('old_13M', marks=slow), 'vitmae', pytest.param('age', marks=slow)])
-def test_to_a_fine_tuned_model(there, kind, capsys):
-    "Low-rank updates with the standard pooling, a class with all of the encoder; side by side on a page"
-    begin = 'finetune store --model my_{k} --scaler fit --epochs 1 --valid .2 --test .3 '
-    assert run(begin+'--target age --unfreeze lora --out {k}_age', k=kind)==0, capsys.readouterr().err
-    assert run(begin+'--target age --unfreeze all --pooling cls --out {k}_cls', k=kind)==0, capsys.readouterr().err
+KINDS = 'old_13M', 'vitmae', 'age'
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_to_fine_tuned_models(there, kind, capsys):
+    "Head alone, last layers, low-rank updates, everything; CLS, means, covariance; side by side on a page"
+    begin = 'finetune store --model my_{k} --scaler fit --epochs 1 --valid .2 --test .2 --target age '
+    ways = dict(none='cls', last='mean', lora='covariance', all='cls')
+    for how,pooling in ways.items():
+        assert run(begin+f'--unfreeze {how} --pooling {pooling} --out {kind}_{how}', k=kind)==0, capsys.readouterr().err
     assert 'CC BY-NC-ND' in capsys.readouterr().out
-    assert run('compare {k}_age {k}_cls --out {k}.html', k=kind)==0
-    said = (there/f'{kind}_age/report.html').read_text(encoding='utf-8')
-    assert '8 of 8 recordings were resampled to 0.735 s' in said
+    assert run('compare '+' '.join(f'{kind}_{how}' for how in ways)+' --out {k}.html', k=kind)==0
+    said = (there/f'{kind}_lora/report.html').read_text(encoding='utf-8')
+    assert f'{PEOPLE} of {PEOPLE} recordings were resampled to 0.735 s' in said
     assert (there/f'{kind}.html').stat().st_size>1000
+
+
+analyses = dict(
+    zero_shot='forecast store --context 180 --horizon 20 --valid .2 --test .2',
+    forecast='forecast store --context 180 --horizon 20 --valid .2 --test .2 --epochs 1',
+    networks='networks store --permutations 3',
+    attention='attention store --contrast half --permutations 20',
+    perturb='perturb store --column half --source a --target b --steps 2')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('name', list(analyses))
+def test_every_analysis(there, kind, name, capsys):
+    "To the end, or one line that says why this kind cannot"
+    code = run(analyses[name]+' --model my_{k} --scaler fit --out {k}_{n}', k=kind, n=name)
+    out, err = capsys.readouterr()
+    if kind=='age' and 'forecast' in analyses[name]:
+        assert code==1 and 'cannot forecast: it was fine-tuned' in err
+        return
+    assert code==0, err
+    page = (there/f'{kind}_{name}/report.html').read_text(encoding='utf-8')
+    assert 'CC BY-NC-ND' in page and '0.735' in page
