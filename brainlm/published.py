@@ -616,12 +616,14 @@ def _hidden_pixels(self:PublishedViTMAE, mask, raw, start):
 
 # %% ../nbs/12_published.ipynb #90200a2c
 @patch
-def _hidden_columns(self:PublishedViTMAE, mask):
+def _hidden_columns(self:PublishedViTMAE, mask, there=None):
     "Columns of tokens [batch, column] that touch a hidden frame. ValueError for a mask that is not of times alone"
-    if (mask!=mask[:,:1]).any():
+    asked = mask if there is None else mask & there[...,None]               # of parcels that are there
+    times = asked.any(1, keepdim=True)
+    if (asked!=(times if there is None else times & there[...,None])).any():
         raise ValueError("mask: found one that hides some parcels and not others, expected times that are hidden in "
             f"all parcels: a token of the ViT family is {self.published.patch_size} parcels wide")
-    p, frames = self.published.patch_size, mask[:,0].repeat_interleave(self.config.patch_size, 1)
+    p, frames = self.published.patch_size, times[:,0].repeat_interleave(self.config.patch_size, 1)
     return F.pad(frames, (self.pads[1],)*2).unflatten(1, (-1, p)).any(2)
 
 @patch
@@ -643,7 +645,7 @@ def _filled_in(self:PublishedViTMAE, signal, valid, mask):
     patches = signal.unflatten(-1, (-1, self.config.patch_size))
     _check_hidden(self, mask, patches.shape[:3])
     w, x = self.w, self._tokens(self.w, self.image(signal))
-    hidden = self._hidden_columns(mask)[:,None].expand(-1, self.side, -1).flatten(1)
+    hidden = self._hidden_columns(mask, there)[:,None].expand(-1, self.side, -1).flatten(1)
     def read(rows, n):
         keep, restore, _ = _hide(hidden[rows].float(), n)
         z = self._read(w, _rows(x[rows], keep))

@@ -8,14 +8,13 @@ __all__ = ['RobustScaler', 'parcel_mean', 'ukb_1000', 'TargetTransform', 'ZScore
 # %% ../nbs/02_scaling.ipynb #1cc4f126
 import json
 import pickle
-import warnings
 from pathlib import Path
 
 import fsspec
 import numpy as np
 from fastcore.basics import patch
 
-from .basics import one_of, some, write_whole
+from .basics import one_of, some, tell, write_whole
 from .recordings import RecordingStore, Split, unmasked
 
 # %% ../nbs/02_scaling.ipynb #d13d1f5c
@@ -184,7 +183,7 @@ def _warn(self:RobustScaler, parcellation):
     for what,m in (('missing in every recording', np.isnan(self.iqr)), ('with an IQR of 0', self.iqr==0)):
         if not m.any(): continue
         names = some(np.asarray(parcellation.names)[m], 10)
-        warnings.warn(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: {names}", stacklevel=3)
+        tell(f"{m.sum()} parcel(s) {what}, not scaled but missing (NaN) from here on: {names}", 4)
 
 # %% ../nbs/02_scaling.ipynb #c49ed780
 @patch

@@ -274,6 +274,9 @@ def test_vit_takes_missing_parcels():
     torch.manual_seed(0); m = PublishedViTMAE(c).eval(); x = torch.randn(1, 424, 200); y = x.clone(); y[0,404] = float('nan'); tokens, cls = m.encode(y)
     assert torch.equal(cls, m.encode(torch.where(y.isnan(), 0, y))[1]) and tokens[0,404].isnan().all() and tokens[0,:404].isfinite().all() and m(y).loss.isfinite()
     with pytest.raises(ValueError, match='sixteen parcels'): m.encode(y, missing='leave')
+    there = y.isfinite().all(-1)[...,None].expand(-1, -1, 10); later = (torch.arange(10)==9).expand(1, 424, 10)
+    a, b = m(y, there, later & there), m(y, None, later); assert torch.equal(a.prediction[later & there], b.prediction[later & there]) and torch.equal(a.loss, b.loss)
+    with pytest.raises(ValueError, match='some parcels and not others'): m(y, there, later & there & (torch.arange(424)[:,None]!=3))
 
 def test_recipe_and_order():
     "Other TRs are resampled, missing parcels named, another order is noticed"
