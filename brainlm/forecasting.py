@@ -264,8 +264,7 @@ def beside_surrogates(
 def _worked_over(store, row):
     "Was this recording filtered, or demeaned, as a whole?"
     if store.table.iloc[row].get('filtering') in ('done','found'): return 'filtered'
-    x = store.read(row)
-    x = x[:,~np.isnan(x).all(0)]
+    x = (x := store.read(row))[:,~np.isnan(x).all(0)]
     flat = np.abs(np.nanmean(x, 0, dtype=np.float64))<=1e-3*np.nanstd(x, 0)
     return 'demeaned' if flat.mean()>.5 else ''
 
