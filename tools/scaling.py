@@ -712,7 +712,7 @@ def model_words(o, people):
     size = f'{o.preset}, five cohorts' if o.kind=='five' else f'{o.preset}, {o.people or people} people'
     other = {', signs turned': o.flip, ', no prior': o.prior=='none', ', parcel vectors': o.parcels,
              f', xyz {o.xyz}': o.xyz!='linear', f', decay {o.decay:g}': o.decay!=.05, f', rate {o.lr:g}': o.lr>0,
-             f', {o["drop"]:.0%} dropped': o['drop']>0, f', {o.batch} at once': o.batch!=16, f', seed {o.seed}': o.seed>0,
+             f', {o.drop:.0%} dropped': o.drop>0, f', {o.batch} at once': o.batch!=16, f', seed {o.seed}': o.seed>0,
              f', mean of {-o.seed} networks': o.seed<0, f', {o.pairs} pairs': o.pairs>0}
     return f'{size}, {o.steps} steps'+''.join(k for k,v in other.items() if v)
 
@@ -734,11 +734,13 @@ def compared(t, name, mask, data):
 
 def of_training(t, people):
     "Rows of one training: the mean over masks, and each mask where it learned from five cohorts or is the first plan"
-    o, rows = t.iloc[0], []
-    detailed = o['kind']=='five' or o['run'] in (Run().name, Run(prior='none').name)
+    o, rows = SimpleNamespace(**t.iloc[0]), []
+    named = Run().name, Run(prior='none').name, Run(steps=10000, best=True).name, Run(preset='small', steps=2500).name
+    named = Run().name, Run(prior='none').name, Run(steps=10000, best=True).name, Run(preset='small', steps=2500).name
+    detailed = o.kind=='five' or o.run in named
     for k,g in t.groupby('cohort', sort=False):
-        data = words[k]+', inner people'*(o['group']=='inner')
-        name = model_words(o, people.get((k, o['group']), ''))
+        data = words[k]+', inner people'*(o.group=='inner')
+        name = model_words(o, people.get((k, o.group), ''))
         rows += compared(g, name, 'mean of three masks', data)
         for r,m in g.groupby('ratio') if detailed else (): rows += compared(m, name, f'{r:.0%} hidden', data)
     return rows
