@@ -41,7 +41,9 @@ from .basics import Registry, optional, register, some, tell
 from .files import (
     BadInput,
     check_columns,
+    check_gzip,
     check_line,
+    check_ordinary,
     check_size,
     check_unpacked,
     check_xml,
@@ -132,7 +134,7 @@ def check_here(
         raise BadInput(path, f'is a link to {to}, which is not here',
                        f'fetch its content (datalad get {Path(path).name})')
     if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder: mend the path")
-    return str(path)
+    return str(check_ordinary(path))
 
 # %% ../nbs/03_readers.ipynb #a1950a38
 def _first_bytes(path, n=2**12):
@@ -140,6 +142,7 @@ def _first_bytes(path, n=2**12):
     with decoding(path, 'is a damaged gzip'):
         with open(path, 'rb') as f: head = f.read(n)
         if head[:2]==b'\x1f\x8b':
+            check_gzip(head, path)
             with gzip.open(path) as f: head = f.read(n)
     if head.startswith((b'/annex/objects', b'version https://git-lfs')):
         raise BadInput(path, 'holds a pointer in place of its content', 'fetch its content (datalad get, git lfs pull)')
@@ -1114,12 +1117,9 @@ def first_lines(
 ): # (list of str, encoding); (None, None) where it is no text
     "The first lines of a text, whatever its encoding"
     if (encoding := _encoding(_first_bytes(path))) is None: return None,None
-    opened = gzip.open if _head_raw(path)[:2]==b'\x1f\x8b' else open
+    opened = gzip.open if is_gzip(path) else open
     with decoding(path, 'is no text that can be read'), opened(path, 'rt', encoding=encoding, errors='replace') as f:
         return [check_line(f.readline(2**22), path) for _ in range(n)],encoding
-
-def _head_raw(path):
-    with open(path, 'rb') as f: return f.read(2)
 
 # %% ../nbs/03_readers.ipynb #6021e784
 def separator(

@@ -20,6 +20,7 @@ import socket
 import struct
 import time
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import wraps
@@ -42,7 +43,8 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from .atlas import Parcellation
-from .basics import LeftOut, one_of, printable, some, tell, write_whole
+from .basics import LeftOut, one_of, open_own, printable, some, tell, write_whole
+from .files import check_ordinary, check_size, json_object, read_json
 
 # %% ../nbs/01_recordings.ipynb #7d2f6e23
 def unmasked(
@@ -351,6 +353,7 @@ def get_file(self:RecordingStore,
     name:str, # Path below the store
 )->bytes:
     "Content of a file of the store; FileNotFoundError if there is none"
+    if self.local: check_ordinary(self._at(name))
     return self.fs.cat_file(self._at(name))
 
 @patch
@@ -397,18 +400,27 @@ def _whole_table(self:RecordingStore, name, data):
 # %% ../nbs/01_recordings.ipynb #3cf26daa
 @patch
 def _open(self:RecordingStore):
-    try: meta = json.loads(self.get_file(f'{_bold}/zarr.json'))
+    try: meta = json_object(self.get_file(f'{_bold}/zarr.json'), self._at(f'{_bold}/zarr.json'))
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
-    if self._meta.get('format') != _format:
+    if not isinstance(self._meta, dict) or self._meta.get('format') != _format:
         raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there; "
                                 "mend the path, or make one with brainlm preprocess or RecordingStore.create")
-    if (v := self._meta['version']) > _version:
-        found = f"{self.url} has format version {v}, this brainlm reads up to {_version}"
+    if not isinstance(v := self._meta.get('version'), int) or v > _version:
+        found = f"{self.url} has format version {str(v)[:60]}, this brainlm reads up to {_version}"
         raise ValueError(f"{found}: install a newer brainlm")
-    self.n_parcels = meta['shape'][1]
-    self._coded = any(o['name']=='crc32c' for o in meta['codecs'])
+    self.n_parcels,self._coded = self._shape_of(meta)
     self.refresh()
+
+@patch
+def _shape_of(self:RecordingStore, meta):
+    "(parcels, is there a code behind each chunk?); `Damaged` where `zarr.json` says what no store says"
+    n,shape,codecs = self._meta.get('chunk_rows'),meta.get('shape'),meta.get('codecs')
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(o) is int and o > 0 for o in [n, *shape])
+    if whole and n*shape[1] < 2**31 and isinstance(codecs, list) and all(isinstance(o, dict) for o in codecs):
+        return shape[1],any(o.get('name') == 'crc32c' for o in codecs)
+    raise Damaged(f"{self._at(f'{_bold}/zarr.json')} is damaged: found the shape {str(shape)[:60]} in chunks of "
+                  f"{str(n)[:60]} rows, expected [rows, parcels] and less than 8 GB a chunk. Put it back from a copy")
 
 # %% ../nbs/01_recordings.ipynb #7869f1be
 @patch
@@ -554,7 +566,7 @@ def _flock(f, word='LOCK_EX'):
 class _FileLock(_Lock):
     "Kernel lock on a file: goes with the process"
     def acquire(self):
-        self.f = open(self.path, 'a+')
+        self.f = open_own(self.path, 'a+')
         self.f.seek(0)
         there = self.f.read() # A word that stayed, once locked: the last writer was killed
         try: _flock(self.f)
@@ -624,7 +636,8 @@ class _Packer:
 
 # %% ../nbs/01_recordings.ipynb #96705e75
 def _write_file(path, *parts): # Not whole: nobody looks at a chunk before the table names it
-    with open(path, 'wb') as f:
+    with suppress(FileNotFoundError): os.unlink(path) # What lies there is left over, or a link that leads elsewhere
+    with open(path, 'xb') as f:
         for o in parts: f.write(o)
 
 @patch
@@ -845,11 +858,14 @@ def _far(self:RecordingStore, chunks):
     return got
 
 # %% ../nbs/01_recordings.ipynb #b4d93533
+def _at_once(path, flags): return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0)) # A pipe there holds nobody up
+
 @patch
 def _read_local(self:RecordingStore, c, at, out):
     "Fill `out` [row, parcel] from row `at` of chunk `c` on; the whole chunk is checked when this store first sees it"
-    try: f = open(self._chunk(c), 'rb', buffering=0)
+    try: f = open(self._chunk(c), 'rb', buffering=0, opener=_at_once)
     except FileNotFoundError: self._damaged(c, 'is missing')
+    except IsADirectoryError: self._damaged(c, 'is a folder')
     with f:
         when,size = os.fstat(f.fileno()),out.shape[1]*4
         if self._right.get(c) == (when.st_ino, when.st_mtime_ns) or not self._coded and self._expected(c) < 0:
@@ -1394,8 +1410,8 @@ def save(self:Split, path)->Path: # The file
 def load(cls:Split, path, store)->Split:
     "A split from its file, for the store as it is now; ValueError names the file"
     if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a split that `save` wrote")
-    try: return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')), store)
-    except json.JSONDecodeError as e: raise ValueError(f"{path}: found no JSON ({e}), expected a split") from None
+    d = read_json(path)
+    try: return cls.from_dict(d, store)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
 # %% ../nbs/01_recordings.ipynb #0d75f2f5
@@ -1476,12 +1492,12 @@ def what_it_learned(
     if isinstance(model, dict): return model
     if not isinstance(model, (str, Path)): return getattr(model, 'seen', None)
     f = Path(model)/_seen
-    return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else None
+    return read_json(f) if f.is_file() else None
 
 def _card(model):
     if not isinstance(model, (str, Path)): return getattr(model, 'card', None) or {}
     f = Path(model)/'card.json'
-    return json.loads(f.read_text(encoding='utf-8')) if f.is_file() else {}
+    return read_json(f) if f.is_file() else {}
 
 def _named(model, store, sides): # Subjects that the card of a model names; in clear only of a store of this name
     d = _card(model).get('split') or _card(model).get('data') or {}

@@ -45,6 +45,19 @@ def test_a_link_at_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
     assert (tmp_path/'mine').read_text()=='precious'
 
 
+# %% ../nbs/00_basics.ipynb #acb0d71f
+@pytest.mark.parametrize('there', ['link', 'pipe', 'folder'])
+def test_a_lock_is_no_way_into_another_file(tmp_path, there):
+    import os
+    mine,lock = tmp_path/'mine',tmp_path/'.lock'
+    mine.write_text('precious')
+    if there=='link': lock.symlink_to(mine)
+    if there=='pipe': os.mkfifo(lock)
+    if there=='folder': lock.mkdir()
+    with pytest.raises(FileExistsError, match='expected a file that brainlm made; remove it'), held(lock, 'x'): pass
+    assert mine.read_text()=='precious'
+
+
 # %% ../nbs/00_basics.ipynb #0e5230e5
 def test_moved_names():
     find = moved('brainlm.elsewhere', basics='write_whole some')
