@@ -276,6 +276,8 @@ def _read_table(path):
     except UnicodeDecodeError: raise ValueError(f"{path}: found no text, expected a table in UTF-8") from None
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
+    if (k := ''.join(head[n:n+1]).count(sep))>20_000:
+        raise ValueError(f"{path}: found {k:,} columns, expected a row for each parcel: is it the right file?")
     t = _cells_below(path, sep, n)
     for c in [c for c in t if c not in ['name', *_vocabularies, *network_schemes]]: t[c] = _parsed(t[c])
     return head[0][2:] if n else path.stem, t

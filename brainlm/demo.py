@@ -23,7 +23,7 @@ import pandas as pd
 from . import __version__
 from .atlas import load_parcellation
 from .attention import cls_attention
-from .basics import some, write_whole
+from .basics import open_own, some, write_whole
 from .datasets import DATASETS, fetch_hcp_sample
 from .metrics import (
     GaussianImputer,
@@ -211,7 +211,7 @@ def _claim(out):
         wanted = 'an empty folder or one that brainlm demo has made; choose another with --out'
         raise FileExistsError(f"{out}: found {some(found, 3)}, expected {wanted}")
     if not found: write_whole(out/'demo.json', {})
-    return _alone(open(out/'demo.lock', 'w'), out)
+    return _alone(open_own(out/'demo.lock', 'w'), out)
 
 # %% ../nbs/45_demo.ipynb #b1505e49
 @dataclass

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['most_bytes', 'most_times', 'most_line', 'most_columns', 'one_line', 'BadInput', 'decoding', 'check_ordinary',
-           'size_words', 'machine_bytes', 'check_size', 'npy_header', 'n_bytes', 'read_npy', 'read_npz', 'check_gzip',
-           'is_gzip', 'check_unpacked', 'inflated', 'check_xml', 'check_line', 'check_columns', 'json_object',
-           'read_json']
+           'size_words', 'machine_bytes', 'check_size', 'npy_header', 'n_bytes', 'read_npy', 'save_npy', 'read_npz',
+           'check_gzip', 'is_gzip', 'check_unpacked', 'inflated', 'check_xml', 'check_line', 'check_columns',
+           'json_object', 'read_json', 'check_weights']
 
 # %% ../nbs/00b_files.ipynb #e4ec6ad8
-import gzip
+import io
 import json
 import math
 import os
@@ -24,7 +24,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from .basics import printable
+from .basics import printable, write_whole
 
 # %% ../nbs/00b_files.ipynb #0dfc17df
 def one_line(
@@ -162,6 +162,14 @@ def read_npy(
         check_size(path, 'its array', n_bytes(dtype, shape), os.path.getsize(path)-at, packed=False)
         if 0 in shape: return np.zeros(shape, dtype)
         return np.memmap(path, dtype, 'r', at, shape, order)
+
+def save_npy(
+    path, # file to write
+    x # array of numbers
+): # the file
+    "As `numpy.save`, whole or not at all, and through no link"
+    np.save(f := io.BytesIO(), x)
+    return write_whole(path, f.getvalue())
 
 def _member(z, info, path):
     "(type, shape, order, where the numbers begin) of a member of an archive; of bzip2 one block alone may hold 46 MB"
@@ -317,6 +325,7 @@ def json_object(
         raise BadInput(path, f'is {size_words(len(data))} of JSON', f'expected at most {size_words(most_bytes//10)}')
     with decoding(path, 'is not JSON', 'mend or remove it'):
         try: d = json.loads(data.decode('utf-8'))
+        except UnicodeDecodeError: raise BadInput(path, 'is no text in UTF-8', 'save it as UTF-8') from None
         except RecursionError: raise BadInput(path, 'is nested too deeply', 'mend or remove it') from None
     if not isinstance(d, dict): raise BadInput(path, f'holds a {type(d).__name__}', 'expected a JSON object')
     return d
@@ -326,3 +335,13 @@ def read_json(
 )->dict:
     "A JSON object in a file; raises `BadInput` where it is none, FileNotFoundError where there is nothing"
     with open(check_ordinary(path), 'rb') as f: return json_object(f.read(most_bytes//10+1), path)
+
+# %% ../nbs/00b_files.ipynb #1e1b0ab8
+def check_weights(
+    path # of a safetensors file
+):  # the path
+    "`BadInput` for a header that is longer than the file, or than that of any network"
+    with open(check_ordinary(path), 'rb') as f: n = int.from_bytes(f.read(8), 'little')
+    if n<=min(4*10**6, os.path.getsize(path)): return path
+    raise BadInput(path, f'says that its header takes {size_words(n)}, the file holds {size_words(os.path.getsize(path))}',
+                   'expected at most 4 MB: get the file again')

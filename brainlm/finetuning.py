@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .basics import moved, one_of, tell, write_whole
+from .files import check_weights, decoding, read_json
 from .masking import future_mask
-from .model import BrainLM, check_hashes, differences, keep_hashes, read_seen, whole_folder
+from .model import BrainLM, check_hashes, differences, few, keep_hashes, read_seen, whole_folder
 from .poolings import poolings
 from .pretraining import (
     RunFolder,
@@ -781,12 +782,12 @@ def load_finetuned(
     if transform is not None: transform = TargetTransform.from_dict(transform)
     tuned = FineTuned(load_model(folder/'encoder', trust_edited), **about, transform=transform)
     file = folder/'head.safetensors'
-    weights = load_file(file)
+    with decoding(file, 'holds no weights that can be read'): weights = load_file(check_weights(file))
     if diff := differences(_own(tuned), weights):
-        raise ValueError(f"{file} does not fit finetuned.json:\n" + '\n'.join(diff))
+        raise ValueError(f"{file} does not fit finetuned.json:\n" + '\n'.join(few(diff)))
     if (folder/'hashes.json').is_file(): check_hashes(folder, trust_edited)
     tuned.load_state_dict({**tuned.state_dict(), **weights})
-    tuned.card = json.loads((folder/'card.json').read_text(encoding='utf-8'))
+    tuned.card = read_json(folder/'card.json')
     tuned.seen = read_seen(folder)
     return tuned.eval()
 
@@ -797,7 +798,7 @@ def _read_about(folder):
         if not (folder/name).is_file():
             raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained")
     file, expected = folder/'finetuned.json', ['classes','head','kind','lora_rank','pooling','target','transform']
-    about = json.loads(file.read_text(encoding='utf-8'))
+    about = read_json(file)
     kind, found = about.get('kind'), sorted(about)
     if found!=expected or kind!='FineTuned':
         raise ValueError(f"{file}: found kind {kind!r} and fields {found}, expected 'FineTuned' and {expected}")

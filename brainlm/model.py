@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['presets', 'shipped_models', 'BrainLMConfig', 'preset', 'time_encoding', 'xyz_features', 'check_scaler', 'BrainLM',
            'BrainLMOutput', 'take_place', 'clear_leftovers', 'keep_hashes', 'check_hashes', 'whole_folder',
-           'check_finite', 'differences', 'read_seen', 'model_folder', 'model_atlases', 'steadily']
+           'check_finite', 'differences', 'few', 'read_seen', 'model_folder', 'model_atlases', 'steadily']
 
 # %% ../nbs/11_model.ipynb #9e304e8c
 import ctypes
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from .atlas import Parcellation, load_parcellation
 from .basics import moved, one_of, some, tell, write_whole
-from .files import check_size, decoding, one_line, read_json
+from .files import check_size, check_weights, decoding, one_line, read_json
 from .masking import n_visible, patchify, random_mask
 from .prior import Context, GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
@@ -791,12 +791,16 @@ def differences(
     odd = [k for k in want if k in got and shape(want[k])!=shape(got[k])]
     return lines + [f"misshapen {k}: found {shape(got[k])}, expected {shape(want[k])}" for k in odd]
 
+def few(lines): # Of `differences`, with how many there are
+    "What is too long for an error, cut"
+    return lines if len(lines)<=20 else [*lines[:20], f'and {len(lines)-20} more; put both back from one copy']
+
 def read_seen(
     folder:Path # of a model
 )->dict|None: # what `seen.json` says; None where it is not there
     "Whom the model has learnt from, as hashes"
     file = folder/'seen.json'
-    return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else None
+    return read_json(file) if file.is_file() else None
 
 # %% ../nbs/11_model.ipynb #491300b5
 shipped_models = ('brainlm-small',) # Models that are part of this package
@@ -857,7 +861,7 @@ def _loaded(cls, folder, atlas, trust_edited):
     model = _empty_model(cls, config, own)
     weights = _weights_of(folder, own, model)
     if diff := differences(model.state_dict(), weights):
-        raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(diff))
+        raise ValueError(f"{folder/'model.safetensors'} does not fit config.json:\n" + '\n'.join(few(diff)))
     check_finite(weights, folder/'model.safetensors')
     check_hashes(folder, trust_edited)
     model.load_state_dict(weights)
@@ -881,7 +885,7 @@ def _empty_model(cls, config, folder):
     _check_filled(folder, config)
     model = cls(config, parcellation, _scaler_in(scaler))
     if person.is_file():
-        with decoding(person, 'holds no weights that can be read'): model.person = load_file(person)
+        with decoding(person, 'holds no weights that can be read'): model.person = load_file(check_weights(person))
     return model
 
 def _read_card(folder):
@@ -893,7 +897,7 @@ def _weights_of(folder, own, model):
     "Weights of a network, and of the prior of an atlas whose files are in `own`"
     file = folder/'model.safetensors'
     if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json")
-    with decoding(file, 'holds no weights that can be read'): weights = load_file(file)
+    with decoding(file, 'holds no weights that can be read'): weights = load_file(check_weights(file))
     if own==folder: return weights
     weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | dict(xyz_mm=model.xyz_mm)
     if model.prior is None: return weights

@@ -38,6 +38,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from .atlas import Parcellation, network_atlases
 from .basics import Registry, one_of, register, tell, write_table
+from .files import save_npy
 from .model import BrainLM
 from .plots import (
     data_words,
@@ -804,7 +805,7 @@ def _networks_page(found, alone, words, figures, atlas, title):
 def _written(out, found, alone, maps, profiles, p, atlas, title, seed, seen):
     "Writes the tables of `networks_report`; the page"
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out/'attention.npy', maps.astype('float32'))
+    save_npy(out/'attention.npy', maps.astype('float32'))
     table = pd.concat({k: methods_table(res) for k,res in found.items()}, names=['atlas','method'])
     write_table(out/'results.csv', table, index=True)
     write_table(out/'people.csv', alone, index=True, index_label='subject')

@@ -23,7 +23,7 @@ from fastcore.basics import patch
 
 from .atlas import Parcellation, load_parcellation
 from .basics import some, tell, write_whole
-from .files import check_columns, check_line, decoding
+from .files import check_columns, check_line, decoding, json_object
 from .recordings import RecordingStore
 
 # %% ../nbs/02a_people.ipynb #9091418a
@@ -453,7 +453,7 @@ def annotated(
     store:RecordingStore
 )->dict: # {column: table that `annotate` took it from}
     "What a store has been told of its people"
-    try: return json.loads(store.get_file('annotated.json'))
+    try: return json_object(store.get_file('annotated.json'), f'{store.url}/annotated.json')
     except FileNotFoundError: return {}
 
 def not_annotated(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .atlas import Parcellation
 from .basics import one_of, register, write_table
+from .files import save_npy
 from .model import BrainLM
 from .networks import has_networks, network_members, whole_windows
 from .plots import (
@@ -845,7 +846,7 @@ def perturbation_report(
     page.add('What the model was given', given_words(context))
     page.add('Whom the model knows', leak_report(model, store, judged).words)
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out/'delta.npy', r.toward.delta.astype('float32'))
+    save_npy(out/'delta.npy', r.toward.delta.astype('float32'))
     write_table(out/'energy.csv', _energy_table(q, r, p))
     if shares: write_table(out/'networks.csv', pd.concat(shares, names=['direction']), index=True)
     if sizes is not None: write_table(out/'response.csv', sizes, index=True)

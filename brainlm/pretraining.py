@@ -36,6 +36,7 @@ from fastai.optimizer import Adam
 from fastcore.basics import patch
 
 from .basics import held, one_of, optional, some, tell, write_whole
+from .files import read_json
 from .masking import centred, centring, random_mask
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig, clear_leftovers
@@ -454,7 +455,7 @@ def _kind_of_run(recipe):
 @patch
 def _refuse_other_kind(self:RunFolder, file):
     "FileExistsError where the folder holds a run for something else, whose models would be lost"
-    try: was = json.loads(file.read_text(encoding='utf-8'))
+    try: was = read_json(file)
     except (OSError, ValueError): return
     was, now = _kind_of_run(was), _kind_of_run(self.recipe)
     if was==now: return

@@ -34,7 +34,7 @@ from .atlas import Parcellation, load_parcellation
 from .basics import cache_dir, one_of, some, tell, write_whole
 from .cleaning import resample_time
 from .datasets import fetch_ukb_normalization
-from .files import read_json
+from .files import check_weights, read_json
 from .model import (
     BrainLM,
     Joint,
@@ -1073,10 +1073,7 @@ def _read_published_config(folder):
     "Configuration and family of a folder. FileNotFoundError or ValueError names file and field."
     f = folder/'config.json'
     if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected beside the weights")
-    try: d = json.loads(f.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f"{f}: is not JSON ({e})") from None
-    if not isinstance(d, dict):
-        raise ValueError(f"{f}: found a {type(d).__name__}, expected the fields of a configuration")
+    d = read_json(f)
     if d.get('model_type')=='brainlm':
         raise ValueError(
             f"{f}: is of a model written by this package; load it with BrainLM.from_pretrained, or load_model")
@@ -1091,7 +1088,7 @@ _floats = torch.float32, torch.float16, torch.bfloat16, torch.float64
 def _read_file(f):
     "State dict of a file. ValueError where it is cut off or no table of tensors."
     how = dict(map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(f))
-    try: w = load_file(f) if f.suffix=='.safetensors' else torch.load(f, **how)
+    try: w = load_file(check_weights(f)) if f.suffix=='.safetensors' else torch.load(f, **how)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         first = str(e).splitlines()[0][:120] if str(e) else ''
         raise ValueError(f"{f}: cannot be read, it may be cut off ({type(e).__name__}: {first})") from None
@@ -1103,7 +1100,7 @@ def _read_file(f):
 # %% ../nbs/12_published.ipynb #c3ec2987
 def _shards(f):
     "File names of an index, and the keys of each. ValueError for an index that is none."
-    try: where = json.loads(f.read_text(encoding='utf-8'))['weight_map']
+    try: where = read_json(f)['weight_map']
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{f}: is no index of weights ({type(e).__name__}: {e})") from None
     names = {}
@@ -1333,7 +1330,7 @@ def _remember(model, name):
     card = Path(name)/'card.json'
     model.card = dict(published=Path(name).name, data=dict(tr_s=[model.recipe.tr_s]), origin=model.origin)
     if isinstance(name, str) and name in published_names: return model
-    if card.is_file(): model.card = json.loads(card.read_text(encoding='utf-8'))
+    if card.is_file(): model.card = read_json(card)
     model.seen = read_seen(Path(name))
     return model
 

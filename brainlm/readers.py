@@ -407,7 +407,8 @@ def one_number(
     v # what stands there
 )->float:
     "A number, also one in an array of one or in text; raises `BadInput` where it is none, or 0"
-    if isinstance(v, bytes): v = v.decode(errors='replace')
+    if isinstance(v, bytes): v = v[:99].decode(errors='replace')
+    if isinstance(v, str): v = v[:99]
     try: x = np.asarray(v).astype(float).ravel()
     except (ValueError, TypeError): x = np.empty(0)
     if isinstance(v, (bool, np.bool_)) or len(x)!=1 or not np.isfinite(x[0]) or x[0]==0:
@@ -1324,7 +1325,8 @@ def _sets_of_hdf5(h, h5py, path):
     sets,seen = {},[]
     def note(name, o):
         seen.append(name)
-        if len(seen)>10_000: raise BadInput(path, 'holds more than 10,000 objects', 'save the series alone')
+        if len(seen)>10_000 or name.count('/')>99:
+            raise BadInput(path, 'holds more than 10,000 objects, or groups 100 deep', 'save the series alone')
         if isinstance(o, h5py.Dataset) and o.dtype.kind in 'fiu' and not name.startswith('#'): sets[name] = o
     h.visititems(note)
     return sets

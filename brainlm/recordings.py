@@ -34,6 +34,7 @@ import google_crc32c
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 from fastcore.basics import patch
@@ -140,6 +141,8 @@ _schema = pa.schema(_columns)
 _taken = {*_schema.names, 'dt_s'} # No covariate may have these names
 
 # %% ../nbs/01_recordings.ipynb #4e9d4f53
+_most_letters = 4096 # Of a name or the address of a file
+
 def _is_text(v): return not re.search('[\ud800-\udfff]', v) # Lone surrogates stand for bytes; Parquet cannot hold them
 
 def _called(rec):
@@ -154,6 +157,8 @@ def _check_text(rec, who):
         v = getattr(rec, c)
         if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}: write it as one")
         if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}; rename the file")
+        if len(v) > _most_letters:
+            raise ValueError(f"{who[:99]}: {c} has {len(v):,} characters, expected at most {_most_letters:,}: cut it")
     if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty: say whose it is")
 
 def _check_fields(rec, who):
@@ -248,7 +253,10 @@ _max_rows = 2**40 # Shape of the array on disk: the table says how many rows are
 # %% ../nbs/01_recordings.ipynb #86d763e3
 def _from_parquet(data):
     "Arrow table from bytes, read by this thread alone: threads of Arrow's own are in the way of a later fork"
-    return pq.ParquetFile(BytesIO(data)).read(use_threads=False)
+    f = pq.ParquetFile(BytesIO(data))
+    need = 8*f.metadata.num_rows*f.metadata.num_columns # Rows that repeat take next to nothing in a file
+    check_size(f'a table of {f.metadata.num_rows:,} rows', 'its cells', need, len(data))
+    return f.read(use_threads=False)
 
 def read_parquet(
     file, # Path of a Parquet file, or its bytes
@@ -379,6 +387,10 @@ def _plain(t, url):
     if lacks: raise ValueError(f"{url}/{_table} lacks the column(s) {some(lacks)}, which every table of recordings has")
     types = [next((new for is_kind,new in _plain_types if is_kind(f.type)), f.type) for f in t.schema]
     t = t.cast(pa.schema([pa.field(f.name, _columns.get(f.name, kind)) for f,kind in zip(t.schema, types)]))
+    for c in _text_cols:
+        if (n := pc.max(pc.utf8_length(t.column(c))).as_py() or 0) > _most_letters:
+            raise ValueError(f"{url}/{_table}: {c} has {n:,} characters in a row, expected at most {_most_letters:,}: "
+                             "cut it, or take another store")
     if 'signal_hash' in t.column_names: return t
     at = _schema.names.index('signal_hash')
     return t.add_column(min(at, t.num_columns), 'signal_hash', pa.nulls(len(t), pa.string()))

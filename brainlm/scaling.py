@@ -14,7 +14,8 @@ import fsspec
 import numpy as np
 from fastcore.basics import patch
 
-from .basics import one_of, some, tell, write_whole
+from .basics import one_of, some, write_whole
+from .files import json_object, read_json
 from .recordings import RecordingStore, Split, unmasked
 
 # %% ../nbs/02_scaling.ipynb #d13d1f5c
@@ -283,8 +284,10 @@ def save(self:RobustScaler,
 @patch(cls_method=True)
 def load(cls:RobustScaler, where):
     "The scaler saved in a file, folder or store; FileNotFoundError or ValueError"
-    if isinstance(where, RecordingStore): return cls.from_dict(json.loads(where.get_file('scaler.json')))
-    with fsspec.open(_scaler_file(where), 'r') as o: return cls.from_dict(json.load(o))
+    f = _scaler_file(where.url if isinstance(where, RecordingStore) else where)
+    if isinstance(where, RecordingStore): return cls.from_dict(json_object(where.get_file('scaler.json'), f))
+    if '://' not in f: return cls.from_dict(read_json(f))
+    with fsspec.open(f) as o: return cls.from_dict(json_object(o.read(), f))
 
 # %% ../nbs/02_scaling.ipynb #22ac31fa
 class _ArrayUnpickler(pickle.Unpickler):

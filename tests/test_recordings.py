@@ -488,7 +488,7 @@ def test_check_clears_up(tmp_path):
     for url in (str(tmp_path/'s'), 'memory://clear'):
         s = _base(url); top = {o for o in s._names()}
         mine = 'seen.json.%d.part' % os.getpid() # Of a process that lives
-        left = ['bold/c.99.0', 'bold/c.7.0.partial', 'recordings.parquet.1.part', 'scaler.json.4194305.part']
+        left = ['bold/c.99.0', 'bold/c.7.0.partial', 'recordings.parquet.1.part', 'scaler.json.4194305.part', 'scaler.json.4194305-0a1b2c3d4e5f.part']
         for n in [*left, mine, 'notes.txt']: s.put_file(n, b'x')
         report = s.check()
         assert report and sorted(report.removed) == sorted(left) and s._names()-{'writer.lock'} == (top|{mine, 'notes.txt'})-{'writer.lock'} and _intact(url) == 3
@@ -512,6 +512,43 @@ def test_table_that_lies(tmp_path):
     s = _base(tmp_path/'s'); t = s.table.copy(); t.loc[1, 'start'] = t.loc[0, 'start']
     t.to_parquet(tmp_path/'s'/'recordings.parquet')
     assert list(s.check().damaged) == ['sub-s0', 'sub-s1']
+
+def test_strange_files_of_a_store(tmp_path):
+    "Pipes, folders and links where files are, JSON that is deep or says what no store says, a name of a million letters: named at once"
+    s = _base(tmp_path/'s'); about = json.loads(s.get_file('bold/zarr.json'))
+    for name in ('recordings.parquet', 'parcellation.parquet', 'bold/zarr.json', 'bold/c.0.0'):
+        f = tmp_path/'s'/name; was = f.read_bytes(); f.unlink(); os.mkfifo(f)
+        with pytest.raises((OSError, ValueError), match='pipe|is not a RecordingStore|cut short: found 0'): o = RecordingStore(s.url); o.read(0); len(o.parcellation)
+        f.unlink(); f.write_bytes(was)
+    for key,v in [('shape', []), ('shape', [2**40, 0]), ('shape', [2**40, 2**30]), ('codecs', 5), ('codecs', [1]), ('attributes', {**about['attributes'], 'chunk_rows': 0})]:
+        s.put_file('bold/zarr.json', json.dumps({**about, key: v}).encode())
+        with pytest.raises(Damaged, match=r'zarr.json is damaged: found .*expected \[rows, parcels\]'): RecordingStore(s.url)
+    for text in ('['*100000, '{"attributes": 5}', '{"a":'*100000):
+        s.put_file('bold/zarr.json', text.encode())
+        with pytest.raises(FileNotFoundError, match='is not a RecordingStore'): RecordingStore(s.url)
+    s.put_file('bold/zarr.json', json.dumps(about).encode())
+    t = s.table.copy(); t.loc[1, 'subject'] = 'a'*10**6; t.to_parquet(tmp_path/'s'/'recordings.parquet')
+    with pytest.raises(ValueError, match='subject has 1,000,000 characters'): RecordingStore(s.url)
+    with pytest.raises(ValueError, match='session has 5,000 characters'): _rec(7, session='a'*5000).check(_parc())
+
+def test_rows_that_take_nothing_in_a_file(tmp_path):
+    "Ten million rows that are alike pack into some kilobytes: refused before they are there"
+    import pyarrow as pa
+    s = _base(tmp_path/'s'); one = pq.read_table(tmp_path/'s'/'recordings.parquet').select(['start'])
+    t = pa.table({c: pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**7, 'int8')), one.column(0).combine_chunks()) for c in ('start', 'n_time', 'k')})
+    pq.write_table(t, tmp_path/'s'/'recordings.parquet', compression='zstd')
+    assert (tmp_path/'s'/'recordings.parquet').stat().st_size < 10**6
+    with pytest.raises((Damaged, ValueError), match='10,000,000 rows.*packs'): RecordingStore(s.url)
+
+def test_links_at_the_names_of_a_store(tmp_path):
+    "A link at the lock is refused, one at a chunk that is to come is replaced: what they lead to stays as it is"
+    s = _base(tmp_path/'s'); mine = tmp_path/'mine'; mine.write_text('precious'); lock = tmp_path/'s'/'writer.lock'
+    lock.unlink(); lock.symlink_to(mine)
+    with pytest.raises(FileExistsError, match='writer.lock: found a link'): s.append(_rec(3))
+    lock.unlink()
+    for c in range(99):
+        if not (f := tmp_path/f's/bold/c.{c}.0').exists(): f.symlink_to(mine)
+    assert s.append(_rec(3)) == 3 and _intact(s.url) == 4 and mine.read_text() == 'precious'
 
 def test_table_that_claims_too_much(tmp_path):
     "Of rows that are not there no memory is taken: the chunk that lacks is named"
