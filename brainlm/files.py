@@ -163,6 +163,7 @@ def read_npy(
         if 0 in shape: return np.zeros(shape, dtype)
         return np.memmap(path, dtype, 'r', at, shape, order)
 
+# %% ../nbs/00b_files.ipynb #fae97eb5
 def save_npy(
     path, # file to write
     x # array of numbers
@@ -171,10 +172,11 @@ def save_npy(
     np.save(f := io.BytesIO(), x)
     return write_whole(path, f.getvalue())
 
+# %% ../nbs/00b_files.ipynb #a926be42
 def _member(z, info, path):
-    "(type, shape, order, where the numbers begin) of a member of an archive; of bzip2 one block alone may hold 46 MB"
+    "(type, shape, order, where the numbers begin) of a member; of bzip2 one block alone may hold 46 MB"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise BadInput(path, f'{info.filename} is packed in another way than numpy.savez packs', 'save it again with it')
+        raise BadInput(path, f'{info.filename} is packed in a way of its own', 'save it again with numpy.savez')
     with z.open(info) as f:
         how = npy_header(f, path, Path(info.filename).stem)
         return *how, f.tell()
@@ -227,6 +229,7 @@ def check_gzip(
         if not (at := head.find(b'\0', at)+1) or at>4000:
             raise BadInput(path, 'is a gzip with a header of more than 4 kB', 'pack it again with gzip')
 
+# %% ../nbs/00b_files.ipynb #c9f66313
 def is_gzip(
     path # of a file
 )->bool:
@@ -245,6 +248,7 @@ def check_unpacked(
     if not is_gzip(path) or have*1032<most_bytes: return # deflate cannot do better
     check_size(path, what, _unpacked_bytes(path, max(most_bytes, most_times*have)), have)
 
+# %% ../nbs/00b_files.ipynb #5f71b1c3
 def _unpacked_bytes(path, most):
     "How much a gzip holds, up to a little more than `most` bytes"
     n,left = 0,b''
@@ -343,5 +347,6 @@ def check_weights(
     "`BadInput` for a header that is longer than the file, or than that of any network"
     with open(check_ordinary(path), 'rb') as f: n = int.from_bytes(f.read(8), 'little')
     if n<=min(4*10**6, os.path.getsize(path)): return path
-    raise BadInput(path, f'says that its header takes {size_words(n)}, the file holds {size_words(os.path.getsize(path))}',
+    have = size_words(os.path.getsize(path))
+    raise BadInput(path, f'says that its header takes {size_words(n)}, the file holds {have}',
                    'expected at most 4 MB: get the file again')

@@ -407,8 +407,7 @@ def one_number(
     v # what stands there
 )->float:
     "A number, also one in an array of one or in text; raises `BadInput` where it is none, or 0"
-    if isinstance(v, bytes): v = v[:99].decode(errors='replace')
-    if isinstance(v, str): v = v[:99]
+    if isinstance(v, (bytes, str)): v = v[:99] if isinstance(v, str) else v[:99].decode(errors='replace')
     try: x = np.asarray(v).astype(float).ravel()
     except (ValueError, TypeError): x = np.empty(0)
     if isinstance(v, (bool, np.bool_)) or len(x)!=1 or not np.isfinite(x[0]) or x[0]==0:

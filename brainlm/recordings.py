@@ -424,6 +424,7 @@ def _open(self:RecordingStore):
     self.n_parcels,self._coded = self._shape_of(meta)
     self.refresh()
 
+# %% ../nbs/01_recordings.ipynb #a65af3c9
 @patch
 def _shape_of(self:RecordingStore, meta):
     "(parcels, is there a code behind each chunk?); `Damaged` where `zarr.json` says what no store says"
@@ -872,6 +873,7 @@ def _far(self:RecordingStore, chunks):
 # %% ../nbs/01_recordings.ipynb #b4d93533
 def _at_once(path, flags): return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0)) # A pipe there holds nobody up
 
+# %% ../nbs/01_recordings.ipynb #f101c589
 @patch
 def _read_local(self:RecordingStore, c, at, out):
     "Fill `out` [row, parcel] from row `at` of chunk `c` on; the whole chunk is checked when this store first sees it"

@@ -31,6 +31,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
@@ -533,7 +534,6 @@ def test_strange_files_of_a_store(tmp_path):
 
 def test_rows_that_take_nothing_in_a_file(tmp_path):
     "Ten million rows that are alike pack into some kilobytes: refused before they are there"
-    import pyarrow as pa
     s = _base(tmp_path/'s'); one = pq.read_table(tmp_path/'s'/'recordings.parquet').select(['start'])
     t = pa.table({c: pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**7, 'int8')), one.column(0).combine_chunks()) for c in ('start', 'n_time', 'k')})
     pq.write_table(t, tmp_path/'s'/'recordings.parquet', compression='zstd')
