@@ -10,6 +10,7 @@ __all__ = ['band_edges', 'context_kinds', 'all_parts', 'first_choices', 'own_cho
 # %% ../nbs/10a_prior.ipynb #076c8fa0
 import copy
 import hashlib
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,16 @@ from torch import Tensor
 
 from .basics import one_of, some, write_whole
 from .masking import centred, centring, patchify, random_mask
+
+# %% ../nbs/10a_prior.ipynb #f957106d
+@contextmanager
+def _in_full(device):
+    "Single precision as it is: neither half of it nor a card's TF32, which moves a guess by up to .009"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with torch.autocast(device.type, enabled=False): yield
+    finally: torch.set_float32_matmul_precision(before)
 
 # %% ../nbs/10a_prior.ipynb #108518a7
 class GaussianPrior(nn.Module):
@@ -42,7 +53,7 @@ class GaussianPrior(nn.Module):
         B,P,K,S = patches.shape
         see = visible.transpose(1,2).reshape(B*K, P, 1)
         mean, cov = self.mean[:,None], self.cov
-        with torch.autocast(patches.device.type, enabled=False):
+        with _in_full(patches.device):
             x = torch.where(see, patches.transpose(1,2).reshape(B*K,P,S) - mean, 0)
             seen = torch.where(see & see.mT, cov, torch.eye(P, device=cov.device, dtype=cov.dtype))
             # rows and columns of what is hidden are those of the identity now
@@ -503,7 +514,7 @@ def profile(self:SpaceTimePrior,
     "How the person differs from the group, parcel by parcel. ValueError for context that does not fit."
     see = torch.ones(len(context.signal), 1, len(self.mean), dtype=torch.bool, device=context.signal.device)
     dt_s = _seconds(self.dt_s if dt_s is None else dt_s)
-    with torch.autocast(context.signal.device.type, enabled=False):
+    with _in_full(context.signal.device):
         own, _ = self._before_window(see, context, dt_s, all_parts)
         lam, u = torch.linalg.eigh(self.cov)
         modes = u[:,-n_modes:].flip(1)/lam[-n_modes:].flip(0).clamp(min=1e-5).sqrt()
@@ -591,7 +602,7 @@ def _adapted(self:SpaceTimePrior, patches, visible, context, dt_s, parts):
 def _guess(self:SpaceTimePrior, patches, visible, context, dt_s, parts, ahead, tolerance, steps):
     "`guess`, of arguments that fit"
     dt_s, mean = _seconds(self.dt_s if dt_s is None else dt_s), self.mean[:,None]
-    with torch.autocast(patches.device.type, enabled=False):
+    with _in_full(patches.device):
         d, known = self._adapted(patches, visible, context, dt_s, parts)
         if 'time' in parts: return mean + self._in_time(d, known, dt_s, ahead, tolerance, steps)
         if 'residual' in parts: return mean + self._with_residual(d, known, dt_s)
@@ -630,7 +641,7 @@ def spread(self:SpaceTimePrior,
     for o in parts: one_of('part', o, _known_parts)
     _check_batch('patches', patches, len(self.mean))
     dt_s, size = _seconds(self.dt_s if dt_s is None else dt_s), patches.shape[-1]
-    with torch.autocast(patches.device.type, enabled=False):
+    with _in_full(patches.device):
         _, known = self._adapted(patches, visible, context, dt_s, parts)
         alone = known.variance()
         ratio, generator = torch.ones_like(alone), torch.Generator().manual_seed(seed)
