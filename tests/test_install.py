@@ -122,3 +122,7 @@ def test_a_missing_extra_says_how_to_get_it(extra, monkeypatch):
     assert f"pip install 'brainlm[{extra}]'" in str(e.value) and '\n' not in str(e.value)
 
 def test_every_extra_is_tried(): assert set(features)==set(extras())
+
+def test_brainlm_alone_lists_every_extra():
+    from brainlm.cli import _parts
+    assert {k: {v} for k,v in _parts.items()}==extras()
