@@ -2,6 +2,7 @@
 import base64
 import gzip
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -732,3 +733,82 @@ def a_name_of_html(d): return text(d, 'no table', 'sub-1_<img src=x onerror=aler
 
 @hostile('names')
 def a_name_with_a_line_break(d): return text(d, 'no table', 'sub-1\n2\t_timeseries.tsv')
+
+# Pipes and devices, where a file is expected
+
+def pipe(file):
+    os.mkfifo(file)
+    return file
+
+def endless(file):
+    os.symlink('/dev/zero', file)
+    return file
+
+@hostile('pipe or device')
+def npy_that_is_a_pipe(d): return pipe(d/'sub-1.npy')
+
+@hostile('pipe or device')
+def npy_that_is_a_device(d): return endless(d/'sub-1.npy')
+
+@hostile('pipe or device')
+def json_that_is_a_pipe(d):
+    f = sidecar(d, '')
+    f.with_suffix('.json').unlink()
+    pipe(f.with_suffix('.json'))
+    return f
+
+@hostile('pipe or device')
+def json_that_is_a_device(d):
+    f = sidecar(d, '')
+    f.with_suffix('.json').unlink()
+    endless(f.with_suffix('.json'))
+    return f
+
+@hostile('pipe or device')
+def confounds_that_are_a_pipe(d):
+    pipe(d/'sub-1_task-rest_desc-confounds_timeseries.tsv')
+    return volume(d/'sub-1_task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz')
+
+@hostile('pipe or device')
+def brik_that_is_a_pipe(d):
+    f = afni(d/'sub-1_bold+tlrc.HEAD')
+    f.with_suffix('.BRIK').unlink()
+    pipe(f.with_suffix('.BRIK'))
+    return f
+
+# What goes on and on
+
+@hostile('bomb')
+def npz_packed_with_bzip2(d):
+    with zipfile.ZipFile(d/'sub-1.npz', 'w', zipfile.ZIP_BZIP2) as z:
+        z.writestr('bold.npy', npy_bytes(head(shape=(2**20*46//96, 12)))+bytes(46<<20))
+    return d/'sub-1.npz'
+
+@hostile('bomb')
+def gz_with_a_name_of_8_mb(d):
+    f = volume(d/'sub-1_bold.nii.gz')
+    raw = gzip.decompress(f.read_bytes())
+    c = zlib.compressobj(1, zlib.DEFLATED, -15)
+    start = b'\x1f\x8b\x08\x08\0\0\0\0\0\xff'+b'a'*8_000_000+b'\0'
+    f.write_bytes(start+c.compress(raw)+c.flush()+struct.pack('<II', zlib.crc32(raw), len(raw)))
+    return f
+
+@hostile('bomb')
+def hdf5_of_groups_in_groups(d):
+    def fill(h, _):
+        for _ in range(300): h = h.create_group('g')
+        h['x'] = series()
+    return hdf5(d, fill)
+
+@hostile('forged header')
+def hdf5_whose_time_is_a_long_word(d):
+    def fill(h, _):
+        h['x'] = series()
+        h['tr'] = '9'*10**6
+        del h.attrs['TR']
+    return hdf5(d, fill)
+
+@hostile('damage')
+def arrow_whose_names_are_no_text(d):
+    def change(data): data[:] = bytes(data).replace(b'Filename', b'File\xff\xfe\xfa\xfb')
+    return arrow(d, change)
