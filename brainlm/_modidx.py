@@ -822,6 +822,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.files.BadInput.found': ('files.html#badinput.found', 'brainlm/files.py'),
                                'brainlm.files.BadInput.remedy': ('files.html#badinput.remedy', 'brainlm/files.py'),
                                'brainlm.files._array_of': ('files.html#_array_of', 'brainlm/files.py'),
+                               'brainlm.files._check_tokens': ('files.html#_check_tokens', 'brainlm/files.py'),
                                'brainlm.files._heads_of': ('files.html#_heads_of', 'brainlm/files.py'),
                                'brainlm.files._member': ('files.html#_member', 'brainlm/files.py'),
                                'brainlm.files._npy_text': ('files.html#_npy_text', 'brainlm/files.py'),

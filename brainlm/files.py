@@ -298,7 +298,16 @@ def check_xml(
     if start: p.StartElementHandler = start
     if words: p.CharacterDataHandler = words
     if end: p.EndElementHandler = end
+    _check_tokens(data, path)
     with decoding(path, 'holds XML that is damaged'): p.Parse(data, True)
+
+def _check_tokens(data, path):
+    "`BadInput` for a tag or a comment of more than a megabyte: who reads XML in pieces begins it anew at each"
+    at,long = 0,re.search(rb'<(?!!--)[^>]{1048576}', data)
+    while not long and (at := data.find(b'<!--', at))>=0:
+        end = data.find(b'-->', at+4)
+        long,at = end-at>2**20 or end<0,end
+    if long: raise BadInput(path, 'has a tag or a comment of more than 1 MB in its XML', 'export it again')
 
 # %% ../nbs/00b_files.ipynb #2e190143
 most_line,most_columns = 2**22,20_000

@@ -650,7 +650,7 @@ def check_header(
         _,_,at,slope,_ = _header_places(h)
         if not 0<=at<=min(2**27, 2**27 if packed else os.path.getsize(path)):
             raise BadInput(path, f'says that its numbers begin at byte {at:g}', 'export it again')
-        if np.isinf(slope): raise BadInput(path, f'multiplies its numbers by {slope}', 'export it again')
+        if np.isinf(slope): raise BadInput(path, f'has the slope {slope}, by which its numbers are multiplied', 'export it again')
         _check_extensions(f, h, path)
 
 # %% ../nbs/03_readers.ipynb #84f8bc6e

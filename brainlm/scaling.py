@@ -114,7 +114,7 @@ class RobustScaler:
     def _check_settings(self):
         c = self.clip
         ok = c is None or (c > 0 if np.isscalar(c) else len(c)==2 and 0 <= c[0] < c[1] <= 100)
-        if not ok: raise ValueError(f"clip={c}: expected None, a positive number or percentiles such as (1, 99)")
+        if not ok: raise ValueError(f"clip: found {c}, expected None, a positive number or percentiles such as (1, 99)")
         if 1e-6 <= self.alpha <= 0.1: return
         raise ValueError(f"alpha={self.alpha}: expected a relative accuracy from 1e-6 to 0.1")
 

@@ -800,6 +800,14 @@ def hdf5_of_groups_in_groups(d):
         h['x'] = series()
     return hdf5(d, fill)
 
+def in_matrix(d, old, new): return in_xml(cifti(d/'sub-1_bold.dtseries.nii'), lambda x: x.replace(old, new))
+
+@hostile('XML')
+def cifti_with_a_long_comment(d): return in_matrix(d, b'<Matrix>', b'<!--'+b'a'*9_000_000+b'--><Matrix>')
+
+@hostile('XML')
+def cifti_with_a_long_word(d): return in_matrix(d, b'<Matrix>', b'<Matrix a="'+b'b'*9_000_000+b'">')
+
 @hostile('forged header')
 def hdf5_whose_time_is_a_long_word(d):
     def fill(h, _):

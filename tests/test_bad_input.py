@@ -1,10 +1,16 @@
 "Every kind of bad input in bad_input.py has one clear answer, and nothing that is stored is lost by it"
 import hashlib
+import os
 import re
 import resource
 import shlex
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import bad_input
 import numpy as np
@@ -13,10 +19,20 @@ import pytest
 
 unclear = re.compile(r'not foreseen|Traceback|<class|object at 0x|fastai|size mismatch for|DataFrame|errno|Errno'
                      r'|codec can|\bKeyError')
-remedy = re.compile(r'expected|--help|is it the right|is there|it goes on|'
+found = re.compile(r'\b(found|is|are|has|have|holds|says|begins|packs|keeps|names|asked|stands|speaks|lacks?|no|not|none|'
+                   r'invalid|duplicate|empty|clip=|required)\b')
+expected = re.compile(r'\b(expected|must|at most|at least|choose from|needs?|read to|reads up to)\b')
+remedy = re.compile(r'--help|is it the right|is there|it goes on|'
                     r'\b(give|take|use|choose|add|install|mend|remove|get|save|put|run|rename|convert|transpose|leave|pass|'
                     r'call|wait|make|see|try|free|find|say|mark|keep|open|begin|edit|name|write|load|train|set|copy|look|'
-                    r'lower|ask|fit|fetch|normalise|export|download|draw|split)\b', re.I)
+                    r'lower|ask|fit|fetch|normalise|export|download|draw|split|pack|cut|set|check|report)\b', re.I)
+said = {} # Name: what was answered
+
+def check_words(name, words):
+    "Says what was found, and what was expected or what to do"
+    said[name] = words
+    assert found.search(words), f'says not what was found: {words}'
+    assert expected.search(words) or remedy.search(words), f'says neither what was expected nor what to do: {words}'
 known = ValueError, TypeError, OSError, KeyError, IndexError, ImportError
 
 @pytest.fixture(scope='module')
@@ -45,7 +61,7 @@ def test_a_call(world, name):
     words = str(e.value)
     assert re.search(says, words), words
     assert '\n' not in words and len(words)<900 and not unclear.search(words), words
-    assert remedy.search(words), f'says not what to do: {words}'
+    check_words(name, words)
 
 @pytest.fixture(scope='module')
 def registered():
@@ -71,7 +87,23 @@ def test_a_command(shell, capsys, name):
     last = err.rstrip().splitlines()[-1] if err.strip() else ''
     assert got==code and re.search(says, err if code==2 else last) and not unclear.search(err), (got, err[-600:])
     assert code==2 or last.startswith('brainlm: ') and '\n' not in last and len(last)<900, err
-    assert remedy.search(last), f'says not what to do: {last}'
+    check_words(name, last)
+
+def test_how_many_say_all():
+    "Name, what was found, what was expected and what to do, each in words of its own; the rest lets one say the other"
+    if len(said)<len(bad_input.calls)+len(bad_input.commands): pytest.skip('only where all were walked')
+    both = [k for k,w in said.items() if expected.search(w) and remedy.search(w)]
+    assert len(both)>=60
+
+def test_ctrl_c_while_the_package_is_loaded(world):
+    "To the whole group, as a terminal sends it: one line, and 130 (or an end by the signal, which a shell calls 130)"
+    def heard(): signal.signal(signal.SIGINT, signal.default_int_handler)
+    words = [sys.executable, '-m', 'brainlm.cli', 'check', str(world.at/'s')]
+    p = subprocess.Popen(words, stdout=-3, stderr=-1, text=True, start_new_session=True, preexec_fn=heard)
+    while 'numpy' not in Path(f'/proc/{p.pid}/maps').read_text() and p.poll() is None: time.sleep(.01)
+    os.killpg(p.pid, signal.SIGINT)
+    said = p.communicate(timeout=60)[1].split('\n')
+    assert p.returncode in (130, -signal.SIGINT) and len(said)==3 and said[1].startswith('brainlm: interrupted'), said
 
 def test_how_many():
     import hostile
