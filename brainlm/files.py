@@ -301,6 +301,7 @@ def check_xml(
     _check_tokens(data, path)
     with decoding(path, 'holds XML that is damaged'): p.Parse(data, True)
 
+# %% ../nbs/00b_files.ipynb #4f6a5e4c
 def _check_tokens(data, path):
     "`BadInput` for a tag or a comment of more than a megabyte: who reads XML in pieces begins it anew at each"
     at,long = 0,re.search(rb'<(?!!--)[^>]{1048576}', data)

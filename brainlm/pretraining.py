@@ -36,7 +36,7 @@ from fastai.optimizer import Adam
 from fastcore.basics import patch
 
 from .basics import held, one_of, optional, some, tell, write_whole
-from .files import read_json
+from .files import BadInput, check_ordinary, read_json
 from .masking import centred, centring, random_mask
 from .metrics import scaled_recordings
 from .model import BrainLM, BrainLMConfig, clear_leftovers
@@ -391,10 +391,17 @@ def _state(self:RunFolder):
                 smooth=(float(mean.val), mean.count), recipe=recipe)
 
 # %% ../nbs/21_pretraining.ipynb #c865d6a5
+def _read_checkpoint(file, device=None):
+    "What `_state` kept; `BadInput` where it is no such file"
+    try: return torch.load(check_ordinary(file), weights_only=True, map_location=device)
+    except Exception as e: # torch's own words would have one load anything
+        raise BadInput(file, f"is no checkpoint that can be read ({type(e).__name__})",
+                       "put it back from a copy, or begin in another folder") from None
+
 @patch
 def _take_up(self:RunFolder, file):
     "Put the learner where the checkpoint `file` left it"
-    s = torch.load(file, weights_only=True, map_location=next(self.learn.model.parameters()).device)
+    s = _read_checkpoint(file, next(self.learn.model.parameters()).device)
     self.learn.model.load_state_dict(s['model'])
     if self.learn.opt is None: self.learn.create_opt()
     self.learn.opt.load_state_dict(dict(state=s['state'], hypers=s['hypers']))
@@ -470,9 +477,9 @@ def _recipe_to_keep(self:RunFolder): # with people as the card has them
 @patch
 def _check_recipe(self:RunFolder, file, checkpoint):
     "ValueError names what differs from the recipe in `file`, or in the checkpoint where that is lost"
-    was = file.read_text(encoding='utf-8') if file.exists() else torch.load(checkpoint, weights_only=True).get('recipe')
+    was = read_json(file) if file.exists() else _read_checkpoint(checkpoint).get('recipe')
     if was is None: raise ValueError(f"{file}: not found, expected the recipe of the run that is there; put it back")
-    was = json.loads(was)
+    if isinstance(was, str): was = json.loads(was)
     named = 'people' not in was.get('data', ()) # of version 0.1.0
     now = json.loads(json.dumps(self.recipe if named else self._recipe_to_keep()))
     _check_version(file, was, now)

@@ -635,8 +635,13 @@ def _check_extensions(f, h, path):
         size,code = struct.unpack(order+'ii', f.read(8))
         if size<16 or start+size>at:
             raise BadInput(path, f'has an extension of {size:,} bytes where {int(at-start):,} are', 'export it again')
-        if code==32 and two: _check_brain_models(f.read(size-8), path, max(struct.unpack_from(order+'8q', h, 16)))
+        if code==32 and two: _check_cifti_xml(f, size-8, path, max(struct.unpack_from(order+'8q', h, 16)))
         start += size
+
+def _check_cifti_xml(f, n, path, most):
+    "What `_check_brain_models` refuses, and XML that would take long to read; that of HCP takes 2 MB"
+    if n>2**24: raise BadInput(path, f'has {n:,} bytes of XML', 'expected at most 16 MB: export it again')
+    _check_brain_models(f.read(n), path, most)
 
 # %% ../nbs/03_readers.ipynb #9f959a29
 def check_header(
@@ -650,7 +655,7 @@ def check_header(
         _,_,at,slope,_ = _header_places(h)
         if not 0<=at<=min(2**27, 2**27 if packed else os.path.getsize(path)):
             raise BadInput(path, f'says that its numbers begin at byte {at:g}', 'export it again')
-        if np.isinf(slope): raise BadInput(path, f'has the slope {slope}, by which its numbers are multiplied', 'export it again')
+        if np.isinf(slope): raise BadInput(path, f'has the slope {slope}', 'export it again')
         _check_extensions(f, h, path)
 
 # %% ../nbs/03_readers.ipynb #84f8bc6e
@@ -923,7 +928,7 @@ def _gifti_arrays(path):
         if name=='DataArray': parts.append((attrs, []))
     def words(w):
         if inside[-1]=='Data' and parts: parts[-1][1].append(w)
-    data = Path(path).read_bytes()
+    data = Path(check_ordinary(path)).read_bytes()
     check_xml(inflated(data, path) if data[:2]==b'\x1f\x8b' else data, path, start, words, lambda name: inside.pop())
     return [(a, ''.join(w)) for a,w in parts]
 
@@ -1415,7 +1420,7 @@ def arrow_files(
 
 def _reader(f):
     "Opens an Arrow file in either of its two forms"
-    src = pa.memory_map(str(f))
+    src = pa.memory_map(str(check_ordinary(f)))
     _check_arrow(src, f)
     src.seek(0)
     try: return pa.ipc.open_stream(src)

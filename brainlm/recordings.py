@@ -217,8 +217,7 @@ def _check_covariate(k, v, who):
     if not isinstance(k, str) or not k: raise TypeError(f"{who}: covariate names must be non-empty str, found {k!r}")
     if k in _taken: raise ValueError(f"{who}: covariate {k} has the name of a column of the table; choose another")
     if v is not None and type(v) not in _kinds:
-        kind = type(v).__name__
-        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found a {kind}: convert it")
+        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}: cast")
     if type(v) is int and not -2**63 <= v < 2**63:
         raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold: keep it as a str")
     if not _is_text(k) or type(v) is str and not _is_text(v):

@@ -390,7 +390,7 @@ def model_of_another_parcellation(w):
     from brainlm.model import BrainLM, preset
     BrainLM(preset('tiny', n_parcels=12), w.p)
 
-@api('clip=')
+@api('clip: found -1')
 def scaler_that_clips_at_nothing(w):
     from brainlm.scaling import RobustScaler
     RobustScaler(clip=-1)

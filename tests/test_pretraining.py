@@ -202,6 +202,21 @@ def test_whose_folder_it_is(tmp_path):
         with pytest.raises(ValueError, match='lr: found|epochs: found'): learner(store, tmp_path/'q', batch_size=2).pretrain(**dict(epochs=1) | kw)
     assert not (tmp_path/'q').exists()
 
+@pytest.mark.parametrize('name', ['recipe.json', 'checkpoint.pt'])
+@pytest.mark.parametrize('there', ['pipe', 'device', 'deep', 'nothing in it'])
+def test_what_a_run_cannot_be_taken_up_from(tmp_path, name, there):
+    "A pipe, a file without an end, JSON that is deep, nothing: one line that names it, and no advice to load anything"
+    run = learner(small_store(tmp_path/'s'), tmp_path/'r', batch_size=2)
+    (tmp_path/'r').mkdir()
+    (tmp_path/'r/checkpoint.pt').write_bytes(b'')
+    f = tmp_path/'r'/name
+    f.unlink(missing_ok=True)
+    if there=='pipe': os.mkfifo(f)
+    elif there=='device': f.symlink_to('/dev/zero')
+    else: f.write_text('['*100_000 if there=='deep' else '')
+    with pytest.raises(ValueError, match=f'{name}: (is|has|holds).*(pipe|no checkpoint|not JSON|nested)') as e: run.pretrain(1, resume=True)
+    assert 'weights_only' not in str(e.value)
+
 def test_a_recipe_names_nobody(tmp_path):
     "People are hashes in the recipe and in the checkpoint; a run of 0.1.0, which named them, goes on and names them no more"
     store = small_store(tmp_path/'s'); run = learner(store, tmp_path/'r', batch_size=2); run.pretrain(1)
