@@ -2044,6 +2044,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.published._read_file': ('published.html#_read_file', 'brainlm/published.py'),
                                    'brainlm.published._read_published_config': ( 'published.html#_read_published_config',
                                                                                  'brainlm/published.py'),
+                                   'brainlm.published._read_safe': ('published.html#_read_safe', 'brainlm/published.py'),
                                    'brainlm.published._read_weights': ('published.html#_read_weights', 'brainlm/published.py'),
                                    'brainlm.published._remember': ('published.html#_remember', 'brainlm/published.py'),
                                    'brainlm.published._rows': ('published.html#_rows', 'brainlm/published.py'),

@@ -26,8 +26,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import AttrDict, patch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .atlas import Parcellation, load_parcellation
@@ -1085,10 +1085,18 @@ def _read_published_config(folder):
 # %% ../nbs/12_published.ipynb #a395f067
 _floats = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
+def _read_safe(f, at_once=16):
+    "Tensors of a file, those of 16 bits as float32; it is let go of again and again, so that weights are held once"
+    def full(k, v): return v.float() if v.dtype in _floats[1:3] and k not in _tables else v
+    with safe_open(f, 'pt') as o: keys, w = list(o.keys()), {}
+    for i in range(0, len(keys), at_once):
+        with safe_open(f, 'pt') as o: w |= {k: full(k, o.get_tensor(k)) for k in keys[i:i+at_once]}
+    return w
+
 def _read_file(f):
     "State dict of a file. ValueError where it is cut off or no table of tensors."
     how = dict(map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(f))
-    try: w = load_file(check_weights(f)) if f.suffix=='.safetensors' else torch.load(f, **how)
+    try: w = _read_safe(f) if f.suffix=='.safetensors' else torch.load(f, **how)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         first = str(e).splitlines()[0][:120] if str(e) else ''
         raise ValueError(f"{f}: cannot be read, it may be cut off ({type(e).__name__}: {first})") from None

@@ -16,6 +16,7 @@ import torch
 from fastcore.basics import AttrDict
 from safetensors.torch import save_file
 
+import brainlm.protocol  # noqa: F401, low-rank updates
 from brainlm.published import PublishedViTMAE, load_published
 
 decoder = dict(decoder_hidden_size=512, decoder_num_hidden_layers=8, decoder_num_attention_heads=16,
@@ -60,13 +61,19 @@ def measured(folder, what):
     said = subprocess.run([sys.executable, __file__, '--one', str(folder), what], check=True, capture_output=True, text=True)
     return json.loads(said.stdout.splitlines()[-1])
 
+def peak_bytes():
+    "Peak memory of this process; that of getrusage begins at what the process had that started it"
+    said = Path('/proc/self/status')
+    if not said.is_file(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    return next(int(o.split()[1])*1024 for o in said.read_text().splitlines() if o.startswith('VmHWM'))
+
 def one(folder, what):
     "In the process that is measured"
     t = time.perf_counter()
     task(folder, what)
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = dict(cpu_s=round(used.ru_utime+used.ru_stime, 1), clock_s=round(time.perf_counter()-t, 1))
-    print(json.dumps(dict(what=what, **seconds, peak_gb=round(used.ru_maxrss*1024/1e9, 2))))
+    print(json.dumps(dict(what=what, **seconds, peak_gb=round(peak_bytes()/1e9, 2))))
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
