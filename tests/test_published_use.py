@@ -97,7 +97,7 @@ def test_to_embeddings(there, kind, capsys):
 KINDS = 'old_13M', 'vitmae', 'age'
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', [pytest.param('old_13M', marks=slow), 'vitmae', pytest.param('age', marks=slow)])
 def test_to_fine_tuned_models(there, kind, capsys):
     "Head alone, last layers, low-rank updates, everything; CLS, means, covariance; side by side on a page"
     begin = 'finetune store --model my_{k} --scaler fit --epochs 1 --valid .2 --test .2 --target age '
@@ -116,7 +116,7 @@ analyses = dict(
     forecast='forecast store --context 180 --horizon 20 --valid .2 --test .2 --epochs 1',
     networks='networks store --permutations 3',
     attention='attention store --contrast half --permutations 20',
-    perturb='perturb store --column half --source a --target b --steps 2')
+    perturb='perturb store --column half --source a --target b --steps 2 --seed 1')
 
 
 @pytest.mark.parametrize('kind', KINDS)
