@@ -19,6 +19,7 @@ from brainlm.readouts import readouts
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.simulation import simulate_bids_derivatives
 
+slow = pytest.mark.slow
 PEOPLE = 20
 LOST = 404                                                                  # a single voxel in the published image
 
