@@ -913,8 +913,8 @@ def store_columns(
     raise ValueError(f"store: found parcellation {found.name}, whose parcels are called as those of {want.name} but "
         f"lie up to {away:.0f} mm from them; expected the same places")
 
-no_atlas = ("model: found one without parcellation, expected one: published folders of 424 parcels come with A424, others "
-    "with none; set model.parcellation to the atlas that it has learned")
+no_atlas = ("model: found one without parcellation, expected one: published folders of 424 parcels come with A424, "
+    "others with none; set model.parcellation to the atlas that it has learned")
 
 def take_columns(
     bold, # [time, parcel]
@@ -1097,6 +1097,7 @@ def _read_safe(f, at_once=16):
         with safe_open(f, 'pt') as o: w |= {k: full(k, o.get_tensor(k)) for k in keys[i:i+at_once]}
     return w
 
+# %% ../nbs/12_published.ipynb #de68784c
 def _read_file(f):
     "State dict of a file. ValueError where it is cut off or no table of tensors."
     how = dict(map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(f))
