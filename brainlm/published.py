@@ -913,6 +913,7 @@ def store_columns(
     raise ValueError(f"store: found parcellation {found.name}, whose parcels are called as those of {want.name} but "
         f"lie up to {away:.0f} mm from them; expected the same places")
 
+# %% ../nbs/12_published.ipynb #8ad55d04
 no_atlas = ("model: found one without parcellation, expected one: published folders of 424 parcels come with A424, "
     "others with none; set model.parcellation to the atlas that it has learned")
 
