@@ -10,7 +10,7 @@ learn what they must from the people of the network. Steps, in pieces that are k
     autism     autism against control within a site: readouts, and contrasts of attention link by link
     identity   37 people of the psychosis set three months apart, from 10 to 234 frames; all that learns learns from 18 others
     outcomes   change of symptoms in the psychosis set, five folds, a network for each
-    short      identification from pieces of 10 to 60 frames: as they are, filled in by the prior, by the network
+    short      identification from pieces of 10 to 60 frames as they are; of 10 and 15 filled in by the prior, by the network
     ages       age in ABIDE from 30 and 60 frames, likewise
     vector     a readout trained so that two stretches of one person agree, or as whole recordings do, or not at all
     tuned      age in ABIDE within a site, five folds: fine-tuned, frozen, not trained, beside correlations and the whitened embedding
@@ -331,10 +331,11 @@ def guessed(model, X, n, k, seed=0):
         out['raw'].append(torch.where(t, q, torch.nan))
     return {name: torch.cat(o).mT.numpy() for name,o in out.items()}
 
-pieces = {15: 4, 10: 4, 30: 2, 60: 1}                                       # frames: pieces of each session that are looked for
+pieces = {15: 2, 10: 1}                                                     # frames: pieces of each session that are guessed and looked for
+lengths = 15, 10, 30, 60                                                    # longer ones as they are: they find nearly all
 shares_tried, powers, ridges = (.25, .5), (.15, .35), (.03, .1, .3)
 
-def groups_of(n): return [('others', min(8, 234//n)), ('1', pieces[n]), ('2', pieces[n])]
+def groups_of(n): return [('others', min(4, 234//n)), *((o, pieces.get(n, 1)) for o in '12')]
 
 def scans_of(a, group):
     "Signals of the 18 others, or of a session of the 37"
@@ -358,7 +359,11 @@ def guesses(a, n, group, m):
         for o,f in np.load(file).items(): out[o].append(f)
     return out
 
-def mixed(made, source, share): return [(1-share)*r+share*g for r,g in zip(made['raw'], made[source])]
+def as_they_are(a, brain, n, group, m):
+    z = [brain.scaler.transform(x) for x in scans_of(a, group)]
+    return dict(raw=[np.stack([x[k*n:(k+1)*n] for x in z]) for k in range(m)])
+
+def mixed(made, source, share): return made['raw'] if source=='raw' else [(1-share)*r+share*g for r,g in zip(made['raw'], made[source])]
 
 def apart(e, one, two):
     "How far a person's other piece lies above those of others, in their SD, mean over people"
@@ -386,8 +391,8 @@ def short(a, n):
     "Identification from short pieces: as they are, filled in by the prior, and by the network; settings are those that tell 18 others apart"
     twice, brain, rows = twice_seen(a)[0], network_of_others(a)[0], []
     whole = [brain.scaler.transform(x) for x in scans_of(a, 'others')]
-    made, *both = [guesses(a, n, *o) for o in groups_of(n)]
-    ways = {'as they are, settings of the default': ('raw', (0., .35, .3))} | {words[o]: (o, chosen_for(o, made, whole)) for o in words}
+    made, *both = [guesses(a, n, *o) if n in pieces else as_they_are(a, brain, n, *o) for o in groups_of(n)]
+    ways = {'as they are, settings of the default': ('raw', (0., .35, .3))} | {words[o]: (o, chosen_for(o, made, whole)) for o in words if o in made}
     for name,(source,about) in ways.items():
         e = PersonEmbedding(power=about[1], ridge=about[2]).fit(whole)
         first, second = (mixed(o, source, about[0]) for o in both)
@@ -641,7 +646,7 @@ def pieces_of(a, step):
     tunings = [f'{s}-{k}-{w}-{r}' for w in [*tuned_ways, *closed_ways] for s,k in at for r in rates[:1+(tuned_ways.get(w, 'none')!='none')]]
     return dict(planted=of(planted, 'lin', ['all']), hidden=of(hidden, 'hidden', HIDDEN), abide=of(abide, 'abide_left', sites), autism=of(autism, 'autism', sites),
                 identity=of(identity, 'psyid', (234, 15, 60, 30, 10)), outcomes=of(outcomes, 'psyout', range(5)), ages=of(ages, 'abideden', [f'{n}-{s}' for n in (30, 60) for s in sites]),
-                guess=[(guess, o, a.work/'guesses'/f'{o}.npz') for o in guessing], short=of(short, 'psyden', pieces), vector=of(vector, 'psyvec', vectors),
+                guess=[(guess, o, a.work/'guesses'/f'{o}.npz') for o in guessing], short=of(short, 'psyden', lengths), vector=of(vector, 'psyvec', vectors),
                 tuned=of(tuned, 'tuned', tunings), network=[(lambda a, _: network_of_simulated(a), '', a.work/'lin_net'/'last')])[step]
 
 def one(a, at):
