@@ -584,8 +584,9 @@ def within_rows(a, p):
     return scored_rows(in_folds(p, 'age within a site'), beside, 'ABIDE, Pittsburgh and Olin, folds within each, network from the other sites', 'real')
 def left_rows(a, p): return scored_rows(p, beside, 'ABIDE, Pittsburgh and Olin each left out, network from the other sites', 'real')
 def autism_rows(a, p):
+    where = ' and '.join(dict(PITT='Pittsburgh', OLIN='Olin')[s] for s in sorted({*p['site']}))
     p = in_folds(p, 'autism against control')
-    return scored_rows(p, beside, 'ABIDE, Pittsburgh and Olin, folds within each, network from the other sites', 'real', 'AUC')
+    return scored_rows(p, beside, f'ABIDE, {where}, network from the other sites', 'real', 'AUC')
 def outcome_rows(a, p): return scored_rows(p, beside, 'psychosis, change of symptoms and functioning, five folds', 'real')
 
 def contrast_rows(a, t):
@@ -606,8 +607,9 @@ def identity_rows(a, t):
 guess_pairs = [(words['network'], words['prior']), (words['network'], words['raw']), (words['prior'], words['raw'])]
 
 def short_rows(a, t):
-    tables = {f'the same person after three months, {n} frames, some of them guessed': found_by(g) for n,g in t.groupby('frames')}
-    return rows_of(tables, guess_pairs, 'share found', 'psychosis, 37 people, all windows in the first minute; prior, network and settings from 18 others', 'real')
+    ends = {n: 'some of them guessed' if n in pieces else 'settings from others' for n in lengths}
+    tables = {f'the same person after three months, {n} frames, {ends[n]}': found_by(g) for n,g in t.groupby('frames')}
+    return rows_of(tables, guess_pairs, 'share found', 'psychosis, 37 people, the first one or two windows; prior, network and settings from 18 others', 'real')
 
 def age_rows(a, t):
     t['fold'] = t['fold']+10*pd.factorize(t['site'])[0]+100*t['split']
