@@ -121,7 +121,7 @@ def file_hash(
     path # of a file
 )->str: # SHA-256
     "A hash of what a file holds; read once as long as it does not change"
-    s = os.stat(path)
+    s = os.stat(check_ordinary(path))
     return _file_hash(str(path), s.st_size, s.st_mtime_ns)
 
 # %% ../nbs/03_readers.ipynb #9d140fea

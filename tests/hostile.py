@@ -770,6 +770,14 @@ def confounds_that_are_a_pipe(d):
     return volume(d/'sub-1_task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz')
 
 @hostile('pipe or device')
+def gifti_whose_other_side_is_a_pipe(d):
+    f = gifti(d)
+    other = d/f.name.replace('hemi-L', 'hemi-R')
+    other.unlink()
+    pipe(other)
+    return f
+
+@hostile('pipe or device')
 def brik_that_is_a_pipe(d):
     f = afni(d/'sub-1_bold+tlrc.HEAD')
     f.with_suffix('.BRIK').unlink()

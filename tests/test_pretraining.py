@@ -203,7 +203,7 @@ def test_whose_folder_it_is(tmp_path):
     assert not (tmp_path/'q').exists()
 
 @pytest.mark.parametrize('name', ['recipe.json', 'checkpoint.pt'])
-@pytest.mark.parametrize('there', ['pipe', 'device', 'deep', 'nothing in it'])
+@pytest.mark.parametrize('there', ['pipe', 'device', 'deep', 'nothing in it', 'code'])
 def test_what_a_run_cannot_be_taken_up_from(tmp_path, name, there):
     "A pipe, a file without an end, JSON that is deep, nothing: one line that names it, and no advice to load anything"
     run = learner(small_store(tmp_path/'s'), tmp_path/'r', batch_size=2)
@@ -213,9 +213,10 @@ def test_what_a_run_cannot_be_taken_up_from(tmp_path, name, there):
     f.unlink(missing_ok=True)
     if there=='pipe': os.mkfifo(f)
     elif there=='device': f.symlink_to('/dev/zero')
+    elif there=='code': f.write_bytes(b'cos\nsystem\n(S"touch ran"\ntR.')
     else: f.write_text('['*100_000 if there=='deep' else '')
     with pytest.raises(ValueError, match=f'{name}: (is|has|holds).*(pipe|no checkpoint|not JSON|nested)') as e: run.pretrain(1, resume=True)
-    assert 'weights_only' not in str(e.value)
+    assert 'weights_only' not in str(e.value) and not Path('ran').exists()
 
 def test_a_recipe_names_nobody(tmp_path):
     "People are hashes in the recipe and in the checkpoint; a run of 0.1.0, which named them, goes on and names them no more"

@@ -832,7 +832,9 @@ def test_people_of_a_store_made_anew_are_not_called_unseen(tmp_path):
     new = leak_report(seen, again, [0])
     assert new.words.startswith('None of the signals in what the model is judged on (n = 1)') and 'Copy people.key' in new.words
     both = learned_from(again, ['train']*2, before=seen)
-    assert len(both['keys']) == 2 and 'Copy' not in unknown_people(both, again)[0] and unknown_people(both, s)
+    assert len(both['keys']) == 2 and all('in this store' in unknown_people(both, o)[0] for o in (again, s))
+    stranger = unknown_people(both, RecordingStore.create(tmp_path/'third', _parc()))
+    assert 'cannot be known' in stranger[0] and 'Copy' not in stranger[0]
     shutil.copy(tmp_path/'s'/'people.key', tmp_path/'again'/'people.key')
     assert leak_report(seen, again, [0]).people == ['s0'] and unknown_people(seen, again) == []
     older = {k:v for k,v in seen.items() if k != 'keys'}
