@@ -1554,9 +1554,9 @@ def unknown_people(
 _other_key = ("Whether the model learned from other recordings of these people cannot be known: it keeps people as "
               "hashes by the key of their store, which is not the key of this one. Only the very same signals are "
               "recognised.")
-_further_keys = ("Whether the model learned from these people in other stores cannot be known: it learned from several, "
-                 "each with a key of its own. What it learned from in this store, and the same signals anywhere, are "
-                 "recognised.")
+_further_keys = ("Whether the model learned from these people in other stores cannot be known: it learned from "
+                 "several, each with a key of its own. What it learned from in this store, and the same signals "
+                 "anywhere, are recognised.")
 _copy_key = " Copy people.key of the store that it learned from into this one, and people of the same name are too."
 
 # %% ../nbs/01_recordings.ipynb #d9265a7e
