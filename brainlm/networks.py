@@ -790,7 +790,7 @@ same_terms = ('Every method was given every transform that it can take (raw, log
 def _networks_page(found, alone, words, figures, atlas, title):
     "The page of `networks_report`"
     first,*others = figures
-    number = '{:.3f}'.format
+    def number(v): return '' if np.isnan(v) else f'{v:.3f}'                 # p is asked of attention alone
     table = methods_table(found[atlas])
     table = table.drop(columns='transform').map(number).assign(transform=table['transform'])
     page = Page(f'Networks from attention: {atlas}', title).verdict(*words)
