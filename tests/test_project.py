@@ -166,6 +166,20 @@ def lacking(mark):
     prose = {nb.stem:'\n'.join(source(c) for c in cells(nb) if c['cell_type']=='markdown') for nb in notebooks if nb.stem!='index'}
     return {name for name,s in prose.items() if not re.search(rf'^{mark}', s, re.M)}
 
+most_words = 33_500
+
+def words_of(text):
+    "How many pieces between spaces hold a letter, outside of blocks of code and formulas"
+    prose = re.sub(r'^```.*?^```\s*$|\$\$.*?\$\$', '', text, flags=re.S | re.M)
+    return sum(bool(re.search(r'[^\W\d_]', o)) for o in prose.split())
+
+def test_the_book_is_short():
+    "What is added is cut elsewhere: the number may only become smaller"
+    n = {nb.stem:sum(words_of(source(c)) for c in cells(nb) if c['cell_type']=='markdown') for nb in notebooks}
+    long = ', '.join(sorted(n, key=n.get)[-5:])
+    assert sum(n.values())<=most_words, f'{sum(n.values()):,} words of prose, expected at most {most_words:,}; the longest are {long}'
+    assert words_of('Two words, 3.1 [0.2, 0.4]\n```python\nx = 1\n```\n$$x$$')==2
+
 @pytest.mark.parametrize('mark', [r'\*\*Question\.\*\* ', '## Answer$'], ids=['question', 'answer'])
 def test_a_notebook_asks_and_answers(mark):
     "Each opens with its question and ends with an answer"
