@@ -674,7 +674,10 @@ def _early_values(a, table):
 def _columns_of(file, on):
     "Columns of a table of people"
     import pandas as pd
+
+    from brainlm.files import check_line
     if not Path(file).is_file(): raise FileNotFoundError(f'{file}: not found, expected a table of people (--table)')
+    with open(file, encoding='utf-8', errors='replace') as f: check_line(f.readline(2**22), file)
     return [*pd.read_csv(file, sep=None, engine='python', nrows=5)]
 
 # %% ../nbs/51_cli.ipynb #14711311
@@ -813,6 +816,7 @@ def _in_a_line(e, a):
     "An error as one line"
     words = _in_shell_words('; '.join(o.strip() for o in _words_of(e).split('\n') if o.strip()), a)
     if isinstance(e, MemoryError): words = 'it does not fit into memory: take a machine with more, or a smaller part'
+    if len(words)>1500: words = f'{words[:500]} ... {words[-300:]}'
     clear = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError)
     known = words and (isinstance(e, clear) or isinstance(e, KeyError) and 'expected' in words)
     return f'brainlm: {words}' if known else f'brainlm: {type(e).__name__} {words} (BRAINLM_DEBUG=1 shows where)'

@@ -457,7 +457,7 @@ def _read_manifest(path):
     "Rows of a manifest by file; ValueError names the column"
     if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a table made with --plan")
     with decoding(path, 'is no table that can be read', 'make it again with --plan'):
-        t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]), dtype=str, keep_default_na=False)
+        t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]) or '\t', dtype=str, keep_default_na=False)
         t = t.map(as_it_was)
     if 'file' not in t: raise ValueError(f"{path}: found the columns {some(t, 15)}, expected one called 'file'")
     if odd := [c for c in t if c not in _intake_columns]:

@@ -29,6 +29,8 @@ class World:
         (self.at/'in').mkdir()
         for i in range(2): np.savetxt(self.at/f'in/sub-{i}.dat', rng.standard_normal((30, 94)), fmt='%.3f')
         (self.at/'x.txt').write_text('hello there\n')
+        (self.at/'wide.csv').write_text('1.5,'*2_000_000)
+        (self.at/'wide.tsv').write_text('['*100_000)
         (self.at/'bytes').write_bytes(bytes(range(256)))
         self.model = self._model()
         self.model.save_pretrained(self.at/'m')
@@ -235,6 +237,8 @@ _people('people_with_an_open_quote', 'subject,x\n1,"'+'a'*200_000+'\n', 'open qu
 _people('people_in_a_workbook', b'PK\x03\x04junk', 'a workbook')
 _people('people_of_a_long_line', 'subject'+',x'*3_000_000, 'columns|characters')
 _people('people_of_bars', 'subject|age\n1|2\n', 'no tab, comma or semicolon')
+
+_people('people_of_millions', 'subject,age\n'+'zz,1\n'*1_000_001, 'found 1,000,002 rows, expected a row for each of at most')
 
 @api('none.csv: found no such file')
 def people_that_are_not_there(w): w.store.annotate(w.at/'none.csv')
@@ -515,6 +519,8 @@ sh('finetune_of_what_is_flat', 'finetune s --out o --preset tiny --target flat -
 sh('finetune_of_a_lost_model', 'finetune s --out o --model nothing --target age --epochs 1', 'nothing')
 sh('finetune_of_half_a_model', 'finetune s --out o --model cut_weights --target age --epochs 1', 'model.safetensors')
 sh('finetune_with_a_lost_table', 'finetune s --out o --preset tiny --target x --table none.csv', 'none.csv')
+sh('finetune_with_a_table_of_one_line', 'finetune s --out o --preset tiny --target x --table wide.csv', 'wide.csv: has a line of more than')
+sh('preprocess_by_a_plan_of_one_word', 'preprocess in st --parcellation aal2 --tr 2 --manifest wide.tsv', "wide.tsv: found the columns .*expected one called 'file'")
 sh('finetune_by_itself', 'finetune s --out o --preset tiny --target age --harmonise age', "harmonise: found 'age'")
 sh('finetune_of_one_fold', 'finetune s --out o --preset tiny --target age --folds 1 --epochs 1', 'fold')
 sh('finetune_of_too_many_folds', 'finetune s --out o --preset tiny --target age --folds 90 --epochs 1', 'fold')
