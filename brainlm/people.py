@@ -61,8 +61,8 @@ def _rows_of(path):
     lines = [l for l in _text_of(path).splitlines() if l.strip(' \t,;"')]
     if not lines: raise ValueError(f"{path}: found nothing, expected a table with a header")
     if len(lines)>most_people:
-        raise ValueError(f"{path}: found {len(lines):,} rows, expected a row for each of at most {most_people:,} people; "
-                         "is it the right table?")
+        raise ValueError(f"{path}: found {len(lines):,} rows, expected a row for each of at most {most_people:,} "
+                         "people; is it the right table?")
     sep = max(_seps, key=lambda s: (lines[0].count(s), s=='\t'))
     check_columns(check_line(lines[0], path).count(sep)+1, path)
     with decoding(path, 'is no table that can be read', 'export it again: an open quote may hold half of it'):
