@@ -450,7 +450,8 @@ def _about_run(out, log, cost):
 def _pretrain_parser(sub):
     p = sub.add_parser('pretrain', help='pretrain a masked autoencoder on a store of recordings',
         description='Pretrain a masked autoencoder on a store of recordings.')
-    what = 'folders or URLs of RecordingStores; of several, STORE:2 gives its windows twice the weight'
+    what = ('folders or URLs of RecordingStores; of several, STORE:2 gives its windows twice the weight, and a '
+            'name is one person in all of them')
     p.add_argument('store', metavar='STORE', nargs='+', help=what)
     p.add_argument('--out', required=True, metavar='FOLDER', help='of the run: log, checkpoint, best and last model')
     same = 'go on with the run in FOLDER; the weights will be those of an uninterrupted run'
