@@ -20,7 +20,7 @@ import socket
 import struct
 import time
 from base64 import b64decode, b64encode
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import wraps
@@ -45,7 +45,7 @@ from zarr.storage import MemoryStore
 
 from .atlas import Parcellation
 from .basics import LeftOut, one_of, open_own, printable, some, tell, write_whole
-from .files import check_ordinary, check_size, json_object, read_json
+from .files import check_ordinary, check_size, json_object, one_line, read_json
 
 # %% ../nbs/01_recordings.ipynb #7d2f6e23
 def unmasked(
@@ -307,6 +307,11 @@ def _coded(t, codes, new):
     for c,code in new.items(): have[c] = code
     return _parquet(t.replace_schema_metadata(None), crc32c=b64encode(have.tobytes()))
 
+# %% ../nbs/01_recordings.ipynb #2d91a4fc
+def _out_of_reach(url, e): # An exception to raise
+    why = f'{type(e).__name__}: {one_line(e, 120)}'
+    return ConnectionError(f"{url}: cannot be reached ({why}); is the address right, and may you read there?")
+
 # %% ../nbs/01_recordings.ipynb #58d4c4a7
 class RecordingStore:
     "Recordings in one Zarr array and one Parquet table; opens for reading, and any number may read while one writes"
@@ -321,6 +326,7 @@ class RecordingStore:
         self._address,self.storage_options = str(url),storage_options
         try: fs,self.path = url_to_fs(self._address, **(storage_options or {}))
         except ValueError as e: raise ValueError(f"{url}: {e}; give a folder or a URL that fsspec knows") from None
+        except OSError as e: raise _out_of_reach(url, e) from None
         self._fs,self.local = (os.getpid(), fs),isinstance(fs, LocalFileSystem)
         self._computed,self._right = {},{}
         self.url = self.path if self.local else str(url).rstrip('/')
@@ -409,10 +415,22 @@ def _whole_table(self:RecordingStore, name, data):
     raise Damaged(f"{self._at(name)} is damaged: found {len(data)} bytes that are no whole Parquet table ({why}). Put "
                   "it back from a copy, or from the file .before-... beside it; the signals are not touched by this")
 
+# %% ../nbs/01_recordings.ipynb #96a1b3e4
+@patch
+@contextmanager
+def _reached(self:RecordingStore):
+    "ConnectionError (an OSError) names the store where its back end cannot be asked, whatever that raises"
+    try: yield
+    except (FileNotFoundError, NotADirectoryError, ValueError): raise
+    except Exception as e:
+        if self.local: raise
+        raise _out_of_reach(self.url, e) from None
+
 # %% ../nbs/01_recordings.ipynb #3cf26daa
 @patch
 def _open(self:RecordingStore):
-    try: meta = json_object(self.get_file(f'{_bold}/zarr.json'), self._at(f'{_bold}/zarr.json'))
+    try:
+        with self._reached(): meta = json_object(self.get_file(f'{_bold}/zarr.json'), self._at(f'{_bold}/zarr.json'))
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
     if not isinstance(self._meta, dict) or self._meta.get('format') != _format:
@@ -512,7 +530,8 @@ def _is_part(name): return name.endswith(('.part', '.partial')) # Of a file whos
 @patch
 def _names(self:RecordingStore): # Of the files and folders at the top, as another process has left them
     self.fs.invalidate_cache()
-    if not self.fs.exists(self.path): return set()
+    with self._reached():
+        if not self.fs.exists(self.path): return set()
     return {o.rstrip('/').split('/')[-1] for o in self.fs.ls(self.path, detail=False)}
 
 # %% ../nbs/01_recordings.ipynb #a9084319

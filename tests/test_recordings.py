@@ -685,6 +685,8 @@ def test_opening(tmp_path):
     "Neither a store, nor a finished one, nor one that this version knows"
     with pytest.raises(FileNotFoundError, match='is not a RecordingStore'): RecordingStore(tmp_path/'nothing')
     with pytest.raises(FileNotFoundError, match='is not a RecordingStore'): RecordingStore('memory://nothing')
+    for ask in (RecordingStore, lambda url: RecordingStore.create(url, _parc())):
+        with pytest.raises(OSError, match='ftp://127.0.0.1/s: cannot be reached .ConnectionRefused.*is the address right'): ask('ftp://127.0.0.1/s')
     zarr.create_array(str(tmp_path/'z'/'bold'), shape=(3, 3), dtype='float32')
     with pytest.raises(FileNotFoundError, match='is not a RecordingStore'): RecordingStore(tmp_path/'z')
     s = _base(tmp_path/'s'); meta = json.loads(s.get_file('bold/zarr.json')); meta['attributes']['version'] = 99
