@@ -583,10 +583,11 @@ def hidden_rows(a, p): return scored_rows(p, beside, 'simulated cohorts with hid
 def within_rows(a, p):
     return scored_rows(in_folds(p, 'age within a site'), beside, 'ABIDE, Pittsburgh and Olin, folds within each, network from the other sites', 'real')
 def left_rows(a, p): return scored_rows(p, beside, 'ABIDE, Pittsburgh and Olin each left out, network from the other sites', 'real')
+def where_of(p): return ' and '.join(dict(PITT='Pittsburgh', OLIN='Olin')[s] for s in sorted({*p['site']}))
+
 def autism_rows(a, p):
-    where = ' and '.join(dict(PITT='Pittsburgh', OLIN='Olin')[s] for s in sorted({*p['site']}))
     p = in_folds(p, 'autism against control')
-    return scored_rows(p, beside, f'ABIDE, {where}, network from the other sites', 'real', 'AUC')
+    return scored_rows(p, beside, f'ABIDE, {where_of(p)}, network from the other sites', 'real', 'AUC')
 def outcome_rows(a, p): return scored_rows(p, beside, 'psychosis, change of symptoms and functioning, five folds', 'real')
 
 def contrast_rows(a, t):
@@ -627,7 +628,7 @@ def tuned_rows(a, p):
     p = in_folds(p[p['loss']==best].drop_duplicates(['model', 'subject']), 'age within a site, five folds')
     rivals = [('frozen|trained', o) for o in ('frozen|untrained', *closed_ways)]
     tuned = [(f'{w}|{s}', r) for w in ('LoRA', 'all weights') for s,r in (('trained', 'frozen|trained'), ('trained', f'{w}|untrained'))]
-    return scored_rows(p, rivals+tuned+[(f'{w}|trained', o) for w in ('LoRA', 'all weights') for o in closed_ways], 'ABIDE, Pittsburgh and Olin, fine-tuned', 'real')
+    return scored_rows(p, rivals+tuned+[(f'{w}|trained', o) for w in ('LoRA', 'all weights') for o in closed_ways], f'ABIDE, {where_of(p)}, network from the other sites', 'real')
 
 tables_of = dict(lin=planted_rows, hidden=hidden_rows, abide_within=within_rows, abide_left=left_rows, autism=autism_rows, contrast=contrast_rows, psyid=identity_rows,
                  psyout=outcome_rows, psyden=short_rows, abideden=age_rows, psyvec=vector_rows, tuned=tuned_rows)
