@@ -159,7 +159,7 @@ def test_what_a_vit_configuration_may_not_say(tmp_path, change, words):
 def test_configurations_that_are_none(tmp_path):
     "A list, a picture model of facebook, no decoder; a number for the image, and fields of no effect, are fine"
     w = dict(PublishedViTMAE(vit_tiny).state_dict()); facebook = dict(architectures=['ViTMAEForPreTraining'], hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, image_size=224, patch_size=16, qkv_bias=True, model_type='vit_mae')
-    for i,(c,words) in enumerate((([1], 'found a list'), (facebook, 'image_size: found 224'), ({k: v for k,v in vit_tiny.items() if 'decoder' not in k}, "found no field 'decoder_hidden_size'"), ({}, "found no field 'hidden_size'"))):
+    for i,(c,words) in enumerate((([1], 'holds a list'), (facebook, 'image_size: found 224'), ({k: v for k,v in vit_tiny.items() if 'decoder' not in k}, "found no field 'decoder_hidden_size'"), ({}, "found no field 'hidden_size'"))):
         with pytest.raises(ValueError, match=words): load_published(written(tmp_path/str(i), c, w))
     ok = load_published(written(tmp_path/'ok', vit_tiny | dict(image_size=432, transformers_version='4.30'), w), 'fit'); assert ok.published.image_size==[432,432]
     with pytest.warns(UserWarning, match='not used: colour'): load_published(written(tmp_path/'more', vit_tiny | dict(colour='red'), w), 'fit')
