@@ -418,7 +418,7 @@ def _whole_table(self:RecordingStore, name, data):
 # %% ../nbs/01_recordings.ipynb #96a1b3e4
 @patch
 @contextmanager
-def _reached(self:RecordingStore):
+def _asking_far(self:RecordingStore):
     "ConnectionError (an OSError) names the store where its back end cannot be asked, whatever that raises"
     try: yield
     except (FileNotFoundError, NotADirectoryError, ValueError): raise
@@ -430,7 +430,7 @@ def _reached(self:RecordingStore):
 @patch
 def _open(self:RecordingStore):
     try:
-        with self._reached(): meta = json_object(self.get_file(f'{_bold}/zarr.json'), self._at(f'{_bold}/zarr.json'))
+        with self._asking_far(): meta = json_object(self.get_file(f'{_bold}/zarr.json'), self._at(f'{_bold}/zarr.json'))
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
     if not isinstance(self._meta, dict) or self._meta.get('format') != _format:
@@ -530,7 +530,7 @@ def _is_part(name): return name.endswith(('.part', '.partial')) # Of a file whos
 @patch
 def _names(self:RecordingStore): # Of the files and folders at the top, as another process has left them
     self.fs.invalidate_cache()
-    with self._reached():
+    with self._asking_far():
         if not self.fs.exists(self.path): return set()
     return {o.rstrip('/').split('/')[-1] for o in self.fs.ls(self.path, detail=False)}
 
