@@ -11,7 +11,6 @@ import copy
 import hashlib
 import tempfile
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +148,7 @@ def fit(self:BrainLMEmbedder, X, y=None): # itself
     self.model_ = load_model(self.model, **_scale_of(self.scaler)) if named else self.model
     self.n_features_in_ = self.model_.config.n_parcels
     self._check_rule()
+    _check_weights_held(self.model_)
     check_told(self.model_, self.context)
     self.scaler_ = self._scaler(X)
     self.pools_, self.learned_ = {}, None
@@ -164,6 +164,7 @@ def _check_embed_options(self:BrainLMEmbedder):
     one_of('window', self.window, ('tile','center'))
     one_of('context', self.context, (None, 'recording'))
     if self.missing is not None: one_of('missing', self.missing, missing_rules)
+    if not isinstance(self.bf16, bool): raise ValueError(f"bf16: found {self.bf16!r}, expected True or False")
     if self.tr_s is not None: check_dt(self.tr_s, 'tr_s')
     n = self.batch_size
     if isinstance(n, bool) or not isinstance(n, (int,np.integer)) or n<1:
@@ -176,6 +177,13 @@ def _check_rule(self:BrainLMEmbedder):
     if getattr(self.model_, 'recipe', None) is not None or self.missing in (None,'leave','refuse'): return
     raise ValueError(f"missing: found {self.missing!r}, but this model knows missing parcels and leaves their tokens "
         "out: expected 'leave' or 'refuse'")
+
+def _check_weights_held(model):
+    "ValueError for weights that are not fp32, or were never loaded"
+    odd = {str(p.dtype).removeprefix('torch.') for p in model.parameters()} - {'float32'}
+    if odd: raise ValueError(f"model: found weights in {some(sorted(odd))}, expected float32: call model.float()")
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError("model: found a network without weights (on the device meta), expected one that was loaded")
 
 # %% ../nbs/50_embedding.ipynb #0844b8cc
 @patch
@@ -190,9 +198,15 @@ def _scaler(self:BrainLMEmbedder, X):
     if found is not None: return found
     if rule=='ukb':
         raise ValueError(f"scaler: the statistics of UK Biobank are of 424 parcels and are not here; {no_scale}")
+    items = _items(X, model)
     if not hasattr(X, '__len__'):
         raise ValueError("X: found a generator, which can be read only once; expected a list to fit the scaler to")
-    return fit_scaler((_series(o, self.tr_s, model) for o in _items(X, model)), model.parcellation)
+    return fit_scaler((_numbered(i, o, self.tr_s, model) for i,o in enumerate(items)), model.parcellation)
+
+def _numbered(i, item, dt_s, model):
+    "`_series`, with the number of the recording in its errors"
+    try: return _series(item, dt_s, model)
+    except ValueError as e: raise ValueError(f"recording {i}: {e}") from None
 
 # %% ../nbs/50_embedding.ipynb #1b8374e2
 def fit_scaler(
@@ -202,7 +216,7 @@ def fit_scaler(
     "A scaler fitted to recordings that lie in no store. ValueError without any."
     with tempfile.TemporaryDirectory() as tmp:
         store = RecordingStore.create(Path(tmp)/'store', parcellation)
-        def recording(i, bold, dt): return Recording(bold.astype('float32'), dt or 1., f's{i}', provenance='real')
+        def recording(i, bold, dt): return Recording(bold.astype('float32'), dt or 1., f'{i}', provenance='real')
         store.extend(recording(i, *o) for i,o in enumerate(series))
         if not len(store): raise ValueError("X: found no recordings, expected at least one to fit the scaler to")
         return RobustScaler().fit(store, rows='all')
@@ -310,6 +324,7 @@ def _check_fitted_with(self:BrainLMEmbedder):
     check_is_fitted(self)
     self._check_embed_options()
     self._check_rule()
+    _check_weights_held(self.model_)
     check_told(self.model_, self.context)
     for name,now,then in zip(('model','scaler'), (self.model, self.scaler), self.fitted_with_, strict=True):
         if now is then or isinstance(now, (str,Path)) and now==then: continue
@@ -358,7 +373,8 @@ def _items(X, model):
     if isinstance(X, (Recording,pd.DataFrame,str)) or getattr(X, 'ndim', 3)!=3:
         want = 'a store, a list or an array [recording, time, parcel]'
         raise ValueError(f"X: found one {type(X).__name__}, expected {want}")
-    return ((x, None) for x in X)
+    if hasattr(X, '__iter__') and not isinstance(X, dict): return ((x, None) for x in X)
+    raise ValueError(f"X: found {type(X).__name__}, expected a store, a list or an array [recording, time, parcel]")
 
 # %% ../nbs/50_embedding.ipynb #e29069c5
 def _series(item, dt_s, model):
@@ -366,8 +382,9 @@ def _series(item, dt_s, model):
     x, at = item
     if isinstance(x, pd.DataFrame): x, at = _of_table(x, model)
     bold, dt = (x.bold, x.tr_s) if isinstance(x, Recording) else (_numbers(x), dt_s)
-    if dt is not None: check_dt(dt)
+    if dt is not None: dt = check_dt(dt)
     bold = take_columns(bold, at)
+    if np.isinf(bold).any(): bold = np.where(np.isinf(bold), np.nan, bold)
     if bold.ndim==2 and bold.shape[1]==model.config.n_parcels: return bold, dt
     hint = '; of Glasser 360 without names: give a table whose columns are its names, or a store'
     hint = hint if bold.shape[-1:]==(360,) else ''
@@ -375,6 +392,9 @@ def _series(item, dt_s, model):
 
 def _numbers(x):
     "An array of float. ValueError for anything else."
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        if x.dtype==torch.bfloat16: x = x.float()
     try: x = np.asarray(x)
     except ValueError as e: raise ValueError(f"found no array ({e}), expected numbers [time, parcel]") from None
     if x.dtype.kind in 'fiu': return x.astype(float)
@@ -449,7 +469,7 @@ def _embed(self:BrainLMEmbedder, batch, out, device):
         s, v = (torch.from_numpy(np.stack(o)).to(device) for o in (s, v))
         more = given_context(stack_context(beside[0]).to(device) if beside else None)
         if getattr(self.model_, 'recipe', None) is not None: more['missing'] = self.missing
-        with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16): # fp32 inside the autocast of others too
             z = pool(self.model_, s, None if v.all() else v, **more)
     for (i,*_),row in zip(batch, z.float().cpu().numpy(), strict=True): out.setdefault(i, []).append(row)
 

@@ -12,6 +12,7 @@ __all__ = ['missing_rules', 'finetuning_losses', 'no_atlas', 'published_names', 
 import hashlib
 import json
 import math
+import os
 import sys
 import warnings
 import zipfile
@@ -228,7 +229,7 @@ def check_missing(
 # %% ../nbs/12_published.ipynb #d7f007eb
 def _rule(self, missing):
     "The rule for missing parcels, as asked for or as the model has it"
-    rule = missing or (self.recipe.missing if self.recipe else 'zero')
+    rule = missing if missing is not None else self.recipe.missing if self.recipe else 'zero'
     one_of('missing', rule, missing_rules)
     if rule!='leave' or isinstance(self, PublishedMAE): return rule
     raise ValueError("missing: found 'leave', but sixteen parcels of the ViT family share a token: expected 'zero' "
@@ -781,7 +782,8 @@ def at_dt(
     want_s:float # what the model has learned
 ): # [time, parcel]; itself where the two differ by 5 % at most
     "At the model's repetition time. ValueError for a `dt_s` that cannot be."
-    if same_dt(check_dt(dt_s), want_s): return bold
+    dt_s = check_dt(dt_s)
+    if same_dt(dt_s, want_s): return bold
     gone = np.isnan(bold).all(0)
     return np.where(gone, np.nan, resample_time(np.where(gone, 0, bold), dt_s, want_s))
 
@@ -853,7 +855,7 @@ def check_order(
     """Are the parcels in the order of A424? `mirror`: share of cortical parcels whose mirror parcel is among the 5 %
     most correlated of the other side. `lateral`: mean difference in Fisher z of 300 pairs and their mirror images.
     Warns if `mirror` is below 0.5, or else `lateral` below 0."""
-    x = bold[:,:360]
+    x = np.where(np.isnan(bold[:,:360]).all(0), 0, bold[:,:360])
     z = np.nan_to_num((x-np.nanmean(x, 0))/np.maximum(np.nanstd(x, 0), 1e-9))
     r = z.T@z/len(z)
     across = r[:180,180:]
@@ -1009,13 +1011,15 @@ def _is(*values):
     return lambda v, c: any(type(v) is type(o) and v==o for o in values), ' or '.join(map(repr, values))
 
 def _is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
-def _is_count(v, c=None): return isinstance(v, int) and not isinstance(v, bool) and v>0
-_positive = _is_count, 'a whole number above 0'
+def _is_count(v, c=None): return isinstance(v, int) and not isinstance(v, bool) and 0<v<=100_000
+_positive = _is_count, 'a whole number from 1 to 100,000'
+_layers = lambda v, c: _is_count(v) and v<=1000, 'a whole number from 1 to 1,000'
 _share = lambda v, c: _is_number(v) and 0<=v<1, 'a number from 0 to below 1'
 _never = lambda v, c: not v, 'nothing'
 
 # %% ../nbs/12_published.ipynb #2573ed00
 _both_families = {f'{pre}{k}': _positive for pre in ('','decoder_') for k in _decoder} | dict(
+    num_hidden_layers=_layers, decoder_num_hidden_layers=_layers,
     hidden_act=_is('gelu'), layer_norm_eps=_is(1e-12), mask_ratio=_share, attention_probs_dropout_prob=_share,
     norm_pix_loss=_is(True, False), pruned_heads=_never, quantization_config=_never, chunk_size_feed_forward=_never,
     add_cross_attention=_never, is_decoder=_never, order=_never, finetuned=_never)
@@ -1108,15 +1112,18 @@ def _read_file(f):
         raise ValueError(f"{f}: cannot be read, it may be cut off ({type(e).__name__}: {first})") from None
     except Exception as e:
         raise ValueError(f"{f}: refused, it holds more than tensors ({type(e).__name__})") from None
-    if isinstance(w, dict) and all(isinstance(o, Tensor) for o in w.values()): return w
-    raise ValueError(f"{f}: found other things than tensors, expected a state dict")
+    if isinstance(w, dict) and all(isinstance(k, str) and _is_whole(o) for k,o in w.items()): return w
+    raise ValueError(f"{f}: found other things than dense tensors under names, expected a state dict")
+
+def _is_whole(o): return isinstance(o, Tensor) and o.layout is torch.strided and not o.is_meta
 
 # %% ../nbs/12_published.ipynb #c3ec2987
 def _shards(f):
     "File names of an index, and the keys of each. ValueError for an index that is none."
-    try: where = read_json(f)['weight_map']
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{f}: is no index of weights ({type(e).__name__}: {e})") from None
+    try: where = read_json(f).get('weight_map')
+    except ValueError as e: raise ValueError(f"{f}: is no index of weights ({e})") from None
+    if not isinstance(where, dict) or not where or not all(isinstance(n, str) and n for n in where.values()):
+        raise ValueError(f"{f}: is no index of weights: weight_map: expected a name of a file for each key")
     names = {}
     for k,name in where.items(): names.setdefault(name, set()).add(k)
     for name in names:
@@ -1144,6 +1151,7 @@ def _check_weight_values(weights, file):
     for k,v in weights.items():
         if v.dtype not in _floats:
             raise ValueError(f"{file}: {k} is {str(v.dtype).removeprefix('torch.')}, expected fp32, fp16, bf16 or fp64")
+        v = v.float() # as it is going to be held: fp64 may be too large for it
         if n := int((~torch.isfinite(v)).sum()):
             raise ValueError(f"{file}: {k} holds {n} numbers that are NaN or infinite, of {v.numel()}")
         may = k.endswith('bias') or 'decoder_pred' in k
@@ -1203,12 +1211,13 @@ def _check_prefix(want, got, file):
     "ValueError where the keys of a file have something before them, or lack it"
     def share(f): return sum(f(k) in want for k in got)/max(len(got), 1)
     if share(lambda k: k)>.5: return
-    begins = {k.partition('.')[0]+'.' for k in got}
-    for pre in begins & {'module.','model.','_orig_mod.','backbone.','net.','encoder_model.'}:
+    common = os.path.commonprefix([*got])
+    for pre in sorted({common[:common.rfind('.')+1], *(k.partition('.')[0]+'.' for k in got)}):
         if share(lambda k, pre=pre: k.removeprefix(pre))>.5:
             raise ValueError(f"{file}: its keys begin with {pre!r}, of a wrapper around the model; save them without: "
                 f"{{k.removeprefix({pre!r}): v for k,v in weights.items()}}")
-    if share(lambda k: f'vit.{k}')>.5 or all(f'vit.{k}' in want for k in got):
+    odd = [k for k in got if k not in want]
+    if odd and all(f'vit.{k}' in want for k in odd):
         raise ValueError(f"{file}: its keys lack 'vit.' before them: it holds an encoder alone, or the inside of the "
             "published model; expected the whole state dict, as save_pretrained of the published model writes it")
 

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from fastcore.basics import AttrDict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from brainlm.atlas import load_parcellation
 from brainlm.baselines import forecasters
 from brainlm.cli import main
-from brainlm.published import PublishedMAE, PublishedViTMAE
+from brainlm.embedding import BrainLMEmbedder
+from brainlm.networks import attention_matrix, attention_profiles, profile_versions
+from brainlm.published import PublishedMAE, PublishedViTMAE, load_model
 from brainlm.readouts import readouts
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.simulation import simulate_bids_derivatives
@@ -142,3 +144,94 @@ def test_every_analysis(there, kind, name, capsys):
     assert code==0, err
     page = (there/f'{kind}_{name}/report.html').read_text(encoding='utf-8')
     assert 'CC BY-NC-ND' in page and '0.735' in page
+
+
+@pytest.mark.parametrize('kind', ['vitmae', pytest.param('old_13M', marks=slow)])
+def test_the_cortex_of_the_atlas_by_command(there, kind, capsys):
+    "Glasser 360: 64 parcels are missing under the rule; any other atlas is refused with the reason"
+    rng, made = np.random.default_rng(1), dict(glasser360=360, aal2=94)
+    for name,n in made.items():
+        if (there/name).exists(): continue
+        RecordingStore.create(there/name, load_parcellation(name)).extend(
+            Recording(rng.standard_normal((200, n)).astype('float32'), .8, f's{i}', provenance='simulated',
+                      covariates=dict(age=40.+i)) for i in range(PEOPLE))
+    embed, tune = 'embed {s} {k}.parquet --model my_{k} --scaler fit', (
+        'finetune {s} --model my_{k} --scaler fit --epochs 1 --valid .2 --test .2 --target age --unfreeze none --out {s}_{k}')
+    assert run(embed, s='glasser360', k=kind)==0 and run(tune, s='glasser360', k=kind)==0
+    assert set(pd.read_parquet(f'{kind}.parquet')['n_missing'])=={64}
+    assert f'{PEOPLE} recordings lack parcels, up to 64 (rule: zero)' in capsys.readouterr().out
+    for words in (embed, tune):
+        assert run(words, s='aal2', k=kind)==1
+        assert 'made up' in capsys.readouterr().err
+
+
+def embedder(place, **options):
+    "Of the smallest published kind, in the scale of what it is fitted to"
+    return BrainLMEmbedder(load_model(place/'my_vitmae', scaler='fit'), scaler='fit', device='cpu', **options)
+
+
+def test_what_is_given_to_the_embedder(place):
+    "Numbers of every kind give the same features; what is no recording is refused with its name"
+    s = RecordingStore(place/'store')
+    x = [s.read(i) for i in range(2)]
+    e = embedder(place).fit(x)
+    want = e.transform(x)
+    with torch.autocast('cpu', torch.bfloat16): assert np.array_equal(e.transform(x), want)
+    tensors = [torch.tensor(o, requires_grad=True) for o in x]
+    assert np.allclose(e.transform(tensors), want, atol=1e-6) and np.isfinite(e.transform([tensors[0].bfloat16()])).all()
+    holes = x[0].copy()
+    holes[3,5] = np.inf
+    assert np.isfinite(e.transform([holes])).all()
+    for dt in (np.float32(.8), np.array(.8)): assert np.isfinite(embedder(place, tr_s=dt).fit_transform(x)).all()
+    for bad in (None, 3, {'a': x[0]}):
+        for f in (e.transform, embedder(place).fit):
+            with pytest.raises(ValueError, match=f'X: found {type(bad).__name__}'): f(bad)
+    with pytest.raises(ValueError, match='recording 1: found shape'): embedder(place).fit([x[0], x[1][:,:300]])
+    with pytest.raises(ValueError, match="bf16: found 'yes'"): embedder(place, bf16='yes').fit(x)
+
+
+@pytest.mark.parametrize('change,says', [(lambda m: m.half(), 'found weights in float16'), (lambda m: m.to('meta'), 'without weights')])
+def test_a_network_that_is_not_held_in_fp32(place, change, says):
+    e = embedder(place)
+    change(e.model)
+    with pytest.raises(ValueError, match=says): e.fit([np.ones((200, 424))])
+
+
+def spoilt(place, folder, change, bin=False):
+    "The published kind with its weights changed"
+    folder.mkdir()
+    (folder/'config.json').write_bytes((place/'my_vitmae/config.json').read_bytes())
+    w = change(load_file(place/'my_vitmae/model.safetensors'))
+    torch.save(w, folder/'pytorch_model.bin') if bin else save_file(w, folder/'model.safetensors')
+    return folder
+
+
+def of_all(f): return lambda w: {k: f(v) for k,v in w.items()}
+def renamed(f): return lambda w: {f(k): v for k,v in w.items()}
+
+
+@pytest.mark.parametrize('change,bin,says', [
+    (of_all(lambda v: v.double()*1e300), False, 'NaN or infinite'),
+    (of_all(lambda v: v.to_sparse()), True, 'dense tensors under names'),
+    (of_all(lambda v: v.to('meta')), True, 'dense tensors under names'),
+    (lambda w: dict(enumerate(w.values())), True, 'dense tensors under names'),
+    (renamed(lambda k: f'base_model.model.{k}'), False, "begin with 'base_model.model.'"),
+    (renamed(lambda k: f'encoder.{k}'), False, "begin with 'encoder.'"),
+    (renamed(lambda k: k.removeprefix('vit.')), False, "lack 'vit.'")])
+def test_weights_of_second_kinds(place, tmp_path, change, bin, says):
+    with pytest.raises(ValueError, match=says): load_model(spoilt(place, tmp_path/'m', change, bin))
+
+
+@pytest.mark.parametrize('index', [{}, [], None, {'a': 3}, {'a': ''}, {'a': ['x']}])
+def test_an_index_of_weights_that_is_none(place, tmp_path, index):
+    (tmp_path/'config.json').write_bytes((place/'my_vitmae/config.json').read_bytes())
+    (tmp_path/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
+    with pytest.raises(ValueError, match='is no index of weights'): load_model(tmp_path)
+
+
+def test_sizes_that_no_machine_holds(place, tmp_path):
+    "A configuration of a thousand million layers is refused before any is made"
+    c = json.loads((place/'my_vitmae/config.json').read_text())
+    for k in ('num_hidden_layers', 'hidden_size'):
+        (tmp_path/'config.json').write_text(json.dumps(c | {k: 10**9}))
+        with pytest.raises(ValueError, match=f'{k}: found 1000000000'): load_model(tmp_path)
