@@ -1210,16 +1210,16 @@ def _kept_apart(weights):
 def _check_prefix(want, got, file):
     "ValueError where the keys of a file have something before them, or lack it"
     def share(f): return sum(f(k) in want for k in got)/max(len(got), 1)
+    odd = [k for k in got if k not in want]
+    if odd and all(f'vit.{k}' in want for k in odd):
+        raise ValueError(f"{file}: its keys lack 'vit.' before them: it holds an encoder alone, or the inside of the "
+            "published model; expected the whole state dict, as save_pretrained of the published model writes it")
     if share(lambda k: k)>.5: return
     common = os.path.commonprefix([*got])
     for pre in sorted({common[:common.rfind('.')+1], *(k.partition('.')[0]+'.' for k in got)}):
         if share(lambda k, pre=pre: k.removeprefix(pre))>.5:
             raise ValueError(f"{file}: its keys begin with {pre!r}, of a wrapper around the model; save them without: "
                 f"{{k.removeprefix({pre!r}): v for k,v in weights.items()}}")
-    odd = [k for k in got if k not in want]
-    if odd and all(f'vit.{k}' in want for k in odd):
-        raise ValueError(f"{file}: its keys lack 'vit.' before them: it holds an encoder alone, or the inside of the "
-            "published model; expected the whole state dict, as save_pretrained of the published model writes it")
 
 # %% ../nbs/12_published.ipynb #b6f4755f
 def load_published(
