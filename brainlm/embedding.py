@@ -178,6 +178,7 @@ def _check_rule(self:BrainLMEmbedder):
     raise ValueError(f"missing: found {self.missing!r}, but this model knows missing parcels and leaves their tokens "
         "out: expected 'leave' or 'refuse'")
 
+# %% ../nbs/50_embedding.ipynb #a7bef66b
 def _check_weights_held(model):
     "ValueError for weights that are not fp32, or were never loaded"
     odd = {str(p.dtype).removeprefix('torch.') for p in model.parameters()} - {'float32'}
@@ -203,6 +204,7 @@ def _scaler(self:BrainLMEmbedder, X):
         raise ValueError("X: found a generator, which can be read only once; expected a list to fit the scaler to")
     return fit_scaler((_numbered(i, o, self.tr_s, model) for i,o in enumerate(items)), model.parcellation)
 
+# %% ../nbs/50_embedding.ipynb #9e05ece2
 def _numbered(i, item, dt_s, model):
     "`_series`, with the number of the recording in its errors"
     try: return _series(item, dt_s, model)
@@ -390,6 +392,7 @@ def _series(item, dt_s, model):
     hint = hint if bold.shape[-1:]==(360,) else ''
     raise ValueError(f"found shape {list(bold.shape)}, expected [time, {model.config.n_parcels}]{hint}")
 
+# %% ../nbs/50_embedding.ipynb #c9beb08a
 def _numbers(x):
     "An array of float. ValueError for anything else."
     if isinstance(x, torch.Tensor):

@@ -1207,6 +1207,7 @@ def _kept_apart(weights):
         seen.add(v.data_ptr())
     return weights
 
+# %% ../nbs/12_published.ipynb #8c0d18a9
 def _check_prefix(want, got, file):
     "ValueError where the keys of a file have something before them, or lack it"
     def share(f): return sum(f(k) in want for k in got)/max(len(got), 1)
