@@ -130,7 +130,7 @@ def test_a_missing_parcel_takes_no_other_with_it(there):
     assert np.flatnonzero(~np.isfinite(x).all(1)).tolist()==[LOST]
 
 
-def takes_long(name, kind): return name in ('networks','forecast') or kind=='old_13M'
+def takes_long(name, kind): return name in ('networks','forecast') or (kind!='vitmae' and name!='zero_shot')
 
 
 @pytest.mark.parametrize('name,kind', [pytest.param(n, k, marks=[slow]*takes_long(n, k)) for n in analyses for k in KINDS])
