@@ -84,7 +84,7 @@ def there(place, monkeypatch):
 def run(words, **names): return main(words.format(**names).split())
 
 
-@pytest.mark.parametrize('kind', ['old_13M','vitmae','age'])
+@pytest.mark.parametrize('kind', [pytest.param('old_13M', marks=slow), 'vitmae', pytest.param('age', marks=slow)])
 def test_to_embeddings(there, kind, capsys):
     "The scale of UK Biobank is refused with the remedy; with it, what was done is in the words and in the file"
     assert run('embed store {k}.parquet --model my_{k}', k=kind)==1
@@ -130,7 +130,7 @@ def test_a_missing_parcel_takes_no_other_with_it(there):
     assert np.flatnonzero(~np.isfinite(x).all(1)).tolist()==[LOST]
 
 
-def takes_long(name, kind): return name in ('networks','forecast') or (kind!='vitmae' and name!='zero_shot')
+def takes_long(name, kind): return (name,kind)!=('zero_shot','age') and (kind!='vitmae' or name in ('networks','forecast'))
 
 
 @pytest.mark.parametrize('name,kind', [pytest.param(n, k, marks=[slow]*takes_long(n, k)) for n in analyses for k in KINDS])
