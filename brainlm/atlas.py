@@ -76,9 +76,11 @@ def _check_ids(s):
     "Ids as int64; raises ValueError where one is no positive whole number or comes twice"
     num = pd.to_numeric(s, errors='coerce')
     bad = ~(num > 0) | (num % 1 != 0)
-    if bad.any(): raise ValueError(f"column 'id': expected positive whole numbers, found {s[bad].tolist()[:3]}")
+    if bad.any():
+        raise ValueError(f"column 'id': expected positive whole numbers, found {s[bad].tolist()[:3]}: number the "
+                         "parcels from 1, or give each one of its own")
     dup = sorted(set(num[num.duplicated()].astype(int)))
-    if dup: raise ValueError(f"column 'id': duplicate ids {dup[:5]}: give each parcel its own")
+    if dup: raise ValueError(f"column 'id': duplicate ids {dup[:5]}, expected each once: give each parcel its own")
     return num.astype('int64')
 
 # %% ../nbs/00a_atlas.ipynb #bf4b8ecd
@@ -90,7 +92,7 @@ def _check_xyz(t):
         bad = ~np.isfinite(t[c])
         if not bad.any(): continue
         raise ValueError(f"column {c!r}: missing coordinates of parcel {_bad_rows(t, bad)}; expected MNI mm of all "
-                         f"parcels, or none of x, y, z")
+                         f"parcels, or none of x, y, z: add those, or leave the three columns out")
 
 # %% ../nbs/00a_atlas.ipynb #8a066ed3
 def _known_spelling(word, words):
@@ -104,16 +106,21 @@ def _check_words(t):
     for c,words in _vocabularies.items():
         for w in t[c].unique():
             should,who = _known_spelling(w, words),f"column {c!r}: {w!r} of parcel {_bad_rows(t, t[c]==w)}"
-            if not w.strip(): raise ValueError(f"{who} is empty, expected {some(words)} or a word of your own")
-            if should: raise ValueError(f"{who} is written {should!r} here; other words are free")
+            if not w.strip():
+                raise ValueError(f"{who} is empty, expected {some(words)} or a word of your own: write one")
+            if should:
+                raise ValueError(f"{who} is written {should!r} here, expected in that spelling: write it so; other "
+                                 "words are free")
 
+# %% ../nbs/00a_atlas.ipynb #8e08e0f3
 def _check_networks(t):
     "ValueError where the column of a registered scheme holds a network that the scheme does not have"
     for c,names in network_atlases.items():
         if c not in t: continue
         bad = ~t[c].isin(['', *names])
         if not bad.any(): continue
-        raise ValueError(f"column {c!r}: {t[c][bad].iloc[0]!r} of parcel {_bad_rows(t, bad)} is not one of {names}")
+        raise ValueError(f"column {c!r}: {t[c][bad].iloc[0]!r} of parcel {_bad_rows(t, bad)} is not one of {names}, "
+                         "expected one: mend it")
 
 # %% ../nbs/00a_atlas.ipynb #b4a65825
 def _as_words(s): return s.fillna('').astype(str).astype(object)
@@ -122,16 +129,17 @@ def _check_table(table):
     "A checked copy with the columns in their order, networks '' where there are none; ValueError names the column"
     places = _xyz if set(_xyz) & set(table) else []
     miss = [c for c in _required+places if c not in table]
-    if miss: raise ValueError(f"the table lacks {miss}; a parcellation needs the columns {_required}")
+    if miss: raise ValueError(f"the table lacks {miss}; a parcellation needs the columns {_required}: add them")
     t = pd.DataFrame(table).reset_index(drop=True).copy()
-    if not len(t): raise ValueError("the table has no rows; a parcellation needs at least one parcel")
+    if not len(t): raise ValueError("the table has no rows; a parcellation needs at least one parcel: add it")
     t['id'] = _check_ids(t['id'])
     for c in _labels: t[c] = t[c] if c in t else ''
     first = _required + _xyz + _labels
     words = [c for c in t if c not in first and (c in network_schemes or not pd.api.types.is_numeric_dtype(t[c]))]
     for c in ['name', *_vocabularies, *_labels, *words]: t[c] = _as_words(t[c])
     bad = t['name'].str.strip()==''
-    if bad.any(): raise ValueError(f"column 'name': empty for the ids {t['id'][bad].tolist()[:3]}")
+    if bad.any():
+        raise ValueError(f"column 'name': empty for the ids {t['id'][bad].tolist()[:3]}, expected a name: write one")
     for check in (_check_xyz, _check_words, _check_networks): check(t)
     return t[first + [c for c in t if c not in first]]
 
@@ -205,7 +213,9 @@ def networks(self:Parcellation,
 ): # [parcel] array of str, '' where a parcel has none
     "The network of each parcel; ValueError on a column that is not there"
     words = [c for c in self.table if c not in _required+_xyz and self.table[c].dtype==object]
-    if atlas not in words: raise ValueError(f"unknown network column {atlas!r}: {self.name!r} has {words}; choose one")
+    if atlas not in words:
+        raise ValueError(f"unknown network column {atlas!r}: {self.name!r} has {words}, expected one of these; choose "
+                         "one")
     return self.table[atlas].to_numpy(str)
 
 @patch
@@ -256,7 +266,7 @@ def _cells_below(path, sep, n):
     try: t = pd.read_csv(path, sep=sep, skiprows=n, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
         why = ' '.join(str(e).split())
-        raise ValueError(f"{path}: found no table ({why}), expected a row for each parcel") from None
+        raise ValueError(f"{path}: found no table ({why}), expected a row for each parcel: export it again") from None
     return t.rename(columns=as_it_was).map(as_it_was)
 
 # %% ../nbs/00a_atlas.ipynb #b9f4c72f
@@ -268,12 +278,14 @@ def _parsed(s):
         except ValueError: pass
     return s
 
+# %% ../nbs/00a_atlas.ipynb #17b9808b
 def _read_table(path):
     "The name in a file's first line (else its stem) and its table, without comments; FileNotFoundError, ValueError"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}: mend the path")
+    if not path.is_file(): raise FileNotFoundError(f"no parcellation table at {path}, expected a file: mend the path")
     try: head = path.read_text(encoding='utf-8').split('\n')
-    except UnicodeDecodeError: raise ValueError(f"{path}: found no text, expected a table in UTF-8") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: found no text, expected a table in UTF-8: save it as that") from None
     n = next((i for i,line in enumerate(head) if not line.startswith('# ')), len(head))
     sep = '\t' if '\t' in ''.join(head[n:n+1]) else ','
     if (k := ''.join(head[n:n+1]).count(sep))>20_000:
@@ -312,7 +324,8 @@ def load_parcellation(
     if str(name) in parcellations: return parcellations[str(name)]()
     if not (str(name).endswith(('.tsv', '.csv')) or os.sep in str(name)):
         known = sorted(parcellations)
-        raise ValueError(f"no built-in parcellation {str(name)!r}: expected one of {known} or the path of a .tsv")
+        raise ValueError(f"no built-in parcellation {str(name)!r}: expected one of {known} or the path of a .tsv: "
+                         "take one, or save yours as a .tsv")
     return Parcellation.from_table(Path(name))
 
 # %% ../nbs/00a_atlas.ipynb #56763cf2
@@ -361,12 +374,15 @@ for _n in (7, 17): parcellations[f'schaefer419x{_n}'] = partial(_schaefer419, _n
 # %% ../nbs/00a_atlas.ipynb #29bbe5fc
 def _labelled_voxels(data, affine):
     "Label and place in mm of each labelled voxel of a 3-D integer volume; ValueError"
-    if data.ndim!=3: raise ValueError(f"the label image has shape {data.shape}; expected three dimensions")
+    if data.ndim!=3:
+        raise ValueError(f"the label image has shape {data.shape}; expected three dimensions: give one volume of "
+                         "labels")
     if not (np.isfinite(data).all() and (data==np.rint(data)).all() and data.min()>=0):
-        raise ValueError("the label image holds values that are not whole numbers >= 0: give an image of labels")
+        raise ValueError("the label image holds values that are not whole numbers >= 0, expected labels: "
+                         "give another image")
     lab = data.astype('int64')
     ijk = np.argwhere(lab>0)
-    if not len(ijk): raise ValueError("the label image holds no label above 0")
+    if not len(ijk): raise ValueError("the label image holds no label above 0, expected some: give another")
     return lab[lab>0], ijk @ affine[:3,:3].T + affine[:3,3]
 
 def _means(which, mm, n):
@@ -393,10 +409,13 @@ def _names_of(ids, names):
     if names is None: return [f'parcel_{i}' for i in ids]
     if not isinstance(names, dict):
         if len(names)!=len(ids):
-            raise ValueError(f"names: {len(names)} names for {len(ids)} labels in the image: give one for each")
+            raise ValueError(f"names: {len(names)} names for {len(ids)} labels in the image, expected as many: give "
+                             "one for each")
         return list(names)
     odd = sorted(set(ids) ^ set(names))
-    if odd: raise ValueError(f"names: labels {odd[:5]} are in only one of image and names")
+    if odd:
+        raise ValueError(f"names: labels {odd[:5]} are in only one of image and names, expected in both: mend the "
+                         "names")
     return [names[i] for i in ids]
 
 # %% ../nbs/00a_atlas.ipynb #6c3fb9c0

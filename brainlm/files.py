@@ -51,7 +51,7 @@ class BadInput(ValueError):
 def decoding(
     path, # the file
     what:str, # is wrong with it if this fails, as `is cut short or damaged`
-    remedy:str='get the file again'
+    remedy:str='expected a whole file: get it again'
 ):
     "Whatever a decoder raises becomes `BadInput`; FileNotFoundError and Ctrl-C stay what they are"
     try: yield
@@ -75,7 +75,7 @@ def check_ordinary(
 # %% ../nbs/00b_files.ipynb #19a03c6c
 most_bytes,most_times = 200*10**6,200
 
-_again = 'is it the right file? Get it again from who made it'
+_again = f'expected at most {most_times} to one: is it the right file? Get it again from who made it'
 
 def size_words(
     n # bytes
@@ -101,13 +101,13 @@ def check_size(
     "`BadInput` for a size that the bytes on disk cannot or would not hold, and for one beyond this machine's memory"
     if not packed and need>have:
         raise BadInput(path, f'is cut short, or its header lies: {what} takes {size_words(need)}, the file holds '
-                       f'{size_words(have)}', 'get the file again')
+                       f'{size_words(have)}', 'expected as much as its header says: get the file again')
     if packed and need>max(most_bytes, most_times*have):
         raise BadInput(path, f'packs {size_words(need)} of {what} into {size_words(have)}, as no measured series does',
                        _again)
     if need>machine_bytes():
         raise BadInput(path, f'asks for {size_words(need)} for {what}, this machine has {size_words(machine_bytes())}',
-                       'take a machine with more, or give it in parts')
+                       'expected less than that: take a machine with more, or give it in parts')
 
 # %% ../nbs/00b_files.ipynb #136509d0
 _magic = re.compile(rb'\x93NUMPY([\x01-\x03])\x00')
@@ -119,9 +119,12 @@ _types = dict(f=(2, 4, 8), i=(1, 2, 4, 8), u=(1, 2, 4, 8), b=(1,))
 
 def _npy_text(f, path, what):
     "The header of a NumPy file as text"
-    if not (m := _magic.fullmatch(f.read(8))): raise BadInput(path, f'{what} is no NumPy array', 'save it again')
+    if not (m := _magic.fullmatch(f.read(8))):
+        raise BadInput(path, f'{what} is no NumPy array', 'expected what numpy.save writes: save it again')
     n, = struct.unpack('<H', f.read(2)) if m[1]==b'\1' else struct.unpack('<I', f.read(4))
-    if n>10_000: raise BadInput(path, f'{what} has a header of {n:,} bytes', 'save it again with numpy.save')
+    if n>10_000:
+        raise BadInput(path, f'{what} has a header of {n:,} bytes',
+                       'expected at most 10,000: save it again with numpy.save')
     return f.read(n).decode('latin1')
 
 # %% ../nbs/00b_files.ipynb #3ab4ecbb
@@ -134,12 +137,14 @@ def npy_header(
     text = _npy_text(f, path, what)
     found = {k: re.findall(p, text) for k,p in _npy_fields.items()}
     if any(len(v)!=1 for k,v in found.items() if k!='descr') or len(found['descr'])>1 or text.count("'descr'")!=1:
-        raise BadInput(path, f'{what} has a header that numpy.save would not write', 'save it again with numpy.save')
+        raise BadInput(path, f'{what} has a header that numpy.save would not write',
+                       'expected a plain one: save it again with numpy.save')
     descr = found['descr'][0] if found['descr'] else text.partition("'descr'")[2].strip(': ')
     m = re.fullmatch(r'[<>|=]?([fiub])(\d)', descr)
     if not m or int(m[2]) not in _types[m[1]]:
         kind = dict(c8='complex64', c16='complex128').get(descr.lstrip('<>|='), one_line(descr, 40))
-        raise BadInput(path, f'{what} holds {kind} values', 'save real numbers, of a complex image the magnitude')
+        raise BadInput(path, f'{what} holds {kind} values',
+                       'expected real numbers: save those, of a complex image the magnitude')
     shape = tuple(int(n.strip('L ')) for n in found['shape'][0].split(',') if n.strip())
     return np.dtype(descr), shape, 'F' if found['order'][0]=='True' else 'C'
 
@@ -156,7 +161,8 @@ def read_npy(
     path # of a NumPy file
 ): # array, on disk
     "An array of plain numbers, mapped; `BadInput`"
-    with decoding(path, 'is not an array of numbers', 'save it again with numpy.save'), open(path, 'rb') as f:
+    how = 'expected a whole one: save it again with numpy.save'
+    with decoding(path, 'is not an array of numbers', how), open(path, 'rb') as f:
         dtype,shape,order = npy_header(f, path)
         at = f.tell()
         check_size(path, 'its array', n_bytes(dtype, shape), os.path.getsize(path)-at, packed=False)
@@ -176,7 +182,8 @@ def save_npy(
 def _member(z, info, path):
     "(type, shape, order, where the numbers begin) of a member; of bzip2 one block alone may hold 46 MB"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise BadInput(path, f'{info.filename} is packed in a way of its own', 'save it again with numpy.savez')
+        raise BadInput(path, f'{info.filename} is packed in a way of its own',
+                       'expected stored or deflated: save it again with numpy.savez')
     with z.open(info) as f:
         how = npy_header(f, path, Path(info.filename).stem)
         return *how, f.tell()
@@ -188,9 +195,10 @@ def read_npz(
 )->dict: # {name: array}
     "Those arrays of an archive that are asked for, each checked against the archive first; `BadInput`"
     res,what = {},'is not an archive of arrays of numbers'
-    with decoding(path, what, 'save it again with numpy.savez'), zipfile.ZipFile(path) as z:
+    with decoding(path, what, 'expected a whole one: save it again with numpy.savez'), zipfile.ZipFile(path) as z:
         members = {i.filename.removesuffix('.npy'): i for i in z.infolist()}
-        if len(members)>1000: raise BadInput(path, f'holds {len(members):,} arrays', 'save the series alone')
+        if len(members)>1000:
+            raise BadInput(path, f'holds {len(members):,} arrays', 'expected at most 1,000: save the series alone')
         heads = _heads_of(z, members, path)
         for k in choose({k: h[1] for k,h in heads.items()}): res[k] = _array_of(z, members[k], heads[k], path)
     return res
@@ -211,7 +219,7 @@ def _array_of(z, info, how, path):
     need = n_bytes(dtype, shape)
     if need!=info.file_size-at:
         raise BadInput(path, f'{info.filename} says it is {size_words(need)} and holds {size_words(info.file_size-at)}',
-                       'save it again with numpy.savez')
+                       'expected both alike: save it again with numpy.savez')
     check_size(path, info.filename, need, info.compress_size)
     with z.open(info) as f:
         f.read(at)
@@ -227,7 +235,8 @@ def check_gzip(
     if flags & 4: at += 2+int.from_bytes(head[at:at+2], 'little')
     for _ in range(bool(flags & 8)+bool(flags & 16)): # a name, a comment
         if not (at := head.find(b'\0', at)+1) or at>4000:
-            raise BadInput(path, 'is a gzip with a header of more than 4 kB', 'pack it again with gzip')
+            raise BadInput(path, 'is a gzip with a header of more than 4 kB',
+                           'expected a shorter one: pack it again with gzip')
 
 # %% ../nbs/00b_files.ipynb #c9f66313
 def is_gzip(
@@ -291,7 +300,8 @@ def check_xml(
     end=None # function of a name
 ):
     "Walk through XML; `BadInput` where it is none, or defines words of its own"
-    def refuse(*args): raise BadInput(path, 'defines entities in its XML', 'an image needs none: get it from elsewhere')
+    def refuse(*args): raise BadInput(path, 'defines entities in its XML',
+                                      'expected an image that has none: get it from elsewhere')
     p = expat.ParserCreate()
     p.EntityDeclHandler = refuse
     p.buffer_text = True
@@ -308,7 +318,9 @@ def _check_tokens(data, path):
     while not long and (at := data.find(b'<!--', at))>=0:
         end = data.find(b'-->', at+4)
         long,at = end-at>2**20 or end<0,end
-    if long: raise BadInput(path, 'has a tag or a comment of more than 1 MB in its XML', 'export it again')
+    if long:
+        raise BadInput(path, 'has a tag or a comment of more than 1 MB in its XML',
+                       'expected shorter ones: export it again')
 
 # %% ../nbs/00b_files.ipynb #2e190143
 most_line,most_columns = 2**22,20_000
@@ -319,7 +331,8 @@ def check_line(
 )->str: # the line
     "`BadInput` for a line that is too long for a table"
     if len(line)<most_line: return line
-    raise BadInput(path, f'has a line of more than {most_line:,} characters', 'give a line for each frame')
+    raise BadInput(path, f'has a line of more than {most_line:,} characters',
+                   'expected shorter ones: give a line for each frame')
 
 def check_columns(
     n:int, # that a line has
@@ -336,14 +349,20 @@ def json_object(
 )->dict:
     "A JSON object; raises `BadInput` where it is none"
     if len(data)>most_bytes//10:
-        raise BadInput(path, f'is {size_words(len(data))} of JSON', f'expected at most {size_words(most_bytes//10)}')
-    with decoding(path, 'is not JSON', 'mend or remove it'):
+        raise BadInput(path, f'is {size_words(len(data))} of JSON',
+                       f'expected at most {size_words(most_bytes//10)}: leave out what is no field')
+    with decoding(path, 'is not JSON', 'expected a JSON object: mend or remove it'):
         try: d = json.loads(data.decode('utf-8'))
-        except UnicodeDecodeError: raise BadInput(path, 'is no text in UTF-8', 'save it as UTF-8') from None
-        except RecursionError: raise BadInput(path, 'is nested too deeply', 'mend or remove it') from None
-    if not isinstance(d, dict): raise BadInput(path, f'holds a {type(d).__name__}', 'expected a JSON object')
+        except UnicodeDecodeError:
+            raise BadInput(path, 'is no text in UTF-8', 'expected JSON in UTF-8: save it as that') from None
+        except RecursionError:
+            raise BadInput(path, 'is nested too deeply',
+                           'expected a JSON object of fields: mend or remove it') from None
+    if not isinstance(d, dict):
+        raise BadInput(path, f'holds a {type(d).__name__}', 'expected a JSON object: mend or remove it')
     return d
 
+# %% ../nbs/00b_files.ipynb #bf440b7c
 def read_json(
     path # of a file that holds an object
 )->dict:

@@ -32,7 +32,8 @@ def n_visible(
     ratio:float, # share of the tokens to hide, 0 ≤ ratio < 1
 )->int|Tensor: # number of tokens left visible, same form as `n`
     "`int(n * (1 - ratio))`, the published rule. ValueError unless 0 ≤ ratio < 1."
-    if not 0 <= ratio < 1: raise ValueError(f"mask ratio: found {ratio}, expected 0 ≤ ratio < 1")
+    if not 0 <= ratio < 1:
+        raise ValueError(f"mask ratio: found {ratio}, expected 0 ≤ ratio < 1: take 0.75 as published")
     return (n.double()*(1-ratio)).floor().long() if isinstance(n, Tensor) else int(n*(1-ratio))
 
 # %% ../nbs/10_masking.ipynb #b1e174c9

@@ -68,12 +68,13 @@ class BrainLMConfig:
         for k,ok in words.items(): one_of(k, getattr(self, k), ok)
         if self.profile and self.prior!='space-time':
             found = f"found {self.profile} with prior={self.prior!r}"
-            raise ValueError(f"profile: {found}, expected 0 or prior='space-time'")
+            raise ValueError(f"profile: {found}, expected 0 or prior='space-time': set that")
         if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio: found {self.mask_ratio}, expected above 0 and below 1")
+            raise ValueError(f"mask_ratio: found {self.mask_ratio}, expected above 0 and below 1: leave it out for .75")
         for a,b in (('n_time','patch_size'), ('width','heads'), ('decoder_width','decoder_heads')):
             if getattr(self,a) % getattr(self,b):
-                raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}")
+                raise ValueError(f"{a}: found {getattr(self,a)}, expected a multiple of {b}, {getattr(self,b)}: "
+                                 f"take one, or another {b}")
 
     @property
     def n_patches(self): return self.n_time//self.patch_size
@@ -94,7 +95,7 @@ def preset(
     **kwargs # any field of `BrainLMConfig`, to override
 )->BrainLMConfig: # the configuration
     "The configuration of a named size. ValueError for an unknown name."
-    if name not in presets: raise ValueError(f"preset: found {name!r}, expected one of {list(presets)}")
+    one_of('preset', name, presets)
     return BrainLMConfig(**{**presets[name], **kwargs})
 
 # %% ../nbs/11_model.ipynb #d334d2de
@@ -275,7 +276,8 @@ class BrainLM(nn.Module):
         super().__init__()
         n, p = config.n_parcels, parcellation
         if p is not None and len(p)!=n:
-            raise ValueError(f"parcellation: found {len(p)} parcels ({p.name}), expected n_parcels = {n}")
+            raise ValueError(f"parcellation: found {len(p)} parcels ({p.name}), expected n_parcels = {n}: set "
+                             f"n_parcels={len(p)}")
         check_scaler(scaler, p, n)
         self.config, self.parcellation, self.scaler, self.card, self.seen = config, p, scaler, {}, None
         self.person = None                                                  # arrays of a `PersonEmbedding`
@@ -675,15 +677,15 @@ def check_hashes(
     if not file.is_file():
         return tell(f"{folder}: found no {_hash_file}, as in models of version 0.1.0: whether its files are those that "
                     "were saved cannot be told", 4)
-    with decoding(file, 'holds no hashes', 'put it back from a copy, or save the model again'):
+    with decoding(file, 'holds no hashes', 'expected some: put it back from a copy, or save the model again'):
         want = dict(read_json(file)['sha256'])
     odd = [n for n,h in want.items() if _sha256(folder/n)!=h]
     if not odd: return
     files = ' and '.join(str(folder/n) for n in odd)
     words = f"{files} {'is' if len(odd)==1 else 'are'} not what was saved ({_hash_file})"
     if trust_edited: return tell(f"{words}; trusted all the same", 4)
-    raise ValueError(f"{words}: edited, swapped or damaged since. Put the saved files back, or go on with "
-                     "trust_edited=True")
+    raise ValueError(f"{words}: edited, swapped or damaged since, expected the same bytes. Put the saved files back, "
+                     "or go on with trust_edited=True")
 
 # %% ../nbs/11_model.ipynb #62eb0e62
 @contextmanager
@@ -714,7 +716,9 @@ def check_finite(
 ):
     "ValueError where a weight is no finite number"
     odd = [k for k,v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if odd: raise ValueError(f"{where}: found NaN or infinity in {some(odd, 3)}, expected finite weights")
+    if odd:
+        raise ValueError(f"{where}: found NaN or infinity in {some(odd, 3)}, expected finite weights: take an earlier "
+                         "one, or train it anew")
 
 def _whole_weights(model, where):
     if model.parcellation is None:
@@ -756,7 +760,8 @@ def _config_of(d, f):
     if new := sorted(d.keys()-known.keys()):
         warnings.warn(f"{f}: fields that this brainlm does not know are left out: {', '.join(new)}", stacklevel=4)
     odd = [k for k in d if k in known and type(d[k]) is not type(known[k]) and not _as_good(d[k], known[k])]
-    if odd: raise ValueError(f"{f}: {odd[0]}: found {one_line(repr(d[odd[0]]), 60)}, expected {_like(known[odd[0]])}")
+    if odd: raise ValueError(f"{f}: {odd[0]}: found {one_line(repr(d[odd[0]]), 60)}, expected {_like(known[odd[0]])}: "
+                               "put the saved file back")
     return BrainLMConfig(**{k:v for k,v in d.items() if k in known})
 
 def _as_good(v, default): # Whole numbers are numbers; lists are how JSON writes tuples; None stands for what is derived
@@ -770,10 +775,11 @@ def _like(default):
 # %% ../nbs/11_model.ipynb #f7f2a277
 def _read_config(folder):
     f = folder/'config.json'
-    if not f.is_file(): raise FileNotFoundError(f"{f}: not found, expected a folder written by BrainLM.save_pretrained")
+    if not f.is_file():
+        raise FileNotFoundError(f"{f}: not found, expected a folder written by BrainLM.save_pretrained: mend the path")
     d = read_json(f)
     kind,version = d.pop('model_type', None),d.pop('format_version', 1)
-    if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm'")
+    if kind!='brainlm': raise ValueError(f"{f}: found model_type {kind!r}, expected 'brainlm': take another folder")
     if version>config_version:
         raise ValueError(
             f"{f}: found format_version {version}, expected at most {config_version}: install a newer brainlm")
@@ -819,7 +825,7 @@ def model_atlases(
 )->dict: # name → folder of what belongs to the atlas; the first is the model's own
     "Atlases that a model knows. FileNotFoundError where there is no model."
     first = folder/'parcellation.tsv'
-    if not first.is_file(): raise FileNotFoundError(f"{first}: not found, expected beside config.json")
+    if not first.is_file(): raise FileNotFoundError(f"{first}: not found, expected beside config.json: put it back")
     others = sorted(o.parent for o in folder.glob('atlases/*/parcellation.tsv'))
     return {load_parcellation(first).name: folder} | {o.name: o for o in others}
 
@@ -896,7 +902,7 @@ def _read_card(folder):
 def _weights_of(folder, own, model):
     "Weights of a network, and of the prior of an atlas whose files are in `own`"
     file = folder/'model.safetensors'
-    if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json")
+    if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json: put it back")
     with decoding(file, 'holds no weights that can be read'): weights = load_file(check_weights(file))
     if own==folder: return weights
     weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | dict(xyz_mm=model.xyz_mm)

@@ -29,7 +29,9 @@ from .recordings import RecordingStore
 # %% ../nbs/02a_people.ipynb #9091418a
 def _text_of(path):
     "The text of a file, whatever its encoding; FileNotFoundError"
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: found no such file, expected a table (.tsv or .csv)")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: found no such file, expected a table (.tsv or .csv): "
+                                "mend the path")
     data = Path(path).read_bytes()
     if data[:4] in (b'PK\x03\x04', b'\xd0\xcf\x11\xe0'):
         raise ValueError(f"{path}: found a workbook of a spreadsheet program, expected text: save it as .tsv or .csv")
@@ -51,7 +53,7 @@ def _check_cells(rows, head, sep, path):
         if not any(r[len(head):]): del r[len(head):]
         if len(r)==len(head): continue
         said = f"row {i} has {len(r)} cells, the header has {len(head)}"
-        raise ValueError(f"{path}: {said}: mend the row, or the header ({_as_read(head, sep)})")
+        raise ValueError(f"{path}: {said}, expected as many: mend the row, or the header ({_as_read(head, sep)})")
 
 # %% ../nbs/02a_people.ipynb #510b9ded
 most_people = 1_000_000
@@ -59,18 +61,19 @@ most_people = 1_000_000
 def _rows_of(path):
     "Header and rows of a table, every cell a str; ValueError names file and row"
     lines = [l for l in _text_of(path).splitlines() if l.strip(' \t,;"')]
-    if not lines: raise ValueError(f"{path}: found nothing, expected a table with a header")
+    if not lines: raise ValueError(f"{path}: found nothing, expected a table with a header: export it again")
     if len(lines)>most_people:
         raise ValueError(f"{path}: found {len(lines):,} rows, expected a row for each of at most {most_people:,} "
                          "people; is it the right table?")
     sep = max(_seps, key=lambda s: (lines[0].count(s), s=='\t'))
     check_columns(check_line(lines[0], path).count(sep)+1, path)
-    with decoding(path, 'is no table that can be read', 'export it again: an open quote may hold half of it'):
+    how = 'expected whole cells: export it again, an open quote may hold half of it'
+    with decoding(path, 'is no table that can be read', how):
         rows = [[w.strip() for w in r] for r in csv.reader(io.StringIO('\n'.join(lines)), delimiter=sep)]
     head = rows[0]
     _check_cells(rows[1:], head, sep, path)
     if twice := [c for c,n in Counter(head).items() if n>1 and c]:
-        raise ValueError(f"{path}: column {twice[0]!r} stands twice in the header: rename one")
+        raise ValueError(f"{path}: column {twice[0]!r} stands twice in the header, expected once: rename one")
     return head, rows[1:], sep
 
 # %% ../nbs/02a_people.ipynb #2f77b62f
@@ -116,8 +119,8 @@ def _check_numbers(words, name, sep, path):
     if odd and plain and not any(',' in w for w in rest):
         w = words[odd[0]]
         remedy = f"write {w.replace(',', '')} for thousands, or {w.split(',')[0]},0 for decimals"
-        raise ValueError(f"{path}: row {odd[0]+2}, column {name}: found {w!r}, thousands or decimals? "
-                         f"Expected a column that tells: {remedy}")
+        raise ValueError(f"{path}: row {odd[0]+2}, column {name}: found {w!r}, thousands or decimals; "
+                         f"expected a column that tells: {remedy}")
     x,_ = _numbers_of(words, sep)
     if x is None or not np.isinf(x).any(): return
     i = int(np.flatnonzero(np.isinf(x))[0])
@@ -216,7 +219,8 @@ def read_people(
     words = {c:[r[i] for r in rows] for i,c in enumerate(head) if c}
     ids,visits = [_plain_id(v) for v in words[subject]],[_plain_session(v) for v in words.get(session, ['']*len(rows))]
     if bare := [i for i,v in enumerate(ids) if v in ('', 'n/a')]:
-        raise ValueError(f"{path}: row {bare[0]+2} has no {subject}, expected an id in every row")
+        raise ValueError(f"{path}: row {bare[0]+2} has no {subject}, expected an id in every row: "
+                         "write it, or leave the row out")
     for c,w in words.items():
         if c!=subject: _check_numbers(w, c, sep, path)
     typed = {c: _typed(w, c, sep) for c,w in words.items() if c not in (subject, session)}
@@ -286,7 +290,8 @@ def _row_of(p):
         if k in at and not p.table.iloc[at[k]].equals(p.table.iloc[i]):
             c = next(c for c in p.table if p.table[c].iloc[at[k]]!=p.table[c].iloc[i])
             said = f"rows {at[k]+2} and {i+2} are both of {k[0]!r} and differ in {c}"
-            raise ValueError(f"{p.where}: {said}: expected one row, or a column of sessions")
+            raise ValueError(f"{p.where}: {said}: expected one row, or a column of sessions: leave one out, or add "
+                             "that")
         at.setdefault(k, i)
     return at
 
@@ -441,7 +446,7 @@ def _nobody(people, store):
         return (f"{people.where}: its people are in the store, but their session fits none of the recordings: found "
                 f"{few[0]}, expected sessions such as {few[1]}: name the session as the files do")
     said = (f"none of its {len(people.subject)} ids (such as {some(people.subject, 2)}) is in the store "
-            f"(such as {some(ours, 2)}): name the column of people with on= (--on), or mend the ids")
+            f"(such as {some(ours, 2)}), expected those: name the column of people with on= (--on), or mend the ids")
     other = [c for c in people.table if _bare(c) in _id_names
              and match_ids([_plain_id(v) for v in people.table[c] if v is not None], ours)]
     return f"{people.where}: {said}"+(f": take its column {other[0]!r}, as with --on {other[0]}" if other else '')
@@ -504,10 +509,10 @@ def _labelled(p, path):
     own = [str(v) for v in p.table[by]]
     if lost := [v for v in own if v not in at]:
         few = some(lost, 3)
-        raise ValueError(f"{path}: found no row for {len(lost)} of the {len(p)} parcels of {p.name}, such as {few}: "
-                         "add them")
+        raise ValueError(f"{path}: found no row for {len(lost)} of the {len(p)} parcels of {p.name}, such as {few}, "
+                         "expected a row for each: add them")
     labels = [c for c in head if c and c not in ('id','name','hemisphere','structure','x','y','z')]
-    if not labels: raise ValueError(f"{path}: found no column of labels beside {by}")
+    if not labels: raise ValueError(f"{path}: found no column of labels beside {by}, expected one: add it")
     new = {c: [at[v][head.index(c)] for v in own] for c in labels}
     return Parcellation(p.name, p.table.assign(**new)),labels
 
@@ -520,7 +525,8 @@ def annotate_networks(
     if isinstance(place, RecordingStore): return _networks_of_store(place, table)
     f = Path(place)/'parcellation.tsv'
     if not f.is_file():
-        raise FileNotFoundError(f"{place}: found no parcellation.tsv, expected a store or the folder of a model")
+        raise FileNotFoundError(f"{place}: found no parcellation.tsv, expected a store or the folder of a model: "
+                                "mend the path")
     new,labels = _labelled(load_parcellation(f), table)
     write_whole(next(o for i in range(1, 10**6) if not (o := f.with_name(f'parcellation.before-{i}.tsv')).exists()),
                 f.read_bytes())

@@ -39,7 +39,7 @@ from .cleaning import (
     tsnr,
     which_strategy,
 )
-from .files import decoding
+from .files import decoding, one_line
 from .people import not_annotated
 from .readers import (
     Atlas,
@@ -102,12 +102,14 @@ class Settings(Reading):
         for k in ('tr_s','target_tr_s'): _within(k, getattr(self, k), *dt_range_s)
         for k in ('high_pass_hz','low_pass_hz'): _within(k, getattr(self, k), 0, 60)
         if not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"min_coverage: found {self.min_coverage}, expected a share from 0 to 1")
+            raise ValueError(f"min_coverage: found {self.min_coverage}, expected a share from 0 to 1: "
+                             "leave it out for .5")
         object.__setattr__(self, 'skip_columns', tuple(self.skip_columns))
 
+# %% ../nbs/03b_preprocessing.ipynb #b37d229f
 def _within(k, v, low, high):
     if v is not None and not (low<=v<=high and v>0):
-        raise ValueError(f"{k}: found {v}, expected a number of {low} to {high}")
+        raise ValueError(f"{k}: found {v}, expected a number of {low} to {high}: leave it out, or say it in its unit")
 
 # %% ../nbs/03b_preprocessing.ipynb #12c1312e
 def _missing_confounds(path, files):
@@ -133,7 +135,7 @@ def confounds_of(
     if table is None and strategy!='none' and (strategy!='auto' or why):
         need = f'which the strategy {strategy} needs' if not why else f'and {why}'
         raise BadInput(src.path, f'has no table of confounds beside it, {need}',
-                       'find it, or choose another (--strategy none)')
+                       'expected one: find it, or choose another (--strategy none)')
     return table,which_strategy(src.path, table, strategy)
 
 # %% ../nbs/03b_preprocessing.ipynb #cd4681ed
@@ -141,15 +143,16 @@ def _frames(path, bold, table, which, st):
     "(regressors or None, frames to keep); refusals where table and series do not fit, or too little is left"
     if table is not None and len(table)!=len(bold):
         raise BadInput(path, f'has {len(bold)} volumes, its table of confounds {len(table)} rows',
-                       'find the table that belongs to it')
+                       'expected as many: find the table that belongs to it')
     conf,keep = (None,None) if which=='none' else nuisance(path, which)
     if st.high_pass_hz and conf is not None: conf = conf.loc[:,~conf.columns.str.startswith('cosine')]
     keep,n = np.arange(len(bold)) if keep is None else keep,0 if conf is None else conf.shape[1]
     if len(keep)==0 or len(keep)-n<10:
         raise BadInput(path, f'has {len(keep)} of {len(bold)} frames left after scrubbing, for {n} regressors',
-                       'leave it out, or choose another strategy')
+                       'expected 10 more than those at least: leave it out, or choose another strategy')
     if conf is not None and conf.isna().any(axis=None):
-        raise BadInput(path, f"has n/a among its confounds, in {conf.columns[conf.isna().any()][0]}", 'mend the table')
+        raise BadInput(path, f"has n/a among its confounds, in {conf.columns[conf.isna().any()][0]}",
+                       'expected numbers: mend the table')
     return conf,keep
 
 # %% ../nbs/03b_preprocessing.ipynb #38d16ef2
@@ -168,7 +171,8 @@ def _without_flat(x, path):
     x = np.array(x, 'float32')
     flat = (x==x[:1]).all(0)
     if (flat | np.isnan(x).all(0)).all():
-        raise BadInput(path, 'is all zero or constant in every parcel', 'is it the right file?')
+        raise BadInput(path, 'is all zero or constant in every parcel',
+                       'expected a series that changes: is it the right file?')
     x[:,flat] = np.nan
     return x
 
@@ -455,15 +459,19 @@ def plan(
 # %% ../nbs/03b_preprocessing.ipynb #60d25603
 def _read_manifest(path):
     "Rows of a manifest by file; ValueError names the column"
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a table made with --plan")
-    with decoding(path, 'is no table that can be read', 'make it again with --plan'):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected a table made with --plan: make it, or mend the path")
+    with decoding(path, 'is no table that can be read', 'expected a table with a header: make it again with --plan'):
         t = pd.read_csv(path, sep=separator(first_lines(path)[0][0]) or '\t', dtype=str, keep_default_na=False)
         t = t.map(as_it_was)
-    if 'file' not in t: raise ValueError(f"{path}: found the columns {some(t, 15)}, expected one called 'file'")
+    if 'file' not in t:
+        raise ValueError(f"{path}: found the columns {one_line(some(t, 15), 200)}, expected one called 'file': "
+                         "make it with --plan")
     if odd := [c for c in t if c not in _intake_columns]:
-        raise ValueError(f"{path}: found a column {odd[0]!r}, expected some of {some(_intake_columns, 20)}")
+        raise ValueError(f"{path}: found a column {odd[0]!r}, expected some of {some(_intake_columns, 20)}: leave it "
+                         "out")
     if (twice := t['file'][t['file'].duplicated()]).size:
-        raise ValueError(f"{path}: {twice.iloc[0]} stands in two rows: keep one")
+        raise ValueError(f"{path}: {twice.iloc[0]} stands in two rows, expected one: leave the other out")
     return t.set_index('file').to_dict('index')
 
 # %% ../nbs/03b_preprocessing.ipynb #19200619
@@ -485,7 +493,7 @@ def _by_manifest(found, path):
     res = [_said(f, rows.get(f.source.name), path) for f in found]
     lost = [n for n in rows if n not in {f.source.name for f in found} and rows[n].get('outcome')!='passed over']
     return choose(res)+[Found(Source(n), 'failed', 'stands in the manifest and was not found',
-                              'mend the path in the manifest') for n in lost]
+                              'expected among the files given: mend the path in the manifest') for n in lost]
 
 # %% ../nbs/03b_preprocessing.ipynb #efbfcf15
 def _take_all(store, found, atlas, st, jobs, scheduler, progress):
@@ -528,7 +536,7 @@ def preprocess(
     **settings # fields of `Settings`
 )->AttrDict: # `store`; numbers `added`, `skipped` (there already), `passed_over`; tables `failures` and `intake`
     "All recordings that `inputs` hold, into a store; call it again to go on. ValueError, FileNotFoundError"
-    if jobs<1: raise ValueError(f"jobs: found {jobs}, expected at least 1")
+    if jobs<1: raise ValueError(f"jobs: found {jobs}, expected at least 1: leave it out for one process")
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     st,found = Settings(**settings),look(inputs, space, atlas, subject_pattern)
     if manifest is not None: found = _by_manifest(found, manifest)

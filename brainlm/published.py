@@ -941,8 +941,8 @@ def _folder_of(name):
         if Path(name).is_dir(): tell(f"{name} is the published model here; for the folder of that name say ./{name}", 4)
         return _of_hub(name)
     if Path(name).is_dir(): return Path(name), dict(folder=str(name))
-    raise FileNotFoundError(f"{name}: no such folder, and not one of {[*shipped_models, *published_names]}: "
-                            "mend the path")
+    raise FileNotFoundError(f"{name}: no such folder, and not one of {[*shipped_models, *published_names]}, "
+                            "expected either: mend the path")
 
 def _hub():
     "The package that reads the hub"

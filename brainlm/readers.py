@@ -76,7 +76,7 @@ class Atlas:
         for k in ('volume','dlabel'):
             f = getattr(self, k)
             if f is not None and not Path(f).is_file():
-                raise FileNotFoundError(f"{k} of the atlas: no file {f}: mend the path")
+                raise FileNotFoundError(f"{k} of the atlas: no file {f}, expected a label image: mend the path")
             object.__setattr__(self, k, None if f is None else str(f))
     def __len__(self): return len(self.parcellation)
     def __repr__(self):
@@ -132,8 +132,8 @@ def check_here(
     if os.path.islink(path) and not os.path.exists(path):
         to = os.readlink(path)
         raise BadInput(path, f'is a link to {to}, which is not here',
-                       f'fetch its content (datalad get {Path(path).name})')
-    if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder: mend the path")
+                       f'expected the file itself: fetch it (datalad get {Path(path).name})')
+    if not os.path.exists(path): raise FileNotFoundError(f"{path}: no such file or folder, expected one: mend the path")
     return str(check_ordinary(path))
 
 # %% ../nbs/03_readers.ipynb #a1950a38
@@ -145,7 +145,8 @@ def _first_bytes(path, n=2**12):
             check_gzip(head, path)
             with gzip.open(path) as f: head = f.read(n)
     if head.startswith((b'/annex/objects', b'version https://git-lfs')):
-        raise BadInput(path, 'holds a pointer in place of its content', 'fetch its content (datalad get, git lfs pull)')
+        raise BadInput(path, 'holds a pointer in place of its content',
+                       'expected the content: fetch it (datalad get, git lfs pull)')
     return head
 
 # %% ../nbs/03_readers.ipynb #5c18540b
@@ -155,12 +156,14 @@ def detect(
     "What kind of data `path` holds, from its content; raises FileNotFoundError or `BadInput`"
     path = Path(check_here(path))
     head = b'' if path.is_dir() else _first_bytes(path)
-    if path.is_file() and not head: raise BadInput(path, 'is empty', 'get the file again')
+    if path.is_file() and not head: raise BadInput(path, 'is empty', 'expected a recording: get the file again')
     for kind in sorted(reversed(formats), key=lambda k: formats[k].vague):
         if formats[kind].detect(path, head): return kind
-    if path.is_dir(): raise BadInput(path, 'is a folder without Arrow files', 'give a file, or the folder above it')
+    if path.is_dir():
+        raise BadInput(path, 'is a folder without Arrow files',
+                       'expected a data set: give a file, or the folder above it')
     known = ', '.join(f.words for f in formats.values())
-    raise BadInput(path, 'is of no kind known here', f"expected one of: {known}")
+    raise BadInput(path, 'is of no kind known here', f"expected one of: {known}; convert it")
 
 # %% ../nbs/03_readers.ipynb #dcb2698c
 _made = ('space','cohort','res','den','desc','seg','atlas','stat','hemi','label','suffix',
@@ -389,7 +392,7 @@ def repetition_time(
     if tr_s is not None: found = {'tr_s': tr_s}
     found = {k:float(v) for k,v in found.items() if v is not None}
     if found.get('header')==0 and any(v for k,v in found.items() if k!='header'): del found['header']
-    say = 'say what it is with tr_s (--tr)'
+    say = 'expected one in seconds: say what it is with tr_s (--tr)'
     if not found: raise BadInput(path, 'has no repetition time', say)
     said = ', '.join(f'{v:g} s in the {k}' if k!='tr_s' else f'tr_s={v:g}' for k,v in found.items())
     low,high = dt_range_s
@@ -412,7 +415,7 @@ def one_number(
     except (ValueError, TypeError): x = np.empty(0)
     if isinstance(v, (bool, np.bool_)) or len(x)!=1 or not np.isfinite(x[0]) or x[0]==0:
         said = one_line(repr(v), 60)
-        raise BadInput(path, f'{name} is {said}', 'expected a positive number of seconds, or say it with tr_s (--tr)')
+        raise BadInput(path, f'{name} is {said}', 'expected a positive number of seconds: say it with tr_s (--tr)')
     return float(x[0])
 
 def sidecar_tr(
@@ -460,11 +463,11 @@ def _alive(means):
     "Which units ever change"
     if (part := (means.nan>0) & (means.nan<len(means.sums))).any():
         raise BadInput(means.path, f'has NaN or infinite values in {part.sum()} voxels, at some time points only',
-                       'find out what made them, and mend the file')
+                       'expected numbers at every one: find out what made them, and mend the file')
     alive = means.moves & (means.nan==0)
     if not alive.any():
         raise BadInput(means.path, 'is all zero or constant in every parcel',
-                       'is it the right file? It may also lie outside the atlas')
+                       'expected a series that changes: is it the right file? It may also lie outside the atlas')
     return alive
 
 # %% ../nbs/03_readers.ipynb #aa92d3b1
@@ -493,19 +496,21 @@ def check_kind(
 ):
     "Raises `BadInput` where the name says that a series is no BOLD magnitude"
     part = bids_parts(path).get('part', 'mag')
-    if part!='mag': raise BadInput(path, f'is a {part} image (part-{part})', 'give the magnitude (part-mag)')
+    if part!='mag':
+        raise BadInput(path, f'is a {part} image (part-{part})', 'expected the magnitude: give that (part-mag)')
 
+# %% ../nbs/03_readers.ipynb #aa8cd94e
 def _check_space(path, by_header):
     "The space by the name of the file, else by its header"
     e = bids_parts(path)
     named = e.get('space', by_header)
     if not named:
         raise BadInput(path, 'says nowhere in which space it lies',
-                       'if it is MNI152, its name may say so (space-MNI152)')
+                       'expected MNI152: if it is that, name it so (space-MNI152)')
     if 'cohort' in e: named += f", cohort {e['cohort']},"
     if named in mni_spaces: return
     raise BadInput(path, f'is in the space {named}',
-                   'give it in the MNI space of adults, as the atlas is; if it is, its name may say so (space-MNI152)')
+                   'expected the MNI space of adults: give it in that; if it is, its name may say so (space-MNI152)')
 
 # %% ../nbs/03_readers.ipynb #46618931
 def _corners(shape):
@@ -520,7 +525,7 @@ def _check_affines(img, path):
     flipped = np.sign(np.linalg.det(s[:3,:3]))!=np.sign(np.linalg.det(q[:3,:3]))
     side = ', also about left and right' if flipped else ''
     raise BadInput(path, f'has an sform and a qform that are {far:.0f} mm apart{side}',
-                   'find out which is right, and set both to it')
+                   'expected the same place in both: find out which is right, and set both to it')
 
 # %% ../nbs/03_readers.ipynb #68ec3644
 _afni_mni = ('MNI', 'MNI152_T1', 'MNI152_2009', 'MNI_2009c_asym') # its names of templates of adults
@@ -534,7 +539,7 @@ def _space_of_header(img, path):
     codes = int(img.header['sform_code']),int(img.header['qform_code'])
     if codes==(0,0):
         raise BadInput(path, 'says nowhere in which space it lies (sform_code and qform_code are 0)',
-                       'set its affine with the program that made it')
+                       'expected MNI152: set its affine with the program that made it')
     if all(codes): _check_affines(img, path)
     return {1:'of the scanner', 3:'Talairach'}.get(max(codes), 'MNI')
 
@@ -545,12 +550,15 @@ def check_geometry(
 ):
     "Raises `BadInput` where an image does not say where it lies, or says two things"
     shape = tuple(map(int, img.shape))
-    if img.ndim!=4: raise BadInput(path, f'is a {img.ndim}-D image of shape {shape}', 'give the 4-D series')
-    if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'give the 4-D series')
+    if img.ndim!=4:
+        raise BadInput(path, f'is a {img.ndim}-D image of shape {shape}', 'expected 4 dimensions: give the 4-D series')
+    if img.shape[3]<2: raise BadInput(path, f'has {img.shape[3]} volume', 'expected at least 2: give the 4-D series')
     if not np.isfinite(img.affine).all() or not abs(np.linalg.det(img.affine[:3,:3]))>1e-9:
-        raise BadInput(path, 'has an affine that is flat or not finite', 'set it with the program that made the image')
+        raise BadInput(path, 'has an affine that is flat or not finite',
+                       'expected a place in mm: set it with the program that made the image')
     if img.shape[1:3]==(1,1):
-        raise BadInput(path, f'is on a surface, of {img.shape[0]:,} vertices', 'give it as CIFTI or as a volume')
+        raise BadInput(path, f'is on a surface, of {img.shape[0]:,} vertices',
+                       'expected a volume: give it as CIFTI or as a volume')
     _check_space(path, _space_of_header(img, path))
 
 # %% ../nbs/03_readers.ipynb #abb60a4b
@@ -597,12 +605,12 @@ def parcels_of_voxels(
     "Which parcel each voxel belongs to; raises `BadInput` where the atlas has no volume, or lies outside"
     if not atlas.volume:
         raise BadInput(path, f'is a volume, and of {atlas.parcellation.name} no label volume is known',
-                       'give one (--volume)')
+                       'expected one to place its voxels: give it (--volume)')
     lab,(own,inside) = _on_grid(atlas.volume, tuple(img.affine.ravel()), img.shape[:3])
     if inside.mean()<.5:
         here,there = _box(img.affine, img.shape[:3]),_box(_volume(atlas.volume)[1], _volume(atlas.volume)[0].shape)
         raise BadInput(path, f'holds {inside.mean():.0%} of the atlas: the image spans {here} mm, the atlas {there} mm',
-                       'normalise it to MNI space')
+                       'expected at least half: normalise it to MNI space')
     ids = atlas.parcellation.ids
     own = index_of(own, ids)
     count = lambda which: np.bincount(own[(own>=0) & which], minlength=len(ids))
@@ -621,7 +629,9 @@ def _check_brain_models(data, path, most):
     def start(name, attrs):
         n[0] += int(attrs.get('IndexCount', 0)) if name=='BrainModel' else 0
         said = max(n[0], int(attrs.get('NumberOfSeriesPoints', 0)))
-        if said>most: raise BadInput(path, f'speaks of {said:,} rows or columns and has {most:,}', 'export it again')
+        if said>most:
+            raise BadInput(path, f'speaks of {said:,} rows or columns and has {most:,}',
+                           'expected the same number: export it again')
     check_xml(data.rstrip(b'\0'), path, start)
 
 # %% ../nbs/03_readers.ipynb #ed7f1829
@@ -629,12 +639,14 @@ def _check_extensions(f, h, path):
     "Refuse extensions that are longer than their place, and what is wrong with the XML in them"
     order,two,at,_,start = _header_places(h)
     if len(h)<start or not h[start-4]: return
-    if h[344:346]==b'n+' and 0<at<start: raise BadInput(path, 'has no room for its extensions', 'export it again')
+    if h[344:346]==b'n+' and 0<at<start:
+        raise BadInput(path, 'has no room for its extensions', 'expected its numbers behind them: export it again')
     while start+16<=at:
         f.seek(start)
         size,code = struct.unpack(order+'ii', f.read(8))
         if size<16 or start+size>at:
-            raise BadInput(path, f'has an extension of {size:,} bytes where {int(at-start):,} are', 'export it again')
+            raise BadInput(path, f'has an extension of {size:,} bytes where {int(at-start):,} are',
+                           'expected at most those: export it again')
         if code==32 and two: _check_cifti_xml(f, size-8, path, max(struct.unpack_from(order+'8q', h, 16)))
         start += size
 
@@ -649,13 +661,15 @@ def check_header(
 ):
     "`BadInput` for a NIfTI that says its numbers begin where they cannot, or whose extensions lie; others pass"
     packed = is_gzip(path)
-    with decoding(path, 'has a damaged header', 'export it again'), (gzip.open if packed else open)(path, 'rb') as f:
+    how = 'expected a whole one: export it again'
+    with decoding(path, 'has a damaged header', how), (gzip.open if packed else open)(path, 'rb') as f:
         h = f.read(544)
         if not h.startswith(_nifti_starts): return
         _,_,at,slope,_ = _header_places(h)
         if not 0<=at<=min(2**27, 2**27 if packed else os.path.getsize(path)):
-            raise BadInput(path, f'says that its numbers begin at byte {at:g}', 'export it again')
-        if np.isinf(slope): raise BadInput(path, f'has the slope {slope}', 'export it again')
+            raise BadInput(path, f'says that its numbers begin at byte {at:g}',
+                           'expected a place inside the file: export it again')
+        if np.isinf(slope): raise BadInput(path, f'has the slope {slope}', 'expected a finite one: export it again')
         _check_extensions(f, h, path)
 
 # %% ../nbs/03_readers.ipynb #84f8bc6e
@@ -672,9 +686,11 @@ def _check_image(img, path):
     "Refuse an image that is not as large as its file, or holds no real numbers"
     x,file = img.dataobj,str(brik(path)) if isinstance(img, nib.brikhead.AFNIImage) else path
     shape,dtype = tuple(map(int, x.shape)),np.dtype(img.get_data_dtype())
-    if not shape or min(shape)<1: raise BadInput(path, f'has the shape {shape}', 'give the 4-D series')
+    if not shape or min(shape)<1:
+        raise BadInput(path, f'has the shape {shape}', 'expected lengths above 0: give the 4-D series')
     if dtype.kind not in 'fiu':
-        raise BadInput(path, f'holds {dtype} values', 'save real numbers, of a complex image the magnitude')
+        raise BadInput(path, f'holds {dtype} values',
+                       'expected real numbers: save those, of a complex image the magnitude')
     packed = is_gzip(file) or str(file).endswith(('.bz2','.zst'))
     have = os.path.getsize(file)-(0 if packed else getattr(x, 'offset', 0))
     check_size(path, 'its image', n_bytes(dtype, shape), have, packed)
@@ -686,7 +702,8 @@ def open_image(
     "An image whose data stay on disk, as large as its file can hold; raises `BadInput`"
     check_header(path)
     if str(path).endswith('.HEAD'): check_size(path, 'a header', os.path.getsize(path), 2**26, packed=False)
-    with decoding(path, 'is no image that can be opened', 'export it again'), _silent(nib.imageglobals.logger):
+    how = 'expected one: export it again'
+    with decoding(path, 'is no image that can be opened', how), _silent(nib.imageglobals.logger):
         img = nib.load(path, keep_file_open=True)
     _check_image(img, path)
     return img
@@ -701,8 +718,9 @@ def _read_mask(mask, img, path):
     if m.shape[:3]!=img.shape[:3] or not np.allclose(m.affine, img.affine, atol=1e-3):
         here,there = img.shape[:3],m.shape[:3]
         raise BadInput(path, f'has another grid than its brain mask {Path(mask).name}: {here} and {there} voxels',
-                       'give mask and image on one grid')
-    if m.shape[3:]!=(1,)*(m.ndim-3): raise BadInput(mask, f'is a mask of shape {m.shape}', 'expected one volume')
+                       'expected one grid: give mask and image on that')
+    if m.shape[3:]!=(1,)*(m.ndim-3):
+        raise BadInput(mask, f'is a mask of shape {m.shape}', 'expected one volume: give that')
     with decoding(mask, 'is cut short or damaged'): return np.asarray(m.dataobj).reshape(img.shape[:3])>0
 
 # %% ../nbs/03_readers.ipynb #93446993
@@ -727,7 +745,7 @@ def _inside(known, mask, img, path):
     if mask: known = known & _read_mask(mask, img, path).ravel(order='F')
     if not known.any():
         raise BadInput(path, 'has no voxel of the atlas inside its brain mask',
-                       'check mask and image against each other')
+                       'expected some: check mask and image against each other')
     return known.nonzero()[0]
 
 # %% ../nbs/03_readers.ipynb #bb5b0317
@@ -763,7 +781,7 @@ class Nifti(Format):
     def detect(cls, path, head):
         if super().detect(path, head): return True
         if '.nii' in path.name and head:
-            raise BadInput(path, 'is not a NIfTI: its first bytes are no NIfTI header', 'export it again')
+            raise BadInput(path, 'is not a NIfTI: its first bytes are no NIfTI header', 'expected one: export it again')
         return False
     @staticmethod
     def read(source, atlas, how): return read_volume(source.path, atlas, companions(source.path).mask, how.min_coverage)
@@ -783,7 +801,8 @@ def brik(
     "The file with the numbers of an AFNI volume"
     for end in ('.BRIK','.BRIK.gz'):
         if os.path.lexists(f := Path(path).with_suffix('').with_name(Path(path).stem+end)): return Path(check_here(f))
-    raise BadInput(path, 'is the header of an AFNI volume whose BRIK is not beside it', 'bring both files')
+    raise BadInput(path, 'is the header of an AFNI volume whose BRIK is not beside it',
+                   'expected both files: put it there')
 
 # %% ../nbs/03_readers.ipynb #2368f795
 @register(formats, 'afni')
@@ -824,25 +843,26 @@ def _check_mesh(axis, known, path):
     for s,n in axis.nvertices.items():
         if (m := known.nvertices.get(s, n))!=n:
             raise BadInput(path, f'has {n:,} vertices in {_plain_structure(s)}, the labels {m:,}: another mesh',
-                           'give the series on the mesh of the labels (91k: fsLR 32k)')
+                           'expected the same: give the series on it (91k: fsLR 32k)')
     if not (axis.volume_mask.any() and known.volume_mask.any()): return
     if _edge_mm(axis)!=_edge_mm(known):
         ours,theirs = (' x '.join(f'{v:g}' for v in _edge_mm(a)) for a in (axis, known))
         raise BadInput(path, f'has voxels of {ours} mm below the cortex, the labels of {theirs} mm',
-                       'give the series on the grid of the labels (91k: 2 mm)')
+                       'expected the same: give the series on it (91k: 2 mm)')
 
 # %% ../nbs/03_readers.ipynb #146226b8
 def _axes(img, kind, path):
-    with decoding(path, 'is no CIFTI that can be read', 'export it again'):
+    with decoding(path, 'is no CIFTI that can be read', 'expected a series in CIFTI-2: export it again'):
         axes = [img.header.get_axis(i) for i in range(img.ndim)]
     if [type(a) for a in axes] != [nib.cifti2.SeriesAxis, kind]:
         raise BadInput(path, f"has the axes {', '.join(type(a).__name__ for a in axes)}",
-                       f'expected SeriesAxis, {kind.__name__}')
+                       f'expected SeriesAxis, {kind.__name__}: give a series over time')
     return axes
 
 def _series_tr(axis, path):
     if axis.unit!='SECOND':
-        raise BadInput(path, f'counts in {axis.unit.lower()}, not in seconds', 'give a series over time')
+        raise BadInput(path, f'counts in {axis.unit.lower()}, not in seconds',
+                       'expected seconds: give a series over time')
     return round(float(axis.step), 6)
 
 # %% ../nbs/03_readers.ipynb #984be282
@@ -850,7 +870,7 @@ def _parcels_of_grayordinates(axis, atlas, path):
     "Index of the parcel of each grayordinate of a file, -1 for none; and how many each parcel has in all"
     if not atlas.dlabel:
         raise BadInput(path, f'is on grayordinates, and of {atlas.parcellation.name} no label file is known',
-                       'give one (--dlabel)')
+                       'expected one to place them: give it (--dlabel)')
     lab,known,labels = _dlabel(atlas.dlabel)
     _check_mesh(axis, labels, path)
     at,whose = known.get_indexer(_grayordinates(axis)),index_of(lab, atlas.parcellation.ids)
@@ -858,7 +878,8 @@ def _parcels_of_grayordinates(axis, atlas, path):
                            ('voxels below the cortex', axis.volume_mask, labels.volume_mask & (whose>=0))):
         n,total = ((whose[at]>=0) & (at>=0) & own).sum(),all_.sum()
         if own.any() and n < .5*total:
-            raise BadInput(path, f'holds {n:,} of the {total:,} {where} of the atlas', 'give a 91k (fsLR 32k) series')
+            raise BadInput(path, f'holds {n:,} of the {total:,} {where} of the atlas',
+                           'expected at least half: give a 91k (fsLR 32k) series')
     return np.where(at>=0, whose[at], -1),np.bincount(whose[whose>=0], minlength=len(atlas))
 
 # %% ../nbs/03_readers.ipynb #611a976d
@@ -941,7 +962,7 @@ def _gifti_array(attrs, words, path):
     check_size(path, 'its array', need, len(words))
     if how=='ExternalFileBinary':
         raise BadInput(path, f"keeps its numbers in another file ({attrs.get('ExternalFileName')})",
-                       'save it with its numbers inside')
+                       'expected them in this one: save it with its numbers inside')
     if how=='ASCII': x = np.array(words.split(), dtype)
     else:
         raw = base64.b64decode(words)
@@ -957,7 +978,7 @@ def _surface_series(path):
         arrays = [_gifti_array(*part, path) for part in parts]
         x = arrays[0] if len(arrays)==1 else np.stack(arrays, 1)
     if x.ndim==2 and x.shape[1]>1: return x.astype('float64')
-    raise BadInput(path, 'holds one map, no series', 'give the series over time')
+    raise BadInput(path, 'holds one map, no series', 'expected more than one frame: give the series over time')
 
 def _parcels_of_vertices(side, n_vertices, atlas, path):
     "Index of the parcel of each vertex of one hemisphere, -1 for none"
@@ -965,7 +986,7 @@ def _parcels_of_vertices(side, n_vertices, atlas, path):
     name = f'CIFTI_STRUCTURE_CORTEX_{side.upper()}'
     if (m := axis.nvertices.get(name))!=n_vertices:
         raise BadInput(path, f'has {n_vertices:,} vertices in cortex {side}, the labels {m or 0:,}: another mesh',
-                       'give the series on the mesh of the labels (fsLR 32k)')
+                       'expected the same: give the series on it (fsLR 32k)')
     parcel,own = np.full(n_vertices, -1),axis.name==name
     parcel[axis.vertex[own]] = index_of(lab[own], atlas.parcellation.ids)
     return parcel
@@ -975,11 +996,11 @@ def _check_surface(path, atlas):
     "Both hemispheres, or the reason why not"
     if not atlas.dlabel:
         raise BadInput(path, f'is on a surface, and of {atlas.parcellation.name} no label file is known',
-                       'give one (--dlabel)')
+                       'expected one to place its vertices: give it (--dlabel)')
     if (space := bids_parts(path).get('space', 'fsLR'))!='fsLR':
-        raise BadInput(path, f'is on the surface {space}', 'give it on fsLR, 32k, or as CIFTI')
+        raise BadInput(path, f'is on the surface {space}', 'expected fsLR: give it on fsLR, 32k, or as CIFTI')
     if len(both := hemispheres(path))==2: return both
-    raise BadInput(path, 'is one hemisphere, and the other is not beside it', 'bring both files')
+    raise BadInput(path, 'is one hemisphere, and the other is not beside it', 'expected both files: put it there')
 
 # %% ../nbs/03_readers.ipynb #3ddb5b21
 def read_surfaces(
@@ -991,7 +1012,8 @@ def read_surfaces(
     both = _check_surface(path, atlas)
     x = {side: _surface_series(f) for side,f in both.items()}
     if len(n := {o.shape[1] for o in x.values()})>1:
-        raise BadInput(path, f'has {min(n)} and {max(n)} frames in its two hemispheres', 'find out which are right')
+        raise BadInput(path, f'has {min(n)} and {max(n)} frames in its two hemispheres',
+                       'expected as many in both: find out which are right')
     parcel = np.concatenate([_parcels_of_vertices(side, len(o), atlas, both[side]) for side,o in x.items()])
     means = ParcelMeans(parcel, len(atlas), n.pop(), path)
     means.add(np.concatenate(list(x.values())), slice(0, len(parcel)), slice(0, len(means.sums)))
@@ -1046,13 +1068,14 @@ def _check_names(names, own, want, path, p):
     known = set(want)
     odd = [(n, o) for n,o in zip(names, own, strict=True) if o not in known]
     if twice := [n for n,(o,k) in odd if k and (o, k-1) in known]:
-        raise BadInput(path, f'names a column twice: {twice[0]}', 'mend the header')
+        raise BadInput(path, f'names a column twice: {twice[0]}', 'expected each once: mend the header')
     if odd:
         some_odd,some_ours = ', '.join(n for n,_ in odd[:3]),', '.join(p.names[:2])
         raise BadInput(path, f"has {len(odd)} columns that are no parcels of {p.name}, for example {some_odd}",
                        f"expected names such as {some_ours}, or ids; leave out what is no parcel (--skip-columns)")
     if 2*len(own) < len(p):
-        raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}', 'is it the right parcellation?')
+        raise BadInput(path, f'has {len(own)} of the {len(p)} parcels of {p.name}',
+                       'expected at least half: is it the right parcellation?')
 
 # %% ../nbs/03_readers.ipynb #f9450b12
 def check_names(
@@ -1151,7 +1174,8 @@ def _comments(lines, path):
     n = 0
     while n<len(lines) and (not (line := lines[n].strip()) or line[0] in '#%'): n += 1
     if n<len(lines): return n
-    raise BadInput(path, f'begins with {n} lines of comments and holds no table', 'is it the right file?')
+    raise BadInput(path, f'begins with {n} lines of comments and holds no table',
+                   'expected rows below them: is it the right file?')
 
 def _is_header(words, sep):
     "Are these words names? 0, 1, 2, ... is a header too, as pandas writes it"
@@ -1190,7 +1214,9 @@ def _names_for(lay, path):
     names,extra = lay['names'],lay['n']-len(lay['names'])
     if extra==1: return [*names, ''] if lay.empty else ['', *names]
     if extra<0 and not any(names[lay['n']:]): return names[:lay['n']]
-    if extra: raise BadInput(path, f"has {len(names)} names and {lay['n']} columns", 'mend the header')
+    if extra:
+        raise BadInput(path, f"has {len(names)} names and {lay['n']} columns",
+                       'expected a name for each: mend the header')
     return names
 
 # %% ../nbs/03_readers.ipynb #4a992176
@@ -1204,10 +1230,10 @@ def number_frame(
     how = dict(names=range(lay['n']), header=None, skiprows=lay.skip, index_col=False, na_values=['n/a'])
     how |= dict(encoding=lay.encoding, decimal=lay.decimal, compression='gzip' if is_gzip(path) else None,
                low_memory=False)
-    with decoding(path, 'is not a table of numbers', 'export it again'):
+    with decoding(path, 'is not a table of numbers', 'expected rows of numbers: export it again'):
         parts = pd.read_csv(path, sep=lay.sep or r'\s+', chunksize=max(1, 2**20//lay['n']), **how)
         parts = [pd.DataFrame(_number_table(t[keep], lay, path), columns=keep) for t in parts]
-    if not parts: raise BadInput(path, 'has a header and no rows', 'get the file again')
+    if not parts: raise BadInput(path, 'has a header and no rows', 'expected a row for each frame: get the file again')
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/03_readers.ipynb #3207f8fa
@@ -1219,7 +1245,7 @@ def _number_table(t, lay, path):
         word = one_line(repr(t[c][bad.to_numpy()].iloc[0]), 60)
         name = c if lay['names'] is None else _names_for(lay, path)[c]
         raise BadInput(path, f'is not a table of numbers: it has words in the column {name!r}, first {word}',
-                       'expected numbers; a column that is no parcel can be left out (--skip-columns)')
+                       'expected numbers: mend it, or leave out what is no parcel (--skip-columns)')
     return t.to_numpy('float64')
 
 # %% ../nbs/03_readers.ipynb #d02c0627
@@ -1231,15 +1257,17 @@ def oriented(
 ): # [time, parcel]
     "`x`, whichever way round it is; raises `BadInput` where that cannot be seen"
     if x.dtype.kind not in 'fiub':
-        raise BadInput(path, f'{what} holds {x.dtype} values', 'save real numbers, of a complex image the magnitude')
-    if x.ndim!=2: raise BadInput(path, f'{what} has shape {x.shape}', 'expected two dimensions, time and parcel')
+        raise BadInput(path, f'{what} holds {x.dtype} values',
+                       'expected real numbers: save those, of a complex image the magnitude')
+    if x.ndim!=2:
+        raise BadInput(path, f'{what} has shape {x.shape}', 'expected two dimensions, time and parcel: save one series')
     fits = [n==n_parcels for n in x.shape]
     if all(fits):
         raise BadInput(path, f'{what} has shape {x.shape}: either side could be time',
-                       'give a table with a header, or another number of time points')
+                       'expected sides of two lengths: give a table with a header, or another number of time points')
     if not any(fits):
         raise BadInput(path, f'{what} has {x.shape[1]} columns and {x.shape[0]} rows',
-                       f'expected {n_parcels} columns, one for each parcel')
+                       f'expected {n_parcels} columns, one for each parcel: is it the right parcellation?')
     return x if fits[1] else x.T
 
 # %% ../nbs/03_readers.ipynb #b7a78efa
@@ -1254,7 +1282,8 @@ def read_text(
         keep = [c for c in range(lay['n']) if not (lay.empty and c==lay['n']-1) and not skipped(c, how)]
         t = number_frame(path, lay, keep)
         return AttrDict(signal=oriented(t.to_numpy(), len(atlas), path, 'table'), tr={})
-    if not lay.rows: raise BadInput(path, 'has a header and no rows', 'get the file again')
+    if not lay.rows:
+        raise BadInput(path, 'has a header and no rows', 'expected a row for each frame: get the file again')
     names = _names_for(lay, path)
     keep = [i for i,c in enumerate(names) if not skipped(c, how)]
     check_names([names[i] for i in keep], atlas, path)
@@ -1289,14 +1318,16 @@ def choose_array(
     "The name of the one array that can be a recording; raises `BadInput`"
     if key is not None:
         if key not in shapes:
-            raise BadInput(path, f"holds no {key!r} but {some(shapes, 10)}", 'name one of these (--key)')
+            raise BadInput(path, f"holds no {key!r} but {some(shapes, 10)}",
+                           'expected one that is there: name it (--key)')
         return key
     fit = [k for k,s in shapes.items() if len(s)==2 and n_parcels in s]
     if len(fit)==1: return fit[0]
     said = some([f'{k} {tuple(s)}' for k,s in shapes.items()], 10) or 'there are none'
+    want = 'expected one array: '
     what,remedy = ('several arrays',
                    'name the right one (--key)') if fit else ('no array','is it the right parcellation?')
-    raise BadInput(path, f"holds {what} with a side of {n_parcels}: {said}", remedy)
+    raise BadInput(path, f"holds {what} with a side of {n_parcels}: {said}", want+remedy)
 
 # %% ../nbs/03_readers.ipynb #2426fddd
 def _of_arrays(arrays, atlas, how, path):
@@ -1330,7 +1361,8 @@ def _sets_of_hdf5(h, h5py, path):
     def note(name, o):
         seen.append(name)
         if len(seen)>10_000 or name.count('/')>99:
-            raise BadInput(path, 'holds more than 10,000 objects, or groups 100 deep', 'save the series alone')
+            raise BadInput(path, 'holds more than 10,000 objects, or groups 100 deep',
+                           'expected fewer: save the series alone')
         if isinstance(o, h5py.Dataset) and o.dtype.kind in 'fiu' and not name.startswith('#'): sets[name] = o
     h.visititems(note)
     return sets
@@ -1338,7 +1370,8 @@ def _sets_of_hdf5(h, h5py, path):
 def _check_hdf5(x, path):
     "Refuse a data set that lies in another file, or is larger than what was written of it"
     if x.external or x.is_virtual:
-        raise BadInput(path, f'keeps the numbers of {x.name} in another file', 'save them in one file')
+        raise BadInput(path, f'keeps the numbers of {x.name} in another file',
+                       'expected them in this one: save them in one file')
     check_size(path, x.name, n_bytes(x.dtype, x.shape), min(x.id.get_storage_size(), os.path.getsize(path)),
                packed=x.chunks is not None)
 
@@ -1369,15 +1402,17 @@ class Hdf5(Format):
             return _read_hdf5(h, h5py, atlas, how, source.path)
 
 # %% ../nbs/03_readers.ipynb #fd52ea8b
+_no_mat = 'is a MATLAB file that cannot be read', 'expected version 5 of it: save it again with save -v7'
+
 def _check_mat(path):
     "Refuse what unpacks to more than its size lets one expect, before SciPy unpacks it"
     size = os.path.getsize(path)
     if size*1032<most_bytes: return # deflate cannot do better
-    with decoding(path, 'is a MATLAB file that cannot be read', 'save it again with save -v7'), open(path, 'rb') as f:
+    with decoding(path, *_no_mat), open(path, 'rb') as f:
         order = '<' if f.read(128)[126:]==b'IM' else '>'
         while len(tag := f.read(8))==8:
             kind,n = struct.unpack(order+'II', tag)
-            if f.tell()+n>size: raise BadInput(path, 'is cut short', 'get the file again')
+            if f.tell()+n>size: raise BadInput(path, 'is cut short', 'expected as much as it says: get the file again')
             if kind==15: inflated(f.read(n), path, max(most_bytes, most_times*n), keep=False)
             else: f.seek(n, 1)
 
@@ -1399,7 +1434,7 @@ class Mat(Format):
     @staticmethod
     def read(source, atlas, how):
         _check_mat(source.path)
-        with decoding(source.path, 'is a MATLAB file that cannot be read', 'save it again with save -v7'):
+        with decoding(source.path, *_no_mat):
             m = scipy.io.loadmat(source.path)
             cells = None if how.key else _cells_of_mat(m, len(atlas))
         if cells is None:
@@ -1459,13 +1494,15 @@ def _check_arrow(src, path):
     except pa.ArrowInvalid: return # cut short: what was whole is read all the same
 
 # %% ../nbs/03_readers.ipynb #102bb0b0
+_arrow_again = 'expected a whole one: get the data set again'
+
 def _record_batches(folder, damaged=None):
     """Record batches of all Arrow files of a data set, with the number of the first row; what cannot be read goes into
     the list `damaged`, or is raised when all else was read"""
     n, bad = 0, [] if damaged is None else damaged
     for f in arrow_files(Path(folder)):
         try:
-            with decoding(f, 'is not an Arrow file, or is cut short or damaged', 'get the data set again'):
+            with decoding(f, 'is not an Arrow file, or is cut short or damaged', _arrow_again):
                 for b in _reader(f):
                     yield n,b
                     n += b.num_rows
@@ -1485,7 +1522,7 @@ def arrow_rows(
     for n,b in _record_batches(folder, damaged):
         if not _series_columns(b.schema): return []
         numbered = [f'{folder.name}-{n+i}' for i in range(b.num_rows)]
-        with decoding(folder, 'is damaged in its names', 'get the data set again'):
+        with decoding(folder, 'is damaged in its names', _arrow_again):
             if 'Filename' in b.schema.names: b.column('Filename').validate(full=True)
         own = b.column('Filename').to_pylist() if 'Filename' in b.schema.names else numbered
         res += [Source(str(folder), n+i, Path(str(w)).name) for i,w in enumerate(own)]
@@ -1498,12 +1535,12 @@ def _arrow_value(path, row, key):
     for first,b in _record_batches(path):
         n = first+b.num_rows
         if row is not None and first <= row < n: break
-    else: raise BadInput(path, f'holds {n} recordings', 'say which: find_sources lists them')
+    else: raise BadInput(path, f'holds {n} recordings', 'expected to be told which: use find_sources, which lists them')
     have = _series_columns(b.schema)
     if key not in have:
         raise BadInput(path, f"holds no column {key!r} but {', '.join(have) or 'none with recordings'}",
-                       'name one of these (--key)')
-    with decoding(path, f'is damaged in {key}', 'get the data set again'): b.column(key).validate(full=True)
+                       'expected one that is there: name it (--key)')
+    with decoding(path, f'is damaged in {key}', _arrow_again): b.column(key).validate(full=True)
     return b.column(key)[row-first].values
 
 # %% ../nbs/03_readers.ipynb #ea287f9a
@@ -1518,7 +1555,8 @@ class Arrow(Format):
         rows = _arrow_value(path, row, key)
         flat = rows.flatten().to_numpy(zero_copy_only=False)
         if len(rows)==0 or len(flat)%len(rows) or len(set(np.diff(rows.offsets.to_numpy())))>1:
-            raise BadInput(path, f'row {row} of {key} is ragged', 'make the data set again')
+            raise BadInput(path, f'row {row} of {key} is ragged',
+                           'expected rows of one length: make the data set again')
         return AttrDict(signal=oriented(flat.reshape(len(rows), -1), len(atlas), path, f'row {row} of {key}'), tr={})
     @staticmethod
     def hash(source, how):
@@ -1847,7 +1885,7 @@ def by_pattern(
     "Whose recording a file is, as the user says it; raises `BadInput` where the pattern does not fit"
     path = Path(path).as_posix()
     if not (m := re.search(pattern, path)):
-        raise BadInput(path, f'does not fit the pattern {pattern}', 'mend --subject-pattern')
+        raise BadInput(path, f'does not fit the pattern {pattern}', 'expected a match: mend --subject-pattern')
     named = {k:v or '' for k,v in m.groupdict().items()} or {'subject':m[1]}
     in_folder = m.start('subject' if m.groupdict() else 1) < path.rfind('/')
     if who(path)[1]=='file name' and in_folder: named = {'run':stem(path), **named}
@@ -1861,9 +1899,9 @@ def check_pattern(
     if pattern is None: return
     try: groups = re.compile(pattern)
     except re.error as e:
-        raise ValueError(f"subject_pattern: found {pattern!r}, which is no regular expression ({e}): mend it") from None
+        raise ValueError(f"subject_pattern: found {pattern!r}, expected a regular expression ({e}): mend it") from None
     if not groups.groups or groups.groupindex and 'subject' not in groups.groupindex:
-        want = "expected a group for the subject, such as '(s[0-9]+)/' or '(?P<subject>...)'"
+        want = "expected a group for the subject, such as '(s[0-9]+)/' or '(?P<subject>...)': put the id in brackets"
         raise ValueError(f"subject_pattern: found {pattern!r}, {want}")
 
 def _named_by_pattern(f, pattern):
@@ -1885,7 +1923,7 @@ def look(
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = []
     for p in map(Path, inputs):
-        if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder: mend the path")
+        if not os.path.lexists(p): raise FileNotFoundError(f"{p}: no such file or folder, expected one: mend the path")
         found += _look_into(p) if p.is_dir() else [Found(Source(str(p)))]
     found = list({f.source.name:f for f in found}.values())
     found = _of_data_sets([_named_by_pattern(f, subject_pattern) for f in found])
@@ -1949,4 +1987,4 @@ def nothing_found(
     kinds = ', '.join(f.words for f in formats.values())
     asked = f' in space {space}' if space else ''
     said = f"{', '.join(map(str, inputs))}: no fMRI found{asked}; there was {some(there, 5) or 'nothing'}"
-    return f"{said}; looked for {kinds}, in files that end in {', '.join(_known_ends())}"
+    return f"{said}; expected {kinds}, in files that end in {', '.join(_known_ends())}: give such"

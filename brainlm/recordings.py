@@ -155,11 +155,12 @@ def _called(rec):
 def _check_text(rec, who):
     for c in _text_cols:
         v = getattr(rec, c)
-        if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}: write it as one")
-        if not _is_text(v): raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}; rename the file")
+        if not isinstance(v, str): raise TypeError(f"{who}: {c} must be a str, found {v!r}: put it in quotes")
+        if not _is_text(v):
+            raise ValueError(f"{who}: {c} is not valid Unicode: {v!r}, expected text; rename the file")
         if len(v) > _most_letters:
             raise ValueError(f"{who[:99]}: {c} has {len(v):,} characters, expected at most {_most_letters:,}: cut it")
-    if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty: say whose it is")
+    if not rec.subject.strip(): raise ValueError(f"{who}: subject is empty, expected an id: say whose it is")
 
 def _check_fields(rec, who):
     _check_text(rec, who)
@@ -168,7 +169,7 @@ def _check_fields(rec, who):
                          "choose one")
     dt = rec.dt_s
     if isinstance(dt, bool) or not isinstance(dt, Real):
-        raise TypeError(f"{who}: dt_s (TR, tr_s) must be a number of seconds, found {dt!r}: give one")
+        raise TypeError(f"{who}: dt_s (TR, tr_s) must be a number of seconds, found {dt!r}: give it without quotes")
     if not 0 < dt <= 60:
         raise ValueError(f"{who}: dt_s (TR, tr_s) must be in seconds, above 0 and at most 60, found {dt:g}: "
                          "give it in seconds")
@@ -185,7 +186,8 @@ def _check_shape(x, p, who):
     if x.shape[1] != len(p):
         turned = x.shape[0] == len(p)
         hint = 'it looks like [parcel, time]: transpose it' if turned else 'take the parcellation that it was made with'
-        raise ValueError(f"{who}: signal has {x.shape[1]} parcels, parcellation {p.name} has {len(p)}; {hint}")
+        found = f"signal has {x.shape[1]} parcels, parcellation {p.name} has {len(p)}"
+        raise ValueError(f"{who}: {found}, expected the same number; {hint}")
     if len(x) < 2: raise ValueError(f"{who}: signal has {len(x)} time points, at least 2 are needed: leave it out")
 
 # %% ../nbs/01_recordings.ipynb #78b158c4
@@ -194,17 +196,19 @@ def _refuse(bad, what, p, who, hint=''):
     if not bad.any(): return
     n,j = int(bad.any(0).sum()),bad.any(0).argmax()
     first = f"first in {p.names[j]} at time point {bad[:,j].argmax()}"
-    raise ValueError(f"{who}: signal has {what} in {n} parcel(s), {first}{hint}")
+    raise ValueError(f"{who}: signal has {what} in {n} parcel(s), {first}, expected finite numbers{hint}")
 
 def _check_values(x, p, who):
     nan,ok = np.isnan(x),np.isfinite(x)
     gone = nan.all(0)
     _refuse(~ok & ~nan, 'inf', p, who, ': mend the values, or mark the whole parcel as missing with NaN')
     _refuse(nan & ~gone, 'NaN', p, who, ': mend the values, or mark it as missing: NaN at every time point')
-    if gone.all(): raise ValueError(f"{who}: signal has no data: every parcel is missing; leave it out")
+    if gone.all():
+        raise ValueError(f"{who}: signal has no data: every parcel is missing, expected some; leave it out")
     flat = [p.names[j] for j in (x == x[0]).all(0).nonzero()[0]]
     if not flat: return
-    raise ValueError(f"{who}: signal is constant in {len(flat)} parcel(s): {some(flat)}; mark missing parcels with NaN")
+    raise ValueError(f"{who}: signal is constant in {len(flat)} parcel(s): {some(flat)}, expected values that change; "
+                     "mark missing parcels with NaN")
 
 # %% ../nbs/01_recordings.ipynb #553e71db
 _kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -214,19 +218,25 @@ def _scalar(v):
     return None if isinstance(v, float) and v != v else v
 
 def _check_covariate(k, v, who):
-    if not isinstance(k, str) or not k: raise TypeError(f"{who}: covariate names must be non-empty str, found {k!r}")
-    if k in _taken: raise ValueError(f"{who}: covariate {k} has the name of a column of the table; choose another")
+    if not isinstance(k, str) or not k:
+        raise TypeError(f"{who}: covariate names must be non-empty str, found {k!r}: give it a name")
+    if k in _taken:
+        raise ValueError(f"{who}: covariate {k} has the name of a column of the table, expected a new one; choose "
+                         "another")
     if v is not None and type(v) not in _kinds:
-        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}: cast")
+        raise TypeError(f"{who}: covariate {k} must be a bool, int, float, str or None, found {type(v).__name__}: "
+                        "write it as str, or give one covariate for each number")
     if type(v) is int and not -2**63 <= v < 2**63:
-        raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold: keep it as a str")
+        raise ValueError(f"{who}: covariate {k} is {v}, more than 64 bits hold, expected at most that: "
+                         "keep it as a str")
     if not _is_text(k) or type(v) is str and not _is_text(v):
-        raise ValueError(f"{who}: covariate {k!r} is not valid Unicode: {v!r}")
+        raise ValueError(f"{who}: covariate {k!r} is not valid Unicode: {v!r}, expected text: write it anew")
 
+# %% ../nbs/01_recordings.ipynb #4cff8039
 def _check_covariates(rec, who):
     "Covariates as plain Python scalars; TypeError or ValueError names the covariate"
     if not isinstance(rec.covariates, dict):
-        raise TypeError(f"{who}: covariates must be a dict, found {type(rec.covariates).__name__}: give one")
+        raise TypeError(f"{who}: covariates must be a dict, found {type(rec.covariates).__name__}: name each")
     res = {k:_scalar(v) for k,v in rec.covariates.items()}
     for k,v in res.items(): _check_covariate(k, v, who)
     return res
@@ -412,8 +422,9 @@ def _whole_table(self:RecordingStore, name, data):
         if not _is_broken(data): return _from_parquet(data)
         why = 'it is not what its seal says'
     except (pa.ArrowException, OSError, ValueError) as e: why = str(e).split('\n')[0]
-    raise Damaged(f"{self._at(name)} is damaged: found {len(data)} bytes that are no whole Parquet table ({why}). Put "
-                  "it back from a copy, or from the file .before-... beside it; the signals are not touched by this")
+    raise Damaged(f"{self._at(name)} is damaged: found {len(data)} bytes that are no whole Parquet table ({why}), "
+                  "expected what was written. Put it back from a copy, or from the file .before-... beside it; "
+                  "the signals are not touched by this")
 
 # %% ../nbs/01_recordings.ipynb #96a1b3e4
 @patch
@@ -434,8 +445,9 @@ def _open(self:RecordingStore):
     except (FileNotFoundError, NotADirectoryError, ValueError): meta = {}
     self._meta = meta.get('attributes', {})
     if not isinstance(self._meta, dict) or self._meta.get('format') != _format:
-        raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there; "
-                                "mend the path, or make one with brainlm preprocess or RecordingStore.create")
+        raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there, "
+                                "expected the folder of a store; mend the path, or make one with brainlm preprocess or "
+                                "RecordingStore.create")
     if not isinstance(v := self._meta.get('version'), int) or v > _version:
         found = f"{self.url} has format version {str(v)[:60]}, this brainlm reads up to {_version}"
         raise ValueError(f"{found}: install a newer brainlm")
@@ -464,7 +476,8 @@ def _table_bytes(self:RecordingStore):
     try: return self.get_file(_table)
     except FileNotFoundError: pass
     raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there "
-                            "(was its creation interrupted?); make it again, or put the file back")
+                            "(was its creation interrupted?), expected beside bold; "
+                            "make it again, or put the file back")
 
 # %% ../nbs/01_recordings.ipynb #1606c835
 @patch
@@ -513,16 +526,22 @@ def create(cls:RecordingStore,
 )->RecordingStore:
     "Make an empty store; FileExistsError if something else is there, ValueError if it is of another parcellation"
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
-        raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}: give one")
+        raise ValueError(f"chunk_rows must be a whole number above 0, found {chunk_rows!r}: leave it out for 256")
     self = cls.__new__(cls)._locate(url, storage_options)
     found = self._names()
     if _table in found and exist_ok: return cls(url, storage_options)._same(parcellation)
+    _check_free(found, url)
+    return self._make(parcellation, chunk_rows)
+
+# %% ../nbs/01_recordings.ipynb #7bc73eb8
+def _check_free(found, url):
+    "FileExistsError where a store or anything else is"
     if _table in found:
         remedy = "open it with RecordingStore(url), or pass exist_ok=True"
-        raise FileExistsError(f"{url} is a RecordingStore already: {remedy}")
+        raise FileExistsError(f"{url} is a RecordingStore already, expected an empty folder: {remedy}")
     if other := {o for o in found if not _is_part(o)} - {_bold, _atlas, _lockname}:
-        raise FileExistsError(f"{url} is no RecordingStore and not empty, choose another: {some(sorted(other), 3)}")
-    return self._make(parcellation, chunk_rows)
+        raise FileExistsError(f"{url} is no RecordingStore and not empty, choose another: "
+                              f"{some(sorted(other), 3)} found, expected an empty folder")
 
 # %% ../nbs/01_recordings.ipynb #88bcbccd
 def _is_part(name): return name.endswith(('.part', '.partial')) # Of a file whose writer was killed
@@ -540,7 +559,8 @@ def _same(self:RecordingStore, p):
     have = self.parcellation
     if have == p: return self
     raise ValueError(f"{self.url} holds recordings of parcellation {have.name} ({self.n_parcels} parcels), "
-                     f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}; take another store")
+                     f"not of this {p.name} ({len(p)} parcels): {have.difference(p)}, "
+                     "expected the same; take another store, or the atlas of this one")
 
 # %% ../nbs/01_recordings.ipynb #b5f08c08
 def _zarr_json(n, width, about):
@@ -693,8 +713,8 @@ def _merge(kinds, cov, who):
     for k,v in cov.items():
         new,old = pa.null() if v is None else _kinds[type(v)],kinds.get(k, pa.null())
         kinds[k] = _wider(old, new)
-        if kinds[k] is None: raise TypeError(f"{who}: covariate {k} is {new}, in earlier recordings it is {old}: "
-                                         "convert it")
+        if kinds[k] is None: raise TypeError(f"{who}: covariate {k} is {new}, in earlier recordings it is {old}, "
+                                         "expected one type in a store: convert it")
 
 def _with_rows(t, rows, kinds):
     "Table `t` and `rows` (dicts) below it, covariate columns as in `kinds`"
@@ -782,11 +802,13 @@ def extend(self:StoreWriter,
 @patch
 def _add(self:StoreWriter, rec, pack, kinds, keys):
     "Check one recording, write its rows; the row of the table that will make it visible"
-    if not isinstance(rec, Recording): raise TypeError(f"expected a Recording, found {type(rec).__name__}: make one")
+    if not isinstance(rec, Recording):
+        raise TypeError(f"expected a Recording, found {type(rec).__name__}: make one with Recording(signal, dt_s, "
+                        "subject)")
     cov,who = rec.check(self.store.parcellation),_called(rec)
     if rec.key in self.keys or rec.key in keys:
         same = "a recording with this subject, session, task and run is in the store already"
-        raise ValueError(f"{who}: duplicate: {same}")
+        raise ValueError(f"{who}: duplicate: {same}, expected a new one; leave it out, or give it another run")
     _merge(kinds, cov, who)
     keys.add(rec.key)
     return {**cov, **{c:getattr(rec, c) for c in _text_cols}, 'tr_s':float(rec.dt_s), 'n_time':rec.n_time,
@@ -948,9 +970,11 @@ def _damaged(self:RecordingStore, c, what):
 @patch
 def _row(self:RecordingStore, i):
     n = len(self)
-    if not -n <= i < n: raise IndexError(f"{self.url} holds {n} recordings, there is no number {i}: take a lower one")
+    if not -n <= i < n: raise IndexError(f"{self.url} holds {n} recordings, there is no number {i}, "
+                                       f"expected at most {n-1}: take a lower one")
     return int(i) % n
 
+# %% ../nbs/01_recordings.ipynb #cdbabc2f
 @patch
 def read(self:RecordingStore,
     i:int, # Number of the recording
@@ -962,8 +986,8 @@ def read(self:RecordingStore,
     n = int(self._n[i])
     if n_time is None: n_time = n-start
     if start < 0 or n_time < 1 or start+n_time > n:
-        raise ValueError(f"{self.url}: recording {i} has {n} time points, asked for {n_time} from {start} on: "
-                         "ask for those that are there")
+        raise ValueError(f"{self.url}: recording {i} has {n} time points, asked for {n_time} from {start} on, "
+                         "expected a window inside it: ask for fewer")
     a = int(self._start[i])+int(start)
     return self._read_rows(a, a+int(n_time))
 
@@ -1254,9 +1278,9 @@ class Split:
         self.store,self.rule = store.name,rule or dict(kind='words')
         self.sides,self._keys = np.asarray(words, dtype=str).reshape(-1),store._pa.select(_key_cols)
         if store.damaged and len(self.sides) == len(store.whole): self.sides = self.sides[store.kept]
-        n = len(self.sides)
-        if n != len(store):
-            raise ValueError(f"split: found {n} words, expected one for each of the store's {len(store)} recordings")
+        n,m = len(self.sides),len(store)
+        if n != m:
+            raise ValueError(f"split: found {n} words, expected one for each of the store's {m}: use store.split")
         self._one_side(store)
 
     def __len__(self): return len(self.sides)
@@ -1413,7 +1437,7 @@ def from_dict(cls:Split,
 )->Split:
     "The split for the store as it is now; ValueError where words do not fit its recordings any more"
     lacks = [k for k in ('rule', 'subjects') if not isinstance(d, dict) or k not in d]
-    if lacks: raise ValueError(f"split: found no {some(lacks)}, expected what Split.to_dict gives")
+    if lacks: raise ValueError(f"split: found no {some(lacks)}, expected what Split.to_dict gives: use that")
     d = show_people(d, store)
     side = {s:k for k,names in d['subjects'].items() for s in names}
     if sum(map(len, d['subjects'].values())) != len(side): raise ValueError("split: found a subject on two sides")
@@ -1442,7 +1466,8 @@ def save(self:Split, path)->Path: # The file
 @patch(cls_method=True)
 def load(cls:Split, path, store)->Split:
     "A split from its file, for the store as it is now; ValueError names the file"
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file, expected a split that `save` wrote")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected a split that `save` wrote: mend the path")
     d = read_json(path)
     try: return cls.from_dict(d, store)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
@@ -1479,10 +1504,12 @@ def rows(self:RecordingStore,
     x = np.atleast_1d(np.asarray(which))
     if not len(x): return np.arange(0)
     if x.dtype.kind not in 'biu':
-        raise TypeError(f"rows: found {x.dtype}, expected numbers of recordings, bools, or the name of a side")
+        raise TypeError(f"rows: found {x.dtype}, expected numbers of recordings, bools, or the name of a side: "
+                        "use store.table to find the numbers")
     if x.dtype != bool: return np.array([self._row(i) for i in x])
     if len(x) == n: return np.flatnonzero(x)
-    raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings")
+    raise ValueError(f"rows: found {len(x)} bools, expected one for each of the store's {n} recordings: "
+                     "make them from store.table")
 
 # %% ../nbs/01_recordings.ipynb #6acbcb80
 def _mark_of(key): return _hashed([_keyfile], key) # By which a key is known again; '' for none

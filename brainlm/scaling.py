@@ -114,9 +114,12 @@ class RobustScaler:
     def _check_settings(self):
         c = self.clip
         ok = c is None or (c > 0 if np.isscalar(c) else len(c)==2 and 0 <= c[0] < c[1] <= 100)
-        if not ok: raise ValueError(f"clip: found {c}, expected None, a positive number or percentiles such as (1, 99)")
+        if not ok:
+            raise ValueError(f"clip: found {c}, expected None, a positive number or percentiles such as (1, 99): "
+                                 "leave it out for the default")
         if 1e-6 <= self.alpha <= 0.1: return
-        raise ValueError(f"alpha={self.alpha}: expected a relative accuracy from 1e-6 to 0.1")
+        raise ValueError(f"alpha={self.alpha}: expected a relative accuracy from 1e-6 to 0.1: leave it out for the "
+                         "default")
 
 # %% ../nbs/02_scaling.ipynb #ebfec223
 @patch(as_prop=True)
@@ -189,10 +192,12 @@ def _warn(self:RobustScaler, parcellation):
 # %% ../nbs/02_scaling.ipynb #c49ed780
 @patch
 def _match(self:RobustScaler, bold, mean):
-    if self.median is None: raise ValueError("this RobustScaler is not fitted: call fit(store, split) or load one")
+    if self.median is None:
+        raise ValueError("this RobustScaler is not fitted, expected one that is: call fit(store, split) or load one")
     if bold.ndim != 2 or bold.shape[1] != self.n_parcels:
         found, n = tuple(bold.shape), self.n_parcels
-        raise ValueError(f"recording has shape {found}, expected [time, {n}] ({n} {self.parcellation} parcels)")
+        raise ValueError(f"recording has shape {found}, expected [time, {n}] ({n} {self.parcellation} parcels): "
+                         "transpose it, or take the scaler of its atlas")
     if mean.shape != (self.n_parcels,): raise ValueError(f"mean has shape {mean.shape}, expected ({self.n_parcels},)")
 
 # %% ../nbs/02_scaling.ipynb #71289055
@@ -228,7 +233,8 @@ _KEYS = ['kind', 'clip', *_facts, *_vectors]
 @patch
 def to_dict(self:RobustScaler): # JSON-ready; NaN as None
     "Everything needed to scale again"
-    if self.median is None: raise ValueError("this RobustScaler is not fitted: nothing to save")
+    if self.median is None:
+        raise ValueError("this RobustScaler is not fitted: nothing to save, expected one that is: call fit first")
     vec = lambda v: None if v is None else [None if np.isnan(o) else float(o) for o in v]
     clip = list(self.clip) if isinstance(self.clip, tuple) else self.clip
     return dict(kind='RobustScaler', clip=clip, **{k:getattr(self, k) for k in _facts},

@@ -54,6 +54,7 @@ def test_each_is_refused_in_a_line(walked):
     assert goes_in | set(bad.index)==set(hostile.corpus)
     for r in bad.itertuples():
         assert r.reason and r.remedy and not unclear.search(r.reason+r.remedy) and len(r.reason)<=400, r
+        assert 'expected' in r.reason+r.remedy, r
 
 def test_none_takes_much_memory_or_time(walked):
     "The files hold up to 60 MB, what they speak of up to petabytes"
