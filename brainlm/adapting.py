@@ -76,7 +76,8 @@ def adapted(
     if model.prior is not None:
         source = _check_source(prior, model, split)
         there, facts = _prior_there(source, model, store, split, scaler), facts | dict(prior_from=source)
-    elif prior is not None: raise ValueError(f"prior: found {prior!r} for a model without one, expected None")
+    elif prior is not None: raise ValueError(f"prior: found {prior!r} for a model without one, expected None"
+                                             "; leave it out")
     other = model.on(store.parcellation, scaler, there, facts)
     other.seen = learned_from(store, split, model.seen)
     return other
@@ -113,7 +114,8 @@ def _trained_one(name):
     "The model of a folder. ValueError for a published one"
     model = load_model(name)
     if isinstance(model, BrainLM): return model.eval()
-    raise ValueError(f"model: found {name}, a published one, expected a BrainLM folder")
+    raise ValueError(f"model: found {name}, a published one, expected a BrainLM folder"
+                     "; pretrain one, or take brainlm-small")
 
 # %% ../nbs/44c_adapting.ipynb #499d3c5a
 @register(analyses, 'adapt', does='a trained model for the atlas of a store, which it has never seen',

@@ -116,7 +116,7 @@ def cls_direction(
     "From the mean CLS of the first group to that of the second. ValueError for a group without recordings."
     rows = [np.flatnonzero(np.asarray(group, object)==g) for g in groups]
     if empty := [g for g,r in zip(groups, rows) if not len(r)]:
-        raise ValueError(f"group {empty[0]!r}: found no recordings, expected some")
+        raise ValueError(f"group {empty[0]!r}: found no recordings, expected some; choose other groups")
     with torch.no_grad():
         a,b = (window_means(model, store, r, batch_size, model.encode_cls, 'recording').mean() for r in rows)
     return b-a
@@ -263,7 +263,7 @@ def _on_surface(values, parcellation, limit_mm=15.):
     how = f'nearest parcel within {limit_mm:g} mm'
     if values.shape!=(n,):
         wanted = f"one value for each of the {n} parcels of {parcellation.name}"
-        raise ValueError(f"values: found shape {values.shape}, expected {wanted}")
+        raise ValueError(f"values: found shape {values.shape}, expected {wanted}; compute them anew for this model")
     if hcp is None: return _on_fsaverage(values, parcellation, limit_mm, how)
     of = dict(zip(parcellation.names, values))
     if set().union(*hcp.areas.values())-{''} <= set(of):
@@ -316,7 +316,8 @@ def view_surface(
 def _above(g, threshold, column):
     "Two groups of a number: their names, and that of each recording. ValueError for words"
     if not pd.api.types.is_numeric_dtype(g):
-        raise ValueError(f"threshold: column {column!r} holds words, such as {g.iloc[0]!r}, expected numbers")
+        raise ValueError(f"threshold: column {column!r} holds words, such as {g.iloc[0]!r}, expected numbers"
+                         "; leave the threshold out, or choose a column of numbers")
     groups = f'≤ {threshold:g}', f'> {threshold:g}'
     return groups, g.gt(threshold).map(dict(zip((False, True), groups))).where(g.notna())
 
@@ -326,7 +327,9 @@ def asked_contrast(
 )->tuple: # group of each recording, the two groups, covariates or None
     "What a contrast of recordings is made of. ValueError for columns that are not there, or what cannot be contrasted."
     for k in (column, *covariates):
-        if k not in t: raise ValueError(f"contrast: found {k!r}, expected a column of the store, one of {list(t)}")
+        if k not in t:
+            raise ValueError(f"contrast: found {k!r}, expected a column of the store, one of {list(t)}"
+                             "; choose one, or add it with brainlm annotate")
     g,z = t[column], t[list(covariates)] if covariates else None
     if threshold is not None: groups,g = _above(g, threshold, column)
     checked_contrast(np.zeros((len(t), 1)), g, t['subject'], groups, z)

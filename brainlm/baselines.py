@@ -37,9 +37,9 @@ def checked_windows(
     "The array, if a parcel is there at all frames of a window or at none; else ValueError says what does not fit"
     X = np.asarray(X, dtype=np.float32)
     if X.ndim!=3 or not X.size:
-        raise ValueError(f"{name}: found shape {X.shape}, expected [window, time, parcel] with at least one of each")
+        raise ValueError(f"{name}: found shape {X.shape}, expected [window, time, parcel], none of 0: add them")
     if (odd := int(np.isinf(X).sum())):
-        raise ValueError(f"{name}: found {odd} infinite values, expected numbers, NaN only where a parcel is missing")
+        raise ValueError(f"{name}: found {odd} infinite values, expected numbers, or NaN for missing ones: mend them")
     _check_missing(np.isnan(X), name)
     return X
 
@@ -47,10 +47,10 @@ def _check_missing(gone, name):
     "ValueError for a parcel with gaps, and for a window without any parcel"
     if len(odd := np.argwhere(gone.any(1) & ~gone.all(1))):
         raise ValueError(f"{name}: found parcel {odd[0][1]} of window {odd[0][0]} missing at some frames only, "
-                         "expected NaN at all of them or at none")
+                         "expected NaN at all of them or at none; mark it at all of them")
     if (empty := gone.all((1,2))).any():
         raise ValueError(f"{name}: found nothing but NaN in window {empty.argmax()}, "
-                         "expected at least one parcel that is not missing")
+                         "expected at least one parcel that is not missing; leave the window out")
 
 # %% ../nbs/30_baselines.ipynb #6c00f263
 def checked_pairs(
@@ -61,10 +61,12 @@ def checked_pairs(
     "Windows of past and future, if they fit together; else ValueError, which names what does not fit"
     X, Y = checked_windows(X), checked_windows(Y, 'Y')
     if len(Y)!=len(X) or Y.shape[2]!=X.shape[2]:
-        raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}], as X has {X.shape}")
+        raise ValueError(f"Y: found shape {Y.shape}, expected [{len(X)}, horizon, {X.shape[2]}], as X has {X.shape}"
+                         "; cut both from the same windows")
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
     if len(groups)!=len(X):
-        raise ValueError(f"groups: found {len(groups)}, expected one for each of {len(X)} windows")
+        raise ValueError(f"groups: found {len(groups)}, expected one for each of {len(X)} windows"
+                         "; name the subject of each")
     return X, Y, groups
 
 # %% ../nbs/30_baselines.ipynb #3ee5f833
@@ -74,7 +76,8 @@ def subject_folds(
 )->np.ndarray: # int [window]
     "Fold of each window: whole subjects, in order of their names; at most as many folds as subjects"
     code = np.unique(groups, return_inverse=True)[1]
-    if code.max()<1: raise ValueError("groups: found 1 subject, expected at least 2 to tune on subjects left out")
+    if code.max()<1:
+        raise ValueError("groups: found 1 subject, expected at least 2 to tune on subjects left out; add people")
     return code%min(n, code.max()+1)
 
 # %% ../nbs/30_baselines.ipynb #4ffb7696
@@ -104,7 +107,7 @@ def predict(self:Forecaster,
     if not hasattr(self, 'horizon'):
         raise ValueError(f"{type(self).__name__}: found no fit, expected fit(X, Y) before predict")
     X = checked_windows(X)
-    if X.shape[2]!=self.n_parcels: raise ValueError(f"X: found {X.shape[2]} parcels, expected {self.n_parcels}")
+    if X.shape[2]!=self.n_parcels: raise ValueError(f"X: found {X.shape[2]} parcels, expected {self.n_parcels}; take it")
     more = () if before is None or not self.reads_before else (_checked_before(before, X),)
     return np.where(np.isnan(X[:,:1]), np.float32('nan'), self._predict(X, *more)).astype(np.float32)
 
@@ -114,7 +117,8 @@ def _checked_before(before, X):
     wrong = [b.shape for b in before if b.shape[1:]!=X.shape[2:]]
     if len(before)==len(X) and not wrong: return before
     found = f"[time, parcel] of shape {wrong[0]}" if wrong else f"{len(before)} windows"
-    raise ValueError(f"before: found {found}, expected frames of {X.shape[2]} parcels for each of {len(X)} windows")
+    raise ValueError(f"before: found {found}, expected frames of {X.shape[2]} parcels for each of {len(X)} windows"
+                     "; cut them from the same recordings")
 
 # %% ../nbs/30_baselines.ipynb #4b42bb8a
 class Forecasters(Registry):
@@ -180,7 +184,8 @@ class LinearForecaster(Forecaster):
     def _check_past(self, context):
         if self.past>context:
             who = type(self).__name__
-            raise ValueError(f"{who}: looks back {self.past} frames, expected at most the context, {context}")
+            raise ValueError(f"{who}: looks back {self.past} frames, expected at most the context, {context}"
+                             "; give a longer one")
 
 @patch
 def _products(self:LinearForecaster, z):
@@ -229,7 +234,9 @@ def _fit(self:LinearForecaster, X, Y, groups):
     z = np.concatenate([X, Y], 1)
     self.mean = mean_frame(z)
     z = np.nan_to_num(z - self.mean)
-    if not z.any(): raise ValueError("X, Y: found series that never change, expected some variance to learn from")
+    if not z.any():
+        raise ValueError("X, Y: found series that never change, expected some variance to learn from"
+                         "; leave out series that are constant")
     fold = subject_folds(groups, 4)
     parts = [self._products(z[fold==k]) for k in range(fold.max()+1)]
     whole = [sum(o) for o in zip(*parts)]
@@ -546,7 +553,8 @@ def _passes(self:NeuralForecaster, net, X, Y, rows, steps):
 def _step(self:NeuralForecaster, net, opt, cycle, x, y):
     loss = _loss(net, self._past(net, x), torch.from_numpy(y).to(self.device))
     if not loss.isfinite():
-        raise FloatingPointError(f"training loss is {loss.item()}; a lower learning rate than {self.lr} may help")
+        raise FloatingPointError(f"training loss is {loss.item()}, expected a finite one; take a lower learning "
+                                 f"rate than {self.lr}")
     opt.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.)
@@ -593,7 +601,7 @@ class NeuralODENet(nn.Module):
     sees = 'last 3 frames'
     def __init__(self, context, horizon, n_parcels, width):
         super().__init__()
-        if context<3: raise ValueError(f"context: found {context} frames, expected at least 3")
+        if context<3: raise ValueError(f"context: found {context} frames, expected at least 3; give a longer one")
         self.horizon, self.enter, self.field = horizon, nn.Linear(3*n_parcels, width), _field(width)
         self.out = nn.Linear(width, n_parcels)
     def forward(self, x): return self.out(_flow(self.enter(x[:,-3:].flatten(1)), self.field, self.horizon))
@@ -667,7 +675,7 @@ def mask_ensemble(
     batch_size:int=16, # windows at a time; changes nothing
 )->np.ndarray: # float32 [window, horizon, parcel], NaN where a parcel is missing
     "Mean of forecasts, each with other tokens of the past hidden. ValueError for a ratio outside [0, 1) or no draws."
-    if draws<1: raise ValueError(f"draws: found {draws}, expected at least 1")
+    if draws<1: raise ValueError(f"draws: found {draws}, expected at least 1; 100 is usual, or leave it out")
     net.eval()
     device, generator = net.model.cls.device, torch.Generator().manual_seed(seed)
     def one(x): return net(x.to(device), random_mask(net.there(x), ratio, generator).to(device)).cpu()

@@ -833,7 +833,9 @@ def benchmark(
     _same_recipe(out, recipe, data={p.name: p.mark for p in places}, models=[str(m) for m in models])
     score = Score(out, places, who, list(names) or list(tasks), Scope(quick))
     rows = [r for p in places for key in score.names if (r := score.rows(p, key)) is not None]
-    if not rows: raise ValueError(f'tasks: found none of {some(score.names)} in these data, expected one at least')
+    if not rows:
+        raise ValueError(f'tasks: found none of {some(score.names)} in these data, expected one at least'
+                         '; see `tasks` for what each needs, or leave it out')
     (out/'scores.tsv').unlink(missing_ok=True)
     command = f"brainlm benchmark {out.name}{' --quick' if quick else ''}"
     keep_results(out/'scores.tsv', pd.concat(rows), command)

@@ -52,7 +52,9 @@ def window_spread(
 )->np.ndarray: # [pair of parcels]
     "How much correlations (Fisher z) differ between windows of a recording. ValueError for less than two windows."
     starts = range(0, len(x)-frames+1, max(1, frames//3))
-    if len(starts)<2: raise ValueError(f"x: found {len(x)} frames, expected more than two windows of {frames}")
+    if len(starts)<2:
+        raise ValueError(f"x: found {len(x)} frames, expected more than two windows of {frames}"
+                         "; take a longer recording, or shorter windows")
     return np.std([upper(correlation(x[i:i+frames], z=True)) for i in starts], 0)
 
 # %% ../nbs/33a_beyond.ipynb #f048ce1f
@@ -76,7 +78,9 @@ def network_means(
 )->np.ndarray: # [time, network], mean of the z-scored parcels. ValueError for a parcellation without such networks
     "A recording by network"
     net,names = parcellation.networks(atlas),parcellation.network_names(atlas)
-    if not names: raise ValueError(f"parcellation {parcellation.name}: found no networks in {atlas!r}, expected some")
+    if not names:
+        raise ValueError(f"parcellation {parcellation.name}: found no networks in {atlas!r}, expected some"
+                         "; add them with annotate_networks")
     return np.stack([zscored(x)[:,net==n].mean(1) for n in names], 1)
 
 # %% ../nbs/33a_beyond.ipynb #2310b39f

@@ -41,12 +41,21 @@ from . import __version__
 from .basics import DiskFull, LeftOut, Notice, is_full
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
+def _number(s):
+    try: return float(s)
+    except ValueError: raise argparse.ArgumentTypeError(f'found {s}, expected a number') from None
+
+def _integer(s):
+    try: return int(s)
+    except ValueError: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number') from None
+
 def _whole(s):
     if not re.fullmatch(r'\s*\+?\d+\s*', s) or int(s)<1:
-        raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0')
+        raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0; leave it out for the default')
     return int(s)
 
-_N, _I, _X = dict(type=_whole, metavar='N'), dict(type=int, metavar='N'), dict(type=float, metavar='X')
+_N, _I, _X = dict(type=_whole, metavar='N'), dict(type=_integer, metavar='N'), dict(type=_number, metavar='X')
+_S, _HZ = _X | dict(metavar='S'), _X | dict(metavar='HZ')
 _DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
 _TRUST = '--trust-edited', False, 'a model whose files were changed since they were saved', dict(action='store_true')
 def _of(*values): return dict(choices=values)
@@ -213,13 +222,12 @@ def _preprocess_parser(sub):
         ('--parcellation', 'a424', 'a424, glasser360, aal2 or a table of your own', dict(metavar='NAME|FILE.tsv')),
         ('--volume', None, 'its label image, for volumes', dict(metavar='FILE.nii.gz')),
         ('--dlabel', None, 'its labels on grayordinates', dict(metavar='FILE.dlabel.nii')),
-        ('--tr', None, 'repetition time, where the files do not say it', dict(type=float, metavar='S', dest='tr_s')),
+        ('--tr', None, 'repetition time, where the files do not say it', _S | dict(dest='tr_s')),
         ('--strategy', 'auto', 'which confounds to regress',
          _of('auto', 'none', 'simple', 'scrubbing', 'compcor', 'ica_aroma')),
-        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep',
-         dict(type=float, metavar='HZ', dest='high_pass_hz')),
-        ('--low-pass', None, 'filter', dict(type=float, metavar='HZ', dest='low_pass_hz')),
-        ('--target-tr', None, 'repetition time to resample to', dict(type=float, metavar='S', dest='target_tr_s')),
+        ('--high-pass', None, 'filter, in place of the cosines of fMRIPrep', _HZ | dict(dest='high_pass_hz')),
+        ('--low-pass', None, 'filter', _HZ | dict(dest='low_pass_hz')),
+        ('--target-tr', None, 'repetition time to resample to', _S | dict(dest='target_tr_s')),
         ('--min-coverage', 0.5, 'share of its voxels below which a parcel is missing', _X),
         ('--key', None, 'array or column to read, where a file holds several', dict(metavar='NAME')),
         ('--skip-columns', [], 'columns of tables that are no parcels, names or patterns',
@@ -240,8 +248,11 @@ def _annotate(a):
     model = (Path(a.store)/'parcellation.tsv').is_file()
     place = a.store if model else RecordingStore(a.store)
     if not (a.table or a.networks):
-        raise ValueError('annotate: found neither --table nor --networks, expected one or both')
-    if a.table and model: raise ValueError(f'{a.store}: found a model, expected a store for --table')
+        raise ValueError('annotate: found neither --table nor --networks, expected one or both'
+                         '; give what is to be added')
+    if a.table and model:
+        raise ValueError(f'{a.store}: found a model, expected a store for --table'
+                         '; give the store that it learned from, or --networks')
     if a.table: print(place.annotate(a.table, a.on))
     if a.networks: print(f"{a.store}: networks {', '.join(annotate_networks(place, a.networks))}")
 
@@ -398,14 +409,16 @@ def _weighed(word):
     except ValueError: weight = None
     if not place or Path(word).exists() or weight is None and not Path(place).is_dir(): return word, 1
     if weight is None or not 0<weight<float('inf'):
-        raise ValueError(f"STORE: found the weight {after} in {word}, expected a number above 0")
+        raise ValueError(f"STORE: found the weight {after} in {word}, expected a number above 0"
+                         "; write STORE:2 to give its windows twice the weight")
     return place, weight
 
 def _part_names(places):
     "A name for each store: the last part of where it lies, with as much before it as tells it from others"
     parts = [re.sub(r'[^\w/-]', '_', p.rstrip('/')).split('/') for p in places]
     if twice := [p for p in places if places.count(p)>1]:
-        raise ValueError(f"STORE: found {twice[0]} twice, expected each once; STORE:2 doubles the weight")
+        raise ValueError(f"STORE: found {twice[0]} twice, expected each once; leave one out, or double its weight "
+                         "with STORE:2")
     for n in range(1, max(map(len, parts))+1):
         names = ['-'.join(o for o in p[-n:] if o) for p in parts]
         if len({*names})==len(names): break
@@ -469,9 +482,9 @@ def _pretrain_parser(sub):
         ('--valid', None, 'share of subjects to validate on; default: 0.1, more of few people', _X),
         ('--test', None, 'share of subjects to keep out; default: 0.1, more of few people', _X),
         ('--split-seed', None, 'of the split by subject; default: 0', _I),
-        ('--seed', 0, 'of weights, windows and masks', dict(type=int, metavar='N')),
+        ('--seed', 0, 'of weights, windows and masks', _I),
         ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
-        ('--workers', 0, 'processes that read windows', dict(type=int, metavar='N')),
+        ('--workers', 0, 'processes that read windows', _I),
         ('--track', None, 'where to watch the training', _of('tensorboard', 'wandb')),
         _DEVICE)
     p.set_defaults(run=_pretrain)
@@ -561,7 +574,7 @@ def _model_asked_for(a, store):
     how = {k: v for k,v in dict(scaler=scaler, missing=a.missing).items() if v is not None}
     model = load_model(for_parcels(a.model, store.parcellation), a.trust_edited, **how)
     if how and getattr(model, 'recipe', None) is None:
-        raise ValueError(f"--{[*how][0]}: found one for {a.model}, a model of this package, which brings its "
+        raise ValueError(f"--{[*how][0]}: found one for {a.model}, expected none: a model of this package brings its "
                          "scaler and knows missing parcels; leave it out")
     return model
 
@@ -642,7 +655,9 @@ def _check_rounds(a, table):
     if folds and by: raise ValueError(f"--folds, --leave-out: found {folds} and {by!r}, expected one of the two")
     people = sorted(set(table['subject']))
     lost = [n for n in getattr(a, 'without', ()) or () if n not in people]
-    if lost: raise ValueError(f"--without: found {lost[0]!r}, expected subjects, such as {', '.join(people[:3])}")
+    if lost:
+        raise ValueError(f"--without: found {lost[0]!r}, expected subjects, such as {', '.join(people[:3])}"
+                         "; see its table for their names")
 
 # %% ../nbs/51_cli.ipynb #5187efca
 def _early(a):
@@ -653,14 +668,17 @@ def _early(a):
     if getattr(a, 'table', None): known += _columns_of(a.table, a.on)
     for k in (k for k,kind in a.given.items() if kind=='COLUMN' and getattr(a, k)):
         for c in (o if isinstance(o := getattr(a, k), list) else [o]):
-            if c not in known: raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}")
+            if c not in known:
+                raise ValueError(f"{k}: found {c!r}, expected one of the columns {', '.join(known)}"
+                                 "; choose one, or add it with brainlm annotate")
     _early_values(a, table)
     _check_place(a)
     _check_twice(a)
     _check_rounds(a, table)
     n, most = sum(getattr(a, k) for k in frames), table['n_time'].max()
     if n<=most: return
-    raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}")
+    raise ValueError(f"{' + '.join(frames)}: found {n} frames, expected at most those of the longest recording, {most}"
+                     "; choose fewer")
 
 # %% ../nbs/51_cli.ipynb #9c6552e7
 def _early_values(a, table):
@@ -670,14 +688,16 @@ def _early_values(a, table):
         if found not in has:
             some = ', '.join(has[:20]) or 'none'
             unasked = f'; {found!r} is only the default, so say --{k} VALUE' if found==a.usual.get(k) else ''
-            raise ValueError(f"{k}: found {found!r}, expected one of the values of {a.column}: {some}{unasked}")
+            raise ValueError(f"{k}: found {found!r}, expected one of the values of {a.column}: {some}{unasked}"
+                             "; choose one of them")
 
 def _columns_of(file, on):
     "Columns of a table of people"
     import pandas as pd
 
     from brainlm.files import check_line
-    if not Path(file).is_file(): raise FileNotFoundError(f'{file}: not found, expected a table of people (--table)')
+    if not Path(file).is_file():
+        raise FileNotFoundError(f'{file}: not found, expected a table of people (--table); mend the path')
     with open(file, encoding='utf-8', errors='replace') as f: check_line(f.readline(2**22), file)
     return [*pd.read_csv(file, sep=None, engine='python', nrows=5)]
 
@@ -690,7 +710,8 @@ def _whom(a, store, model):
     from brainlm.recordings import leak_report, unseen_rows
     rows = unseen_rows(model, store)
     if not len(rows):
-        raise ValueError(f'{a.store}: the model has learnt from everybody in it, expected others for --unseen-only')
+        raise ValueError(f'{a.store}: the model has learnt from everybody in it, expected others for --unseen-only'
+                         '; add people, or take --seen-ok')
     leak = leak_report(model, store, rows)
     if leak.unknown or not leak.known: tell(f'--unseen-only: {leak.unknown or leak.words}')
     return dict(rows=rows)
@@ -764,10 +785,22 @@ def _where_we_are():
           f"Mirror: {mirror_dir() or 'none'} (BRAINLM_MIRROR)")
 
 # %% ../nbs/51_cli.ipynb #92fc860a
-class _Parser(argparse.ArgumentParser):
-    "Says in an error where help is"
-    def error(self, words): super().error(f'{words}; see {self.prog} --help')
+_wrong = {'arguments are required': 'found nothing, expected a value for each',
+          'one of the arguments': 'found none of them, expected one',
+          'not allowed with': 'found both, expected one of the two'}
 
+class _Parser(argparse.ArgumentParser):
+    "Says in an error what was found and expected, and where help is; keeps what the options of a command are called"
+    def error(self, words):
+        for k,more in _wrong.items(): words += f': {more}' if k in words else ''
+        super().error(f'{words}; see {self.prog} --help')
+
+    def parse_known_args(self, *args, **kw):
+        a, rest = super().parse_known_args(*args, **kw)
+        if not hasattr(a, 'called'): a.called = {o.dest: o.option_strings[0] for o in self._actions if o.option_strings}
+        return a, rest
+
+# %% ../nbs/51_cli.ipynb #92fc860b
 _more = '`brainlm COMMAND --help` says more. BRAINLM_DEBUG=1 shows where an error comes from.'
 
 def _parser():
@@ -789,7 +822,8 @@ def _again(argv, a):
 def _in_shell_words(words, a):
     "An error speaks of arguments, such as `resume=True`: here of the options that set them"
     words = words.replace('rows=unseen_rows(model, store)', '--unseen-only').replace('num_workers:', '--workers:')
-    words = words.replace('batch_size: found', '--batch-size: found')
+    words = words.replace('n_folds: found', 'folds: found')
+    words = re.sub(r'^(\w+)(?=: found )', lambda m: getattr(a, 'called', {}).get(m[1], m[1]), words)
     if not getattr(a, 'resume', True): words = words.replace('command goes on', 'command with --resume goes on')
     for k in vars(a):
         option = '--'+k.replace('_', '-')
@@ -799,10 +833,11 @@ def _in_shell_words(words, a):
     return words
 
 # %% ../nbs/51_cli.ipynb #c7d9a2fc
-_os_words = {errno.ENOENT: 'no such file or folder: mend the path, or make the folder',
+_os_words = {errno.ENOENT: 'no such file or folder, expected one: mend the path, or make the folder',
              **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), 'is a file, expected a folder: choose another place'),
              errno.EISDIR: 'is a folder, expected a file: choose another place',
-             **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), 'may not be read or written: choose another')}
+             **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS),
+                             'may not be read or written, expected a place that may: choose another')}
 
 def _words_of(e):
     "What an error says; those of the system with the file first and a remedy"

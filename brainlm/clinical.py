@@ -44,7 +44,7 @@ def recordings_array(
     n = lengths.min() if n_time is None else n_time
     if (short := lengths<n).any():
         raise ValueError(f"recording {rows[short.argmax()]}: found {lengths[short][0]} time points, "
-                         f"expected at least n_time = {n}")
+                         f"expected at least n_time = {n}; leave it out, or take a model of shorter windows")
     return np.stack([scaler.transform(store.read(i))[:n] for i in rows])
 
 # %% ../nbs/32_clinical.ipynb #f985662c
@@ -58,10 +58,12 @@ def outer_folds(
     "Whole subjects to folds, at random. ValueError for too few subjects, or recordings without a subject or a class."
     subjects = _checked_subjects(subjects)
     n = len(np.unique(subjects))
-    if n_folds<2: raise ValueError(f"n_folds: found {n_folds}, expected at least 2")
-    if n<n_folds: raise ValueError(f"n_folds: found {n_folds} folds for {n} subjects, expected at most one for each")
+    if n_folds<2: raise ValueError(f"n_folds: found {n_folds}, expected at least 2; leave it out for 5")
+    if n<n_folds:
+        raise ValueError(f"n_folds: found {n_folds} folds for {n} subjects, expected at most one for each; take fewer")
     if classify and (y is None or len(y)!=len(subjects) or pd.isna(y).any()):
-        raise ValueError(f"y: found missing classes, expected one for each of {len(subjects)} recordings")
+        raise ValueError(f"y: found missing classes, expected one for each of {len(subjects)} recordings"
+                         "; leave out recordings without one")
     cv = (StratifiedGroupKFold if classify else GroupKFold)(n_folds, shuffle=True, random_state=seed)
     fold = np.empty(len(subjects), int)
     for k,(_,test) in enumerate(cv.split(subjects, y, subjects)): fold[test] = k
@@ -72,19 +74,21 @@ def _checked_subjects(subjects):
     "An array; ValueError where one is missing"
     subjects = np.asarray(subjects)
     if n := int(pd.isna(subjects).sum()):
-        raise ValueError(f"subjects: found {n} recordings without a subject, expected one for each")
+        raise ValueError(f"subjects: found {n} recordings without a subject, expected one for each"
+                         "; name them, or leave them out")
     return subjects
 
 def _checked_folds(fold, subjects):
     "Folds of one's own; ValueError for a subject in two of them"
     fold = np.asarray(fold)
     if len(fold)!=len(subjects):
-        raise ValueError(f"fold: found {len(fold)} numbers, expected one for each of {len(subjects)} recordings")
+        raise ValueError(f"fold: found {len(fold)} numbers, expected one for each of {len(subjects)} recordings"
+                         "; take those of `outer_folds`")
     n = pd.Series(fold).groupby(subjects).nunique()
     if n.max()>1:
         raise ValueError(f"fold: subject {n.idxmax()!r} is in {n.max()} folds, expected whole subjects in one; "
-                         "`outer_folds` gives such folds")
-    if len(np.unique(fold))<2: raise ValueError("fold: found one fold, expected at least 2")
+                         "`outer_folds` gives such folds, so take those")
+    if len(np.unique(fold))<2: raise ValueError("fold: found one fold, expected at least 2; choose more")
     return fold
 
 # %% ../nbs/32_clinical.ipynb #5b2cc1df
@@ -99,7 +103,8 @@ def _as_numbers(name, c, classify):
     try: return c.to_numpy(float)
     except (TypeError, ValueError):
         kind = ', 0 and 1' if classify else ''
-        raise ValueError(f"y: found {c.dropna().iloc[0]!r} in {name!r}, expected numbers{kind}") from None
+        raise ValueError(f"y: found {c.dropna().iloc[0]!r} in {name!r}, expected numbers{kind}"
+                         "; write words as numbers, or leave them out") from None
 
 # %% ../nbs/32_clinical.ipynb #bef0ced7
 def _check_target(name, v, classify, several):
@@ -109,10 +114,12 @@ def _check_target(name, v, classify, several):
         raise ValueError(f"y: found {bad} values that are missing or infinite in {name!r}, expected none; "
                          "leave these recordings out")
     if classify and set(there)!={0, 1}:
-        raise ValueError(f"y: found the values {np.unique(there)[:5].tolist()}, expected 0 and 1")
+        raise ValueError(f"y: found the values {np.unique(there)[:5].tolist()}, expected 0 and 1"
+                         "; write one class as 1, the other as 0")
     if len(np.unique(there))<2:
-        raise ValueError(f"y: {name!r} is constant: all {len(there)} values are {there[:1].tolist()}; "
-                         "there is nothing to predict")
+        raise ValueError(f"y: {name!r} is constant: all {len(there)} values are {there[:1].tolist()}, expected two "
+                         "or more; "
+                         "there is nothing to predict: choose another")
     if k := len(v)-len(there):
         tell(f"y: {name!r} is missing in {k} of {len(v)} recordings; they count in neither its loss nor its score", 5)
 
@@ -123,9 +130,9 @@ def _checked_study(X, y, subjects, target, classify):
     subjects, several, n = _checked_subjects(subjects), isinstance(y, pd.DataFrame), len(X)
     Y = y.reset_index(drop=True) if several else pd.DataFrame({target: np.asarray(y)})
     if len(Y)!=n or len(subjects)!=n:
-        raise ValueError(f"y, subjects: found {len(Y)} and {len(subjects)}, expected one of each for {n} recordings")
+        raise ValueError(f"y, subjects: found {len(Y)} and {len(subjects)}, expected one of each for {n}: add them")
     if several and classify:
-        raise ValueError("y: found a table with classify=True, expected one target; "
+        raise ValueError("y: found a table with classify=True, expected one target: give one column; "
                          "in a table a class is a number, 0 or 1")
     for name,c in Y.items(): _check_target(name, _as_numbers(name, c, classify), classify, several)
     return X, Y if classify else Y.astype(float), subjects
@@ -133,7 +140,7 @@ def _checked_study(X, y, subjects, target, classify):
 def _check_ways(Y, transform, confounds, classify, several):
     "ValueError for transforms or confounds where there can be none"
     if classify and (transform or confounds is not None):
-        raise ValueError("transform, confounds: found one with classify=True, expected none; they are for numbers")
+        raise ValueError("transform, confounds: found one with classify=True, leave it out: they are for numbers")
     if confounds is not None and several:
         raise ValueError("confounds: found a table of targets, expected one target; "
                          "regress confounds out of one at a time")
@@ -158,7 +165,8 @@ def nested_cv(
     several = isinstance(y, pd.DataFrame)
     _check_ways(Y, transform, confounds, classify, several)
     how = transform or {} if several else {target: transform}
-    if lost := set(how)-set(Y): raise ValueError(f"transform: found {min(lost)!r}, expected some of {list(Y)}")
+    if lost := set(how)-set(Y):
+        raise ValueError(f"transform: found {min(lost)!r}, expected some of {list(Y)}; leave the others out")
     if fold is None: fold = outer_folds(subjects, None if several else Y[target], n_folds, classify, seed)
     fold = _checked_folds(fold, subjects)
     if classify: _trained_on_both(Y[target], fold)

@@ -200,7 +200,8 @@ def _alone(file, who):
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise RuntimeError(f"{who}: another brainlm demo is at work in it") from None
+        raise RuntimeError(f"{who}: another brainlm demo is at work in it"
+                           ", expected none; wait for it, or choose another folder with --out") from None
     return file
 
 def _claim(out):

@@ -62,7 +62,7 @@ def _starts(n_time, width, size, window):
 def _cut_windows(z, width, size, window):
     """Windows [window, parcel, time] of a scaled recording [time, parcel], zeros where not there, and valid [window,
     parcel, patch]. ValueError for less than a patch."""
-    if len(z)<size: raise ValueError(f"found {len(z)} time points, expected at least a patch of {size}")
+    if len(z)<size: raise ValueError(f"found {len(z)} time points, expected at least a patch of {size}; leave it out")
     out, valid = [], []
     for s in _starts(len(z), width, size, window):
         x = np.full((width, z.shape[1]), np.nan, 'float32')
@@ -168,7 +168,8 @@ def _check_embed_options(self:BrainLMEmbedder):
     if self.tr_s is not None: check_dt(self.tr_s, 'tr_s')
     n = self.batch_size
     if isinstance(n, bool) or not isinstance(n, (int,np.integer)) or n<1:
-        raise ValueError(f"batch_size: found {n!r}, expected a whole number of windows, at least 1")
+        raise ValueError(f"batch_size: found {n!r}, expected a whole number of windows, at least 1"
+                         "; leave it out for the default")
     device_of(self.device)
 
 @patch
@@ -228,7 +229,8 @@ def fit_scaler(
 def _pool(self:BrainLMEmbedder):
     "The pooling that is asked for now; ValueError where it has to learn and has not"
     if self.pooling not in self.pools_:
-        if poolings[self.pooling].fitted: raise ValueError("pooling: was changed after fit; call fit again")
+        if poolings[self.pooling].fitted:
+            raise ValueError("pooling: was changed after fit and is another now, expected the same; call fit again")
         self.pools_[self.pooling] = pooling_of(self.model_, self.pooling).eval()
     return self.pools_[self.pooling]
 
@@ -252,7 +254,8 @@ def _learn_pooling(self:BrainLMEmbedder, X):
 def _to_learn_from(X, model):
     "Those of the recordings that a pooling may learn from, and which they are in words"
     if not hasattr(X, '__len__'):
-        raise ValueError("X: found a generator, which can be read only once; expected a list for a pooling that learns")
+        raise ValueError("X: found a generator, which can be read only once; expected a list for a pooling that learns"
+                         "; make a list of it")
     items, split = list(_items(X, model)), split_of(model, X) if isinstance(X, RecordingStore) else None
     if split is None or not len(split.train): return items, 'all recordings given to fit'
     return [items[i] for i in split.train], "recordings of the model's training people in this store"
@@ -283,7 +286,7 @@ def _embed_all(self:BrainLMEmbedder, X, skip=None):
                 self._embed(waiting[:self.batch_size], out, device)
                 waiting = waiting[self.batch_size:]
         if waiting: self._embed(waiting, out, device)
-    if not facts and not skip: raise ValueError("X: found no recordings, expected at least one")
+    if not facts and not skip: raise ValueError("X: found no recordings, expected at least one; choose other rows")
     facts = pd.DataFrame(facts)
     _tell_order(facts)
     return _window_means(out, self.n_out_), facts
@@ -310,9 +313,10 @@ def _as_whole(self:BrainLMEmbedder, bold, dt_s):
     gone = np.flatnonzero(~np.isfinite(bold).all(0))
     if len(bold)<2 or len(gone)==bold.shape[1]:
         raise ValueError(f"found {len(bold)} time points and {len(gone)} missing parcels of {bold.shape[1]}, "
-                         "expected at least 2 and some parcels")
+                         "expected at least 2 and some parcels; leave it out")
     if len(gone) and self.missing=='refuse':
-        raise ValueError(f"{len(gone)} parcel(s) are missing, the rule is 'refuse'")
+        raise ValueError(f"{len(gone)} parcel(s) are missing, expected all of them, since the rule is 'refuse'; "
+                         "leave it out, or choose missing='zero' or 'leave'")
     p = self.model_.parcellation
     names = some(p.names[i] for i in gone) if p is not None else some(gone)
     x = _as_tensor(np.where(np.isin(np.arange(bold.shape[1]), gone), np.nan, bold))[0].numpy()
@@ -330,7 +334,7 @@ def _check_fitted_with(self:BrainLMEmbedder):
     check_told(self.model_, self.context)
     for name,now,then in zip(('model','scaler'), (self.model, self.scaler), self.fitted_with_, strict=True):
         if now is then or isinstance(now, (str,Path)) and now==then: continue
-        raise ValueError(f"{name}: was changed after fit; call fit again")
+        raise ValueError(f"{name}: was changed after fit and is another now, expected the same; call fit again")
 
 def _order_of(bold, model):
     "`mirror` and `lateral` of `check_order`, where the parcels are those of A424 and there are enough frames"
@@ -374,9 +378,8 @@ def _items(X, model):
         return ((X[i], at) for i in range(len(X)))
     if isinstance(X, (Recording,pd.DataFrame,str)) or getattr(X, 'ndim', 3)!=3:
         want = 'a store, a list or an array [recording, time, parcel]'
-        raise ValueError(f"X: found one {type(X).__name__}, expected {want}")
-    if hasattr(X, '__iter__') and not isinstance(X, dict): return ((x, None) for x in X)
-    raise ValueError(f"X: found {type(X).__name__}, expected a store, a list or an array [recording, time, parcel]")
+        raise ValueError(f"X: found one {type(X).__name__}, expected {want}; put it into a list")
+    return ((x, None) for x in X)
 
 # %% ../nbs/50_embedding.ipynb #e29069c5
 def _series(item, dt_s, model):
@@ -390,7 +393,8 @@ def _series(item, dt_s, model):
     if bold.ndim==2 and bold.shape[1]==model.config.n_parcels: return bold, dt
     hint = '; of Glasser 360 without names: give a table whose columns are its names, or a store'
     hint = hint if bold.shape[-1:]==(360,) else ''
-    raise ValueError(f"found shape {list(bold.shape)}, expected [time, {model.config.n_parcels}]{hint}")
+    raise ValueError(f"found shape {list(bold.shape)}, expected [time, {model.config.n_parcels}]{hint}"
+                     "; cut or transpose it to that")
 
 # %% ../nbs/50_embedding.ipynb #c9beb08a
 def _numbers(x):
@@ -399,9 +403,11 @@ def _numbers(x):
         x = x.detach().cpu()
         if x.dtype==torch.bfloat16: x = x.float()
     try: x = np.asarray(x)
-    except ValueError as e: raise ValueError(f"found no array ({e}), expected numbers [time, parcel]") from None
+    except ValueError as e: raise ValueError(f"found no array ({e}), expected numbers [time, parcel]"
+                                             "; make one with np.asarray") from None
     if x.dtype.kind in 'fiu': return x.astype(float)
-    raise ValueError(f"found an array of {x.dtype}, expected real numbers [time, parcel]")
+    raise ValueError(f"found an array of {x.dtype}, expected real numbers [time, parcel]"
+                     "; of complex values take the magnitude")
 
 # %% ../nbs/50_embedding.ipynb #16f44fec
 def _of_table(t, model):
@@ -421,7 +427,8 @@ def _scaled_series(self:BrainLMEmbedder, bold, dt_s):
     rule = self.missing or ('leave' if ours else m.recipe.missing)
     names = some(m.parcellation.names[i] for i in gone) if m.parcellation is not None else some(gone)
     if len(gone) and rule=='refuse':
-        raise ValueError(f"{len(gone)} parcel(s) are missing ({names}), the rule is 'refuse'")
+        raise ValueError(f"{len(gone)} parcel(s) are missing ({names}), expected all of them, since the rule is "
+                         "'refuse'; choose missing='zero' or 'leave'")
     if len(gone) and not ours: check_missing(len(gone), z.shape[1], names)
     return z, dict(n_missing=len(gone), missing=names, resampled_from_s=dt_s if far else np.nan)
 
@@ -447,7 +454,7 @@ def _cut_whole(self:BrainLMEmbedder, z):
     if len(z)<c.n_time:
         raise ValueError(
             f"found {len(z)} time points at the model's TR, expected at least {c.n_time}: the published models know "
-            "no padding")
+            "no padding; leave it out")
     starts = [s for s in _starts(len(z), c.n_time, 1, self.window) if s+c.n_time<=len(z)]
     x = np.stack([z[s:s+c.n_time].T for s in starts]).astype('float32')
     there = np.isfinite(x).all(-1, keepdims=True)
@@ -523,12 +530,12 @@ def embed_store(
 )->pd.DataFrame: # a row a recording: subject, session, task, run, what was used, the features; `attrs['brainlm']`
     "Embeddings of a store as a Parquet file. Errors of `BrainLMEmbedder`; ValueError where none can be embedded."
     _check_parquet(out)
-    if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
+    if not len(store): raise ValueError(f"{store.url}: holds no recordings, expected some: see brainlm preprocess")
     store, skip = store.readable(), []
     e = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store)
     z, facts = e._embed_all(store, skip)
     if not len(z):
-        raise ValueError(f"{store.name}: no recording could be embedded; the first of {len(skip)}: {skip[0][1]}")
+        raise ValueError(f"{store.name}: no recording could be embedded, expected some; mend first: {skip[0][1]}")
     who = store.table[['subject','session','task','run']]
     lost = _not_embedded(store, who, skip)
     who = who.iloc[facts['row']].reset_index(drop=True)
@@ -626,7 +633,9 @@ class BrainmarksTransform:
         return self
     def __call__(self, sample):
         e = self.embedder
-        if e.scaler_ is None: raise ValueError("transform: has no scale yet, call fit(training samples) first")
+        if e.scaler_ is None:
+            raise ValueError("transform: found no scale, expected one of training samples: it has no scale yet, "
+                             "call fit(training samples) first")
         z, c = e._scaled_series(*self._series(sample))[0], e.model_.config
         least = c.patch_size if getattr(e.model_, 'recipe', None) is None else c.n_time
         check_scale(z)
@@ -660,7 +669,7 @@ def brainmarks_model(
     e._check_embed_options()
     e.model_ = load_model(model) if isinstance(model, (str,Path)) else model
     if e.model_.config.n_parcels!=424:
-        raise ValueError(f"model: found {e.model_.config.n_parcels} parcels, expected 424 (A424)")
+        raise ValueError(f"model: found {e.model_.config.n_parcels} parcels, expected 424 (A424); take a model of A424")
     e.scaler_, rule = published_scaler(scaler)
     if rule=='fit': e.scaler_ = e.model_.scaler
     if e.scaler_ is None and rule!='fit': raise ValueError(f"scaler: found none; {no_scale}")

@@ -197,21 +197,23 @@ def future_patches(
     "How many patches hold the horizon; ValueError if the times do not fit"
     S = config.patch_size
     if context<1 or context%S:
-        raise ValueError(f"context: found {context} time points, expected a multiple of the patch size, {S}")
-    if horizon<1: raise ValueError(f"horizon: found {horizon} time points, expected at least 1")
+        raise ValueError(f"context: found {context} time points, expected a multiple of the patch size, {S}"
+                         "; choose one")
+    if horizon<1:
+        raise ValueError(f"horizon: found {horizon} time points, expected at least 1; leave it out for the default")
     n = -(-horizon//S)
     _fills_whole(config, context, n*S)
     if context+n*S<=config.n_time: return n
     raise ValueError(
         f"context + horizon: found {context} + {horizon} time points, expected at most the model's window, "
-        f"{config.n_time}")
+        f"{config.n_time}; choose fewer")
 
 # %% ../nbs/22_finetuning.ipynb #c021574d
 def _fills_whole(config, context, ahead):
     "ValueError where a published model, which knows whole windows only, would get another one"
     if not getattr(config, 'whole', False) or context+ahead==config.n_time: return
     raise ValueError(f"context + horizon: found {context} + {ahead} time points in whole patches, expected "
-        f"{config.n_time} in all: published models know no shorter windows")
+        f"{config.n_time} in all: published models know no shorter windows; choose so that they fill it")
 
 # %% ../nbs/22_finetuning.ipynb #e8574af1
 def forecast(
@@ -419,13 +421,14 @@ def _values(store, target):
     if not isinstance(target, str):
         if len(target)!=len(store):
             raise ValueError(
-                f"target: found {len(target)} values, expected one for each of the store's {len(store)} recordings")
+                f"target: found {len(target)} values, expected one for each of the store's {len(store)} recordings"
+                "; leave none out, NaN where missing")
         name, dtype = (getattr(target, k, None) for k in ('name','dtype'))
         return str(name or 'target'), pd.Series(np.asarray(target), dtype=dtype)
     if target in store.table: return target, store.table[target]
     raise ValueError(
         f"target: found {target!r}, expected a column of the store's table, one of {list(store.table)}, or a value "
-        "for each recording")
+        "for each recording; choose one, or add it with brainlm annotate")
 
 # %% ../nbs/22_finetuning.ipynb #ddd132d3
 def _left_out(store, name, y, split):
@@ -449,7 +452,7 @@ def _target_numbers(store, name, y):
     if not (odd := np.isinf(y)).any(): return y
     raise ValueError(
         f"target {name!r}: found an infinite value for subject {store.table['subject'][odd].iloc[0]!r}, expected "
-        "finite numbers, or NaN where missing")
+        "finite numbers, or NaN where missing; mend the table")
 
 # %% ../nbs/22_finetuning.ipynb #d3b122f0
 def _scores(store, name, y, split, transform):
@@ -462,7 +465,8 @@ def _scores(store, name, y, split, transform):
     if transform.scale is None: transform.fit(t)
     elif t.min()==t.max():
         raise ValueError(
-            f"target {name!r} is constant, choose another: all {len(t)} training values are {t[0]:g}")
+            f"target {name!r} is constant, choose another: all {len(t)} training values are {t[0]:g}, expected "
+            "two or more")
     return transform.transform(y).astype('float32')[:,None], transform
 
 # %% ../nbs/22_finetuning.ipynb #ba2592c9
@@ -485,12 +489,12 @@ def _labels(store, name, y, split, threshold):
     classes = sorted(set(y[split.train]), key=lambda o: (str(type(o)), o))
     if len(classes)<2:
         raise ValueError(
-            f"target {name!r}: found one class, {classes[0]!r}, in all {len(split.train)} training recordings; there "
-            "is nothing to predict")
+            f"target {name!r}: found one class, {classes[0]!r}, in all {len(split.train)} training recordings, "
+            "expected two or more; there is nothing to predict: choose another")
     if new := set(y[split.rows('valid', 'test')])-set(classes):
         raise ValueError(
             f"target {name!r}: found {sorted(map(str, new))} in the validation or test recordings, expected classes "
-            f"of the training side, {classes}")
+            f"of the training side, {classes}; leave those people out, or take task=regression for numbers")
     return y.map({c:i for i,c in enumerate(classes)}).fillna(-1).to_numpy('int64'), classes
 
 # %% ../nbs/22_finetuning.ipynb #eb7dec5e
@@ -650,7 +654,7 @@ def _check_options(task, unfreeze, class_weights, threshold, loss='mse'):
     if task=='classification': return
     for name,value in dict(class_weights=class_weights, threshold=threshold).items():
         if value is not None:
-            raise ValueError(f"{name}: found {value!r} with task 'regression', expected task='classification'")
+            raise ValueError(f"{name}: found {value!r} with task 'regression', expected 'classification': choose that")
 
 def _target(store, target, split, task, transform, threshold, class_weights):
     "Name, encoded values [recording], split without those that have none, classes, transform and class weights"
@@ -796,12 +800,14 @@ def _read_about(folder):
     "What `finetuned.json` says; FileNotFoundError and ValueError name what does not fit"
     for name in ('finetuned.json','head.safetensors','card.json','encoder/config.json'):
         if not (folder/name).is_file():
-            raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained")
+            raise FileNotFoundError(f"{folder/name}: not found, expected a folder written by FineTuned.save_pretrained"
+                                    "; mend the path")
     file, expected = folder/'finetuned.json', ['classes','head','kind','lora_rank','pooling','target','transform']
     about = read_json(file)
     kind, found = about.get('kind'), sorted(about)
     if found!=expected or kind!='FineTuned':
-        raise ValueError(f"{file}: found kind {kind!r} and fields {found}, expected 'FineTuned' and {expected}")
+        raise ValueError(f"{file}: found kind {kind!r} and fields {found}, expected 'FineTuned' and {expected}"
+                         "; save it again with FineTuned.save_pretrained")
     return {k: v for k,v in about.items() if k!='kind'}
 
 # %% ../nbs/22_finetuning.ipynb #ba724ff6

@@ -52,13 +52,15 @@ def forecast_windows(
 def _check_room(store, scaler, rows, context, horizon, stride):
     "ValueError for lengths below 1, a scaler of other parcels, or if no recording is long enough; reads no data"
     for k,v in dict(context=context, horizon=horizon, stride=stride).items():
-        if v<1: raise ValueError(f"{k}: found {v}, expected at least 1 frame")
+        if v<1: raise ValueError(f"{k}: found {v}, expected at least 1 frame; leave it out for the default")
     if scaler.n_parcels!=store.n_parcels:
-        raise ValueError(f"scaler: found {scaler.n_parcels} parcels, expected those of the store, {store.n_parcels}")
+        raise ValueError(f"scaler: found {scaler.n_parcels} parcels, expected those of the store, {store.n_parcels}"
+                         "; leave it out, or fit one to this store")
     lengths, n = store.table['n_time'].to_numpy()[store.rows(rows)], context+horizon
     if not len(lengths) or lengths.max()<n:
         found = f'{lengths.max()} in the longest recording' if len(lengths) else 'no recordings'
-        raise ValueError(f"context {context} and horizon {horizon} need {n} frames; found {found}")
+        raise ValueError(f"context {context} and horizon {horizon} need {n} frames; found {found}"
+                         ", expected at least as many; choose fewer, or longer recordings")
 
 # %% ../nbs/31_forecasting.ipynb #64f9d07d
 def long_enough(
@@ -123,8 +125,10 @@ def forecast_stats(
     names, code = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     Y = np.asarray(Y)
     if np.isinf(Y).any():
-        raise ValueError("Y: found infinite values, expected numbers, or NaN where a parcel is missing")
-    if len(code)!=len(Y): raise ValueError(f"subjects: found {len(code)}, expected one for each of {len(Y)} windows")
+        raise ValueError("Y: found infinite values, expected numbers, or NaN where a parcel is missing"
+                         "; mend the values")
+    if len(code)!=len(Y):
+        raise ValueError(f"subjects: found {len(code)}, expected one for each of {len(Y)} windows; name each")
     parts = [_model_stats(k, np.asarray(p), Y, code, names) for k,p in predictions.items()]
     stats = pd.concat(parts, ignore_index=True)
     stats['model'] = pd.Categorical(stats['model'], list(predictions))
@@ -145,9 +149,12 @@ def _network_of(parcellation, atlas):
 def _checked_forecasts(name, p, Y):
     "Predictions of one model; ValueError for another shape, or where they are not finite but the truth is there"
     p = np.asarray(p)
-    if p.shape!=Y.shape: raise ValueError(f"{name!r}: found predictions of shape {p.shape}, expected {Y.shape}")
+    if p.shape!=Y.shape:
+        raise ValueError(f"{name!r}: found predictions of shape {p.shape}, expected {Y.shape}"
+                         "; leave out other windows and steps")
     if bad := int((~np.isfinite(p) & ~np.isnan(Y)).sum()):
-        raise ValueError(f"{name!r}: found {bad} predictions that are not finite")
+        raise ValueError(f"{name!r}: found {bad} predictions that are not finite, expected none; leave that "
+                         "forecaster out")
     return p
 
 # %% ../nbs/31_forecasting.ipynb #ebf1636c
@@ -175,7 +182,7 @@ def _with_interval(frame, column, form='.3f'):
 def _check_steps(stats, steps):
     "ValueError for a step that was not scored"
     if lost := {*steps}-{*stats['step']}:
-        raise ValueError(f"steps: found {min(lost)}, expected some of 1 to {stats['step'].max()}")
+        raise ValueError(f"steps: found {min(lost)}, expected some of 1 to {stats['step'].max()}; leave the others out")
 
 # %% ../nbs/31_forecasting.ipynb #b0ee5f68
 def forecast_table(
@@ -332,7 +339,7 @@ def predictability(
 )->np.ndarray: # [parcel], NaN where nothing was scored
     "One score a parcel, subjects and steps pooled. ValueError for a model or steps that were not scored."
     known = stats['model'].unique().tolist()
-    if model not in known: raise ValueError(f"model: found {model!r}, expected one of {known}")
+    if model not in known: raise ValueError(f"model: found {model!r}, expected one of {known}; choose one")
     mine = stats[stats['model']==model]
     if steps is not None:
         _check_steps(stats, steps)
@@ -346,7 +353,7 @@ def roll(
     horizon:int, # frames to forecast, any number
 )->np.ndarray: # [window, horizon, parcel]
     "Forecasts past the horizon that a forecaster was fitted for. ValueError for a horizon below 1."
-    if horizon<1: raise ValueError(f"horizon: found {horizon}, expected at least 1 frame")
+    if horizon<1: raise ValueError(f"horizon: found {horizon}, expected at least 1 frame; leave it out for the default")
     parts, n = [], 0
     while n<horizon:
         parts.append(forecaster.predict(X))
@@ -362,7 +369,8 @@ def blend_weights(
     "Non-negative least squares, step by step. ValueError for predictions that do not fit, or a step without truth."
     there = ~np.isnan(Y)
     for k,p in predictions.items(): _checked_forecasts(k, p, Y)
-    if not there.any((0,2)).all(): raise ValueError("Y: found a step with nothing but NaN, expected some truth at each")
+    if not there.any((0,2)).all():
+        raise ValueError("Y: found a step with nothing but NaN, expected some truth at each; leave the step out")
     def fit(h):
         said = np.stack([p[:,h][there[:,h]] for p in predictions.values()], 1)
         return nnls(said.astype(float), Y[:,h][there[:,h]].astype(float))[0]
@@ -376,8 +384,9 @@ def blend(
     "The weighted sum. ValueError for other names or another horizon than those of the weights."
     if set(predictions)!=set(weights):
         raise ValueError(f"predictions: found {list(predictions)}, expected weights for the same names, "
-                         f"found {list(weights)}")
+                         f"found {list(weights)}; take the forecasters of the weights")
     for k,p in predictions.items():
         if p.shape[1]==len(weights): continue
-        raise ValueError(f"{k!r}: found {p.shape[1]} steps, expected those of the weights, {len(weights)}")
+        raise ValueError(f"{k!r}: found {p.shape[1]} steps, expected those of the weights, {len(weights)}"
+                         "; cut them to as many")
     return sum(p*weights[k].to_numpy()[:,None] for k,p in predictions.items())

@@ -40,16 +40,18 @@ def _checked_maps(values, table, parcellation):
     values = np.asarray(values, float)
     if values.shape!=(len(parcellation),):
         raise ValueError(f"values: found shape {values.shape}, expected one for each of the {len(parcellation)} "
-                         f"parcels of {parcellation.name}")
+                         f"parcels of {parcellation.name}; take the parcellation of the map")
     if list(table.index)!=parcellation.names:
         unknown = [n for n in parcellation.names if n not in table.index]
         if unknown: raise ValueError(f"table: found no row {unknown[0]!r} ({len(unknown)} parcels of "
-                                     f"{parcellation.name} are missing), expected a row for each, NaN where unknown")
+                                     f"{parcellation.name} are missing), expected a row for each, NaN where unknown"
+                                     "; add it")
         table = table.loc[parcellation.names]
     if np.nanstd(values)==0 or not np.isfinite(values).any():
-        raise ValueError("values: found one value or none in all parcels, expected a map")
+        raise ValueError("values: found one value or none in all parcels, expected a map; choose another map")
     alike = table.columns[[np.nanstd(table[c])==0 or table[c].isna().all() for c in table]]
-    if len(alike): raise ValueError(f"table: {alike[0]!r} has one value or none in all parcels, expected a map")
+    if len(alike):
+        raise ValueError(f"table: {alike[0]!r} has one value or none in all parcels, expected a map; leave it out")
     return values, table.astype(float)
 
 # %% ../nbs/44_maps.ipynb #0bf2f1f6
@@ -115,13 +117,15 @@ def _distance_hats(xyz, i, j, step_mm):
 def _checked_matrix(m, name, parcellation):
     "The matrix as floats, 0 on the diagonal; ValueError for another shape and for values that are no numbers"
     m, n = np.array(m, float), len(parcellation)
-    if m.shape!=(n, n): raise ValueError(f"{name}: found shape {m.shape}, expected ({n}, {n}), {parcellation.name}")
+    if m.shape!=(n, n):
+        raise ValueError(f"{name}: found shape {m.shape}, expected ({n}, {n}), {parcellation.name}"
+                         "; take the parcellation that it was made with")
     np.fill_diagonal(m, 0)
     bad = ~np.isfinite(m)
     if bad.any():
         i,j = np.argwhere(bad)[0]
         raise ValueError(f"{name}: found {m[i,j]} for {parcellation.names[i]} and {parcellation.names[j]} "
-                         f"({bad.sum()} pairs), expected numbers for every pair")
+                         f"({bad.sum()} pairs), expected numbers for every pair; leave out parcels without any")
     return m
 
 def _has_direction(m): return np.abs(m-m.T).max()>1e-6*np.abs(m).max()
@@ -209,14 +213,17 @@ def _read_maps(path, parcellation):
     "The columns of numbers of a table, in the order of the parcels; ValueError for what is no table of parcels"
     path = Path(path)
     t = pd.read_csv(path, sep=None, engine='python')
-    if 'parcel' not in t: raise ValueError(f"{path}: found the columns {some(list(t))}, expected one named 'parcel'")
+    if 'parcel' not in t:
+        raise ValueError(f"{path}: found the columns {some(list(t))}, expected one named 'parcel'"
+                         "; rename the column of parcels")
     t = t.drop_duplicates('parcel').set_index('parcel').select_dtypes('number')
     strange = [n for n in t.index if n not in parcellation.names]
     if strange: tell(f"{path}: {len(strange)} rows are no parcels of {parcellation.name}, not read: {some(strange)}")
     known = t.reindex(parcellation.names)
     if t.empty or known.isna().all(axis=None):
         raise ValueError(f"{path}: found no column of numbers for parcels of {parcellation.name}, expected some; "
-                         f"its parcels are {some(parcellation.names)}")
+                         f"its parcels are {some(parcellation.names)}"
+                         "; rename the parcels, or take the parcellation of the table")
     return known
 
 # %% ../nbs/44_maps.ipynb #5fdb2cfa
@@ -225,11 +232,12 @@ map_names = ('genes', 'receptors', 'histology') # maps that `fetch_maps` knows
 def _known_maps(name, parcellation):
     "A table by the name of its fetcher, or from a file"
     if name not in map_names and not Path(name).is_file():
-        raise ValueError(f"with: found {name!r}, expected one of {', '.join(map_names)}, or a table")
+        raise ValueError(f"with: found {name!r}, expected one of {', '.join(map_names)}, or a table; choose one")
     if name not in map_names: return _read_maps(name, parcellation)
     got = fetch_maps(name)
     if got.atlas!=parcellation.name:
-        raise ValueError(f"with: {name} are known in {got.atlas}, expected maps of {parcellation.name}")
+        raise ValueError(f"with: {name} are known in {got.atlas}, expected maps of {parcellation.name}"
+                         "; give a table of maps of your own")
     if name!='genes': return got.table
     return pd.DataFrame({'genes, first component':first_component(got.table)}, got.table.index)
 

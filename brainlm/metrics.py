@@ -39,7 +39,8 @@ def masked_rivals(
     able = isinstance(prior, SpaceTimePrior)
     names = [k for k,v in imputers.items() if able or not needs_spectra(v)] if names is None else names
     if lost := [k for k in names if needs_spectra(imputers[k]) and not able]:
-        raise TypeError(f"prior: found {type(prior).__name__}, expected a SpaceTimePrior for {some(lost)}")
+        raise TypeError(f"prior: found {type(prior).__name__}, expected a SpaceTimePrior for {some(lost)}"
+                        "; fit one with `fit_prior`, or leave those out")
     return {k: imputers[k](prior) for k in names}
 
 def needs_spectra(
@@ -203,20 +204,23 @@ def _batch_sums(predictors, x, valid, masks, averaged=None, context=None):
             kind = wants_context(predict)
             p = predict(given, valid, mask, **({'context': beside.get(kind)} if kind else {}))
             if p.shape!=y.shape:
-                found = f"a prediction of shape {list(p.shape)}"
-                raise ValueError(f"predictor {name!r}: found {found}, expected {list(y.shape)}")
+                raise ValueError(f"predictor {name!r}: found a prediction of shape {list(p.shape)}, expected "
+                                 f"{list(y.shape)}; mend it, it must say a value for each sample")
             out.append(_sums(y, p, mask))
     return torch.stack(out).unflatten(0, (len(masks), len(predictors)))
 
 # %% ../nbs/20_metrics.ipynb #93d3c24f
 def _checked_windows(windows, subjects, predictors):
     "Number of each window's subject, and their names. ValueError where there is nothing to score"
-    if not len(windows): raise ValueError("windows: found none, expected at least one")
+    if not len(windows): raise ValueError("windows: found none, expected at least one; choose other recordings")
     if not predictors: raise ValueError("predictors: found none, expected a dict of name → predictor")
     if subjects is None: subjects = getattr(windows, 'subjects', None)
-    if subjects is None: raise ValueError("subjects: found none, and windows with no attribute `subjects`")
+    if subjects is None:
+        raise ValueError("subjects: found none, and windows with no attribute `subjects`"
+                         ", expected one for each; give subjects=")
     if len(subjects)!=len(windows):
-        raise ValueError(f"subjects: found {len(subjects)}, expected one for each of {len(windows)} windows")
+        raise ValueError(f"subjects: found {len(subjects)}, expected one for each of {len(windows)} windows"
+                         "; name the subject of each")
     return pd.factorize(np.asarray(subjects, dtype=object), sort=True)
 
 def _tidy(total, models, ratios, names, n_windows):
@@ -242,7 +246,8 @@ def _evaluated(predictors, windows, batch, ratios, mask_fn, seed, device):
     bad = ~np.isfinite(sums).all((0,1,3,4))
     if bad.any():
         name,where = list(predictors)[bad.argmax()], f'windows {batch.start} to {batch.stop-1}'
-        raise ValueError(f"predictor {name!r}: predictions that are not finite, in {where}")
+        raise ValueError(f"predictor {name!r}: predictions that are not finite, in {where}, expected numbers; mend "
+                         "it, or leave it out")
     return sums
 
 # %% ../nbs/20_metrics.ipynb #d145b2bf
@@ -266,7 +271,9 @@ def evaluate(
         if np.isscalar(total): total = np.zeros((len(names), *sums.shape[1:]))
         np.add.at(total, codes[batch.start:batch.stop], sums)
     hides = total[...,0].sum((0,2,3))
-    if not hides.all(): raise ValueError(f"mask ratio {list(ratios)[hides.argmin()]}: hides nothing, expected tokens")
+    if not hides.all():
+        raise ValueError(f"mask ratio {list(ratios)[hides.argmin()]}: hides nothing, found no token for it, "
+                         "expected one at least; give a higher one")
     return _tidy(total, list(predictors), ratios, names, np.bincount(codes))
 
 # %% ../nbs/20_metrics.ipynb #3b8fde56
@@ -287,7 +294,8 @@ def sum_scores(
 def _group_columns(stats, by):
     "Columns to group by, as a list. ValueError for what is not there"
     by,known = [by] if isinstance(by, str) else list(by), [c for c in stats if c not in sum_columns]
-    if not by or not set(by)<=set(known): raise ValueError(f"by: found {by}, expected some of {known}")
+    if not by or not set(by)<=set(known):
+        raise ValueError(f"by: found {by}, expected some of {known}; leave the others out")
     return by
 
 def score(
@@ -302,11 +310,13 @@ def score(
 def _sums_by_subject(stats, by):
     "Sums [group, subject, 7] and the group of each row"
     by = _group_columns(stats, by)
-    if 'subject' in by: raise ValueError("by: found 'subject', expected other columns: subjects are what is resampled")
+    if 'subject' in by:
+        raise ValueError("by: found 'subject', expected other columns: subjects are what is resampled; leave it out")
     g = stats.groupby(by, observed=True, sort=False).ngroup().values
     u,names = pd.factorize(np.asarray(stats['subject'], dtype=object), sort=True)
     if len(names)<2:
-        raise ValueError(f"stats: found {len(names)} subject ({some(names)}), expected at least 2 to resample subjects")
+        raise ValueError(f"stats: found {len(names)} subject ({some(names)}), expected at least 2 to resample subjects"
+                         "; score more people")
     sums = np.zeros((g.max()+1, len(names), len(sum_columns)))
     np.add.at(sums, (g, u), stats[sum_columns].values)
     groups = stats[by].drop_duplicates()
@@ -347,18 +357,19 @@ def _same_samples(sums, ref, models):
     same = [sum_columns.index(c) for c in ('n','sum_y','sum_yy')]
     odd = ~np.isclose(sums[...,same], sums[ref][...,same], rtol=1e-9, atol=1e-6).all((1,2))
     if odd.any():
-        raise ValueError(f"model {models[odd.argmax()]!r} was not scored on the same hidden samples as the reference")
+        raise ValueError(f"model {models[odd.argmax()]!r} was not scored on the same hidden samples as the reference"
+                         ", expected the same; score both in one call")
 
 def _reference(sums, index, reference):
     "For each group, the number of the group that differs from it in the model alone; and which are not the reference"
     f = index.to_frame(index=False)
-    if 'model' not in f: raise ValueError(f"by: found {list(f)}, expected 'model' among them")
+    if 'model' not in f: raise ValueError(f"by: found {list(f)}, expected 'model' among them; add it")
     models,names = f['model'].tolist(), [c for c in f if c!='model']
     one_of('reference', reference, dict.fromkeys(models))
     key = list(f[names].itertuples(index=False, name=None)) if names else [()]*len(f)
     at = {k:i for i,(k,m) in enumerate(zip(key, models)) if m==reference}
     if lost := [k for k in key if k not in at]:
-        raise ValueError(f"reference {reference!r}: found no scores for {names} = {lost[0]}, expected some")
+        raise ValueError(f"reference {reference!r}: found no scores for {names} = {lost[0]}, expected some; score it")
     ref = np.array([at[k] for k in key])
     _same_samples(sums, ref, models)
     return ref, np.array(models)!=reference
@@ -525,7 +536,8 @@ def parcel_scores(
     mine = stats[(stats['model']==model) & np.isclose(stats['mask_ratio'], ratio)]
     if not len(mine):
         found = f"{list(stats['model'].unique())} at {stats['mask_ratio'].unique().tolist()}"
-        raise ValueError(f"stats: no scores of {model!r} at mask ratio {ratio}; found {found}")
+        raise ValueError(f"stats: no scores of {model!r} at mask ratio {ratio}; found {found}, expected one of "
+                         "these; choose it")
     if (last := mine['parcel'].max()) >= n_parcels:
         raise ValueError(f"stats: found parcel {last}, expected less than {n_parcels}; is it another parcellation?")
     return score(mine, 'parcel')[metric].reindex(range(n_parcels)).to_numpy()
@@ -556,18 +568,19 @@ def check_predictions(
 )->pd.DataFrame: # itself
     "ValueError names what is missing, not finite, twice there, or not measured alike for all models"
     if lost := [c for c in prediction_columns if c not in preds]:
-        raise ValueError(f"predictions: lack the columns {lost}; found {list(preds)}")
+        raise ValueError(f"predictions: lack the columns {lost}; found {list(preds)}, expected them too; add them")
     for c in ('y','prediction'):
         bad = preds[~np.isfinite(preds[c].to_numpy(float))]
         if len(bad):
-            first = f"{bad['model'].iloc[0]!r} on {bad['target'].iloc[0]!r}"
-            raise ValueError(f"predictions: {c} is not finite in {len(bad)} rows, first {first}")
+            o = bad.iloc[0]
+            raise ValueError(f"predictions: {c} is not finite in {len(bad)} rows, first {o['model']!r} on "
+                             f"{o['target']!r}, expected numbers; leave them out")
     key = ['model','target','fold','subject']
     twice = preds.loc[preds.duplicated(key), key]
-    if len(twice): raise ValueError(f"predictions: {dict(twice.iloc[0])} is there twice")
-    measured = preds.groupby(key[1:])['y'].nunique()
-    odd = measured.index[measured>1]
-    if len(odd): raise ValueError(f"predictions: models disagree on what was measured, first {odd[0]}")
+    if len(twice): raise ValueError(f"predictions: {dict(twice.iloc[0])} is there twice, expected once; leave one out")
+    odd = preds.groupby(key[1:])['y'].nunique().loc[lambda n: n>1].index
+    if len(odd): raise ValueError(f"predictions: models disagree on what was measured, first {odd[0]}, found two "
+                                  "values, expected one; take them of one run")
     return preds
 
 # %% ../nbs/20_metrics.ipynb #725520be
@@ -652,7 +665,7 @@ def prediction_scores(
     one_of('kind', kind, _scores)
     check_predictions(preds)
     if kind=='classification' and not preds['y'].isin([0, 1]).all():
-        raise ValueError("predictions: y of a classification must be 0 or 1")
+        raise ValueError("predictions: y of a classification must be 0 or 1; write them so")
     rows = []
     for k,g in preds.groupby(list(by), sort=False, observed=True):
         w,y,p = person_weights(g['subject'], n_boot, seed), g['y'].to_numpy(float), g['prediction'].to_numpy(float)
@@ -675,7 +688,8 @@ def subject_losses(
     lost = t.columns[t.isna().any()]
     if len(lost):
         n,target = int(t.isna().any(axis=1).sum()), preds['target'].iloc[0]
-        raise ValueError(f"predictions: {lost[0]!r} lacks {n} subjects that others have, for {target!r}")
+        raise ValueError(f"predictions: {lost[0]!r} lacks {n} subjects that others have, for {target!r}"
+                         ", expected the same; score all on the same people, or leave them out")
     return t
 
 # %% ../nbs/20_metrics.ipynb #a49c9404

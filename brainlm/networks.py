@@ -81,7 +81,7 @@ def network_members(
     names,net = parcellation.network_names(atlas), parcellation.networks(atlas)
     if not names:
         wanted = f"some in the column {atlas!r}; `brainlm annotate STORE --networks FILE` adds them"
-        raise ValueError(f"atlas: {parcellation.name} has no {atlas} labels, expected {wanted}")
+        raise ValueError(f"atlas: {parcellation.name} has no {atlas} labels, expected {wanted}, or choose another")
     return names, np.stack([net==k for k in names])
 
 # %% ../nbs/40_networks.ipynb #eb587c59
@@ -425,7 +425,7 @@ def _some_networks(there, truth, pairs, parcellation, atlas, n_splits):
     names = [k for k in names if k not in few]
     if len(names)<2:
         found = f"{len(names)} networks with at least {n_splits} pairs of parcels in {parcellation.name}"
-        raise ValueError(f"atlas: {atlas} has {found}, expected 2")
+        raise ValueError(f"atlas: {atlas} has {found}, expected 2; mark the sides in the parcellation")
     return names
 
 # %% ../nbs/40_networks.ipynb #71184ef0
@@ -434,7 +434,8 @@ def _taking_part(profiles, parcellation, atlas, n_splits):
     n = len(parcellation)
     if profiles.ndim!=2 or len(profiles)!=n:
         wanted = f"a row for each of the {n} parcels of {parcellation.name}"
-        raise ValueError(f"profiles: found shape {profiles.shape}, expected {wanted}")
+        raise ValueError(f"profiles: found shape {profiles.shape}, expected {wanted}"
+                         "; compute them anew for this parcellation")
     network_members(parcellation, atlas)                                    # has it labels?
     truth,pairs = parcellation.networks(atlas).astype(object), parcel_pairs(parcellation)
     there = (truth!='') & np.isfinite(profiles).all(1)
@@ -501,7 +502,7 @@ def _shares_right(a, b, name):
     "Shares of repeats right [parcel], and the parcels that both classified. ValueError for other networks"
     if a.atlas!=b.atlas or len(a.truth)!=len(b.truth):
         found,wanted = (f"{r.atlas}, {len(r.truth)} parcels" for r in (a, b))
-        raise ValueError(f"{name!r}: found results on {found}, expected {wanted}")
+        raise ValueError(f"{name!r}: found results on {found}, expected {wanted}; compute all on the same")
     return [(r.predicted==r.truth).mean(0) for r in (a, b)], (a.truth!='') & (b.truth!='')
 
 # %% ../nbs/40_networks.ipynb #acb680d8
@@ -511,7 +512,8 @@ def compare_methods(
     seed:int=0 # of the bootstrap over pairs
 )->pd.DataFrame: # a row for each other method: difference of the accuracy (above 0: better), low, high (95 %), n_pairs
     "Each method against one, on the parcels that both classified. ValueError for an unknown one or other networks."
-    if reference not in results: raise ValueError(f"reference: found {reference!r}, expected one of {list(results)}")
+    if reference not in results:
+        raise ValueError(f"reference: found {reference!r}, expected one of {list(results)}; choose one")
     ref,rows = results[reference], {}
     for k in [k for k in results if k!=reference]:
         (mine,its),both = _shares_right(results[k], ref, k)
@@ -579,7 +581,9 @@ def bent_covariances(
     kept:float=.9, # share of what is off the diagonal in the person's own covariance
 )->dict: # subject → [parcel, parcel], NaN in rows and columns of a parcel that is missing throughout
     "The prior's covariance, bent to each person. ValueError for a model without a prior."
-    if model.prior is None: raise ValueError("model: found prior='none', expected one that starts from a Gaussian")
+    if model.prior is None:
+        raise ValueError("model: found prior='none', expected one that starts from a Gaussian"
+                         "; pretrain one with prior='gaussian'")
     group, own, t = model.prior.cov.double().cpu().numpy(), {}, store.table
     for i in store.rows(rows): own.setdefault(t['subject'].iloc[i], []).append(i)
     return {s: _bent(group, *_own_moment(store, model.scaler, o, kept), group_s) for s,o in own.items()}
@@ -831,7 +835,8 @@ def networks_report(
     context:str=None, # 'recording' or 'subject': frames that a model with a `profile` is told of
 )->Path: # the page, report.html, beside results.csv, people.csv and attention.npy [layer, head, parcel, parcel]
     "Networks from attention beside its rivals. Errors of `classify_parcels` and `refuse_seen`, before any work."
-    if n_permutations<1: raise ValueError(f"n_permutations: found {n_permutations}, expected at least 1")
+    if n_permutations<1:
+        raise ValueError(f"n_permutations: found {n_permutations}, expected at least 1; 1000 is usual, or leave it out")
     store,rows = only_readable(store, rows)
     store,out = as_read_by(model, store),Path(out)
     p = store.parcellation

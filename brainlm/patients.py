@@ -60,7 +60,9 @@ def reading_verdicts(
 )->list: # of `Verdict`, against chance and every other model; they are one family
     "Is one readout better than chance, and than each other? ValueError for a model without a score."
     s = score_shares(preds, metric)
-    if mine not in s: raise ValueError(f"mine: found {mine!r} without a score, expected one of {list(s)}")
+    if mine not in s:
+        raise ValueError(f"mine: found {mine!r} without a score, expected one of {list(s)}"
+                         "; score it first, or choose one")
     rivals = {'chance': s[mine]-chance[metric]} | {m: s[mine]-s[m] for m in s.columns.drop(mine)}
     return verdicts(rivals, mine, 'AUC' if metric=='auc' else metric)
 
@@ -86,7 +88,8 @@ def identified_from(
     "`identified`, from short pieces of two scans. ValueError for a scan that is shorter."
     shortest = min(len(x) for x in (*first, *second))
     if shortest<n_time:
-        raise ValueError(f"n_time: found {n_time}, expected at most the {shortest} frames of the shortest scan")
+        raise ValueError(f"n_time: found {n_time}, expected at most the {shortest} frames of the shortest scan"
+                         "; choose fewer, or leave the shortest out")
     e,n = PersonEmbedding(kind).fit(others), shortest//n_time if windows is None else windows
     cut = lambda X, k: e.transform([x[k*n_time:(k+1)*n_time] for x in X])
     return np.mean([identified(cut(first, k), cut(second, k)) for k in range(n)], 0)

@@ -101,7 +101,9 @@ def _future(model, x, valid, beside):
     "Forecast of the last patch that exists, [batch, parcel · size]"
     S = model.config.patch_size
     K,at = x.shape[-1]//S,_last(x, valid, S)
-    if K<2: raise ValueError(f"signal: found {x.shape[-1]} time points, expected at least two patches of {S}")
+    if K<2:
+        raise ValueError(f"signal: found {x.shape[-1]} time points, expected at least two patches of {S}"
+                         "; take a longer one")
     hide = (torch.arange(K, device=x.device)==at[:,None])[:,None].expand(-1, x.shape[1], -1)
     z = model(x, valid, mask=hide, **beside).prediction[torch.arange(len(x), device=x.device),:,at]
     if valid is not None: z = z.masked_fill(~(valid & hide).any(2)[...,None], float('nan'))
@@ -126,15 +128,19 @@ def _some_of(o, rows):
 def _check_windows(x, P, S, least):
     T = x.shape[-1]
     if x.ndim!=3 or x.shape[1]!=P or not len(x):
-        raise ValueError(f"signal: found shape {list(x.shape)}, expected [window, {P}, time], the parcels of the model")
+        raise ValueError(f"signal: found shape {list(x.shape)}, expected [window, {P}, time], the parcels of the model"
+                         "; take the parcellation of the model")
     if T%S or T<least*S:
-        raise ValueError(f"signal: found {T} time points, expected whole patches of {S}, at least {least}")
+        raise ValueError(f"signal: found {T} time points, expected whole patches of {S}, at least {least}"
+                         "; cut it to that")
 
 def _check_valid(valid, want, least):
     if list(valid.shape)!=want or valid.dtype!=torch.bool:
-        raise ValueError(f"valid: found {valid.dtype} {list(valid.shape)}, expected torch.bool {want}")
+        raise ValueError(f"valid: found {valid.dtype} {list(valid.shape)}, expected torch.bool {want}"
+                         "; make it of the shape of the signal")
     n = int(valid.any(1).sum(1).min())
-    if n<least: raise ValueError(f"valid: found a window with {n} patches, expected at least {least} in each")
+    if n<least:
+        raise ValueError(f"valid: found a window with {n} patches, expected at least {least} in each; leave it out")
 
 # %% ../nbs/42_perturbation.ipynb #2c26021c
 def _ready(model, x, valid=None, least=1):
@@ -148,7 +154,7 @@ def _ready(model, x, valid=None, least=1):
     x = torch.where(_existing_frames(x, valid), x, 0)
     n = int((~x.isfinite()).sum())
     found = f"{n} values that are NaN or infinite"
-    if n: raise ValueError(f"signal: found {found}, expected none; `valid` says what is missing")
+    if n: raise ValueError(f"signal: found {found}, expected none; `valid` says what is missing; put zeros there")
     return x,None if valid.all() else valid
 
 # %% ../nbs/42_perturbation.ipynb #90b26e88
@@ -196,12 +202,15 @@ def _goal(z, shift, latent):
     "Where the latents z are to go, NaN for features that do not exist, and how far that is, squared"
     shift = shift.to(z)
     n,want = shift.shape[-1],z.shape[1]
-    if n!=want: raise ValueError(f"shift: found {n} features, expected {want}, those of the latents {latent!r}")
+    if n!=want:
+        raise ValueError(f"shift: found {n} features, expected {want}, those of the latents {latent!r}"
+                         "; compute it with the same latents")
     goal = z+shift
     far = _squared(z, goal)
     if not (far.isfinite() & (far>0)).all():
         found = f"length {far.min().sqrt():g}"
-        raise ValueError(f"shift: found {found}, expected a finite one above 0; at 0 the target is the source")
+        raise ValueError(f"shift: found {found}, expected a finite one above 0; at 0 the target is the source"
+                         "; choose another target")
     return goal,far
 
 # %% ../nbs/42_perturbation.ipynb #b9596307
@@ -331,7 +340,7 @@ def apart(
     shift:Tensor, latent:str='cls', valid:Tensor=None, batch_size:int=8, context:Context=None, # as in `optimise`
 )->np.ndarray: # [window], 1 is the squared length of the shift
     "Squared latent distance from each window to one of another person. ValueError for one window."
-    if len(x)<2: raise ValueError(f"signal: found {len(x)} window, expected those of at least two people")
+    if len(x)<2: raise ValueError(f"signal: found {len(x)} window, expected those of at least two people; add people")
     x,valid = _ready(model, x, valid, 2 if latent=='future' else 1)
     z = _encoded(model, x, latent, valid, batch_size, context)
     goal,far = _goal(z, shift, latent)
@@ -398,12 +407,12 @@ def _parcel_numbers(parcels, parcellation, atlas):
         known,net = parcellation.network_names(atlas),parcellation.networks(atlas)
         if parcels in known: return np.flatnonzero(net==parcels)
         ways = f"names or numbers of {parcellation.name}, or one of its networks ({atlas}), {', '.join(known)}"
-        raise ValueError(f"parcels: found {parcels!r}, expected {ways}")
+        raise ValueError(f"parcels: found {parcels!r}, expected {ways}; choose one of these ways")
     asked = [parcels] if isinstance(parcels, (str,int,np.integer)) else list(parcels)
-    if not asked: raise ValueError("parcels: found none, expected at least one to change")
+    if not asked: raise ValueError("parcels: found none, expected at least one to change; name one")
     lost = [p for p in asked if (p not in names if isinstance(p, str) else not 0<=p<n)]
     ways = f"names or numbers (0 to {n-1}) of {parcellation.name}"
-    if lost: raise ValueError(f"parcels: found {lost[0]!r}, expected {ways}")
+    if lost: raise ValueError(f"parcels: found {lost[0]!r}, expected {ways}; choose of these")
     return np.array([names.index(p) if isinstance(p, str) else int(p) for p in asked])
 
 # %% ../nbs/42_perturbation.ipynb #57ec310a
@@ -422,7 +431,9 @@ def respond(
     driven = torch.isin(torch.arange(x.shape[1], device=x.device), torch.as_tensor(at, device=x.device))[:,None]
     y = torch.where(driven, changed, x)
     same = (y==x).flatten(1).all(1)
-    if same.all(): raise ValueError("changed: found no difference in these parcels, expected a stimulus")
+    if same.all():
+        raise ValueError("changed: found no difference in these parcels, expected a stimulus"
+                         "; choose other parcels or a larger change")
     now = _last(x, valid, model.config.patch_size)[:,None]-1
     out = _difference(model, x, y, valid, now, driven, batch_size, context)
     lost = same[:,None,None] | _unknown(valid, now, out)
@@ -538,7 +549,7 @@ def var_step(
     "VAR(1). ValueError for fewer than ten frames."
     runs = _centred_runs(series)
     least = min(map(len, runs))
-    if least<10: raise ValueError(f"series: found {least} frames, expected at least 10")
+    if least<10: raise ValueError(f"series: found {least} frames, expected at least 10; take a longer one")
     if ridge is None:
         early,late = [x[:len(x)*4//5] for x in runs],[x[len(x)*4//5:] for x in runs]
         def missed(ridge): return sum(((x[1:]-x[:-1]@_var_once(early, ridge))**2).sum() for x in late)
@@ -652,8 +663,10 @@ def _checked(q, store, model):
     if q.latent=='future': must_hide(model, 'times', "say what comes next (latent 'future')")
     has_networks(store.parcellation, q.atlas)
     if q.column not in store.table:
-        raise ValueError(f"column: found {q.column!r}, expected a column of the store, one of {list(store.table)}")
-    if q.source==q.target: raise ValueError(f"target: found {q.target!r}, the target is the source; name another")
+        raise ValueError(f"column: found {q.column!r}, expected a column of the store, one of {list(store.table)}"
+                         "; choose one, or add it with brainlm annotate")
+    if q.source==q.target:
+        raise ValueError(f"target: found {q.target!r}, expected another value: the target is the source; name another")
 
 # %% ../nbs/42_perturbation.ipynb #ecb9e876
 def _conditions(q, store, model, chosen):
@@ -668,7 +681,7 @@ def _conditions(q, store, model, chosen):
         r = r[~t['subject'].iloc[r].duplicated().to_numpy()]
         found = f"{len(r)} subjects in half of the store"
         words = f"expected at least 5; the column has {sorted(map(str, set(value.dropna())))}"
-        if len(r)<5: raise ValueError(f"{q.column} = {what!r}: found {found}, {words}")
+        if len(r)<5: raise ValueError(f"{q.column} = {what!r}: found {found}, {words}; choose another value")
         return r
     return rows(gives, q.source),rows(gives, q.target),rows(~gives, q.source)[:q.n_windows]
 

@@ -72,14 +72,15 @@ def _check_settings(self:Training):
               patience=self.patience is None or self.patience>=0)
     want = dict(mask_ratios='shares above 0 and below 1', batch_size='at least 1', accumulate='at least 1')
     for k in (k for k,fine in ok.items() if not fine):
-        raise ValueError(f"{k}: found {getattr(self, k)}, expected {want.get(k, 'at least 0')}")
+        raise ValueError(f"{k}: found {getattr(self, k)}, expected {want.get(k, 'at least 0')}"
+                         "; leave it out for the default")
 
 def check_fit(
     epochs, lr # as of `pretrain`
 ):
     "ValueError for what learns nothing"
-    if epochs<1: raise ValueError(f"epochs: found {epochs}, expected at least 1")
-    if not 0<lr<math.inf: raise ValueError(f"lr: found {lr}, expected a learning rate above 0")
+    if epochs<1: raise ValueError(f"epochs: found {epochs}, expected at least 1; leave it out for the default")
+    if not 0<lr<math.inf: raise ValueError(f"lr: found {lr}, expected a learning rate above 0; take 0.001")
 
 # %% ../nbs/21_pretraining.ipynb #a07b1d26
 @patch
@@ -123,7 +124,8 @@ def takes_training(
         def call(*args, **kw):
             late = dict(zip(order, args[n:], strict=False))
             if twice := late.keys() & kw.keys():
-                raise TypeError(f"{f.__name__}: found {min(twice)} twice, by position and by name")
+                raise TypeError(f"{f.__name__}: found {min(twice)} twice, by position and by name"
+                                ", expected once; leave one of the two out")
             return _call_now(f, (*args[:n], *args[n+len(order):]), {**kw, **late}, settings, late)
         return call
     return decorate
@@ -303,8 +305,8 @@ class StopOnNaN(Callback):
         if math.isfinite(loss := float(self.recorder.losses[-1])): return
         where = f"in epoch {self.epoch}, batch {self.iter}, at a learning rate of {self.opt.hypers[-1]['lr']:.2g}"
         raise FloatingPointError(
-            f"training loss is {loss} {where}. What was saved before is untouched: {self.run_folder}. "
-            "A lower learning rate, or a look for outliers in the data, may help.")
+            f"training loss is {loss} {where}, expected a finite one. What was saved before is untouched: "
+            f"{self.run_folder}. Take a lower learning rate, or look for outliers in the data.")
 
 # %% ../nbs/21_pretraining.ipynb #667ff7f6
 class StopEarly(Callback):
@@ -486,7 +488,8 @@ def _check_recipe(self:RunFolder, file, checkpoint):
     self._check_processes(file, was.pop('processes', 1), now.pop('processes', 1))
     _check_data(file, was.get('data', {}), now.get('data', {}))
     if diff := _unlike(was, now):
-        raise ValueError(f"{file}: this run began with another recipe. {diff}. Take that, or another folder")
+        raise ValueError(f"{file}: this run began with another recipe. {diff}. It expected the one of its "
+                         "beginning: give that, or take another folder")
 
 # %% ../nbs/21_pretraining.ipynb #b393dd30
 def _check_version(file, was, now):
@@ -494,14 +497,14 @@ def _check_version(file, was, now):
     lacks = [k for k in now.get('config', {}) if k not in was.get('config', now['config'])]
     if not lacks: return
     raise ValueError(f"{file}: this run was begun with an older version (its recipe does not know {lacks[0]}), which "
-                     "centred windows in another way; finish it with that one, or begin in another folder. Its models "
-                     "can be read")
+                     "centred windows in another way; expected that version: finish it there, or begin in another "
+                     "folder. Its models can be read")
 
 @patch
 def _check_processes(self:RunFolder, file, was, now):
     "ValueError for another number of processes: sums in another order end in other weights"
     if was!=now: raise ValueError(f"{file}: this run began in {was} process{'es'*(was>1)}, found {now} now; it goes on "
-                                  f"exactly with as many: torchrun --nproc-per-node {was}")
+                                  f"exactly with as many, expected is torchrun --nproc-per-node {was}: run it so")
 
 # %% ../nbs/21_pretraining.ipynb #84832aca
 def _check_data(file, was, now):
@@ -513,7 +516,7 @@ def _check_data(file, was, now):
     others = [k for k in people[1] if people[0].get(k)!=people[1][k]]
     whom = f", with other people in {' and '.join(others)}" if others else ''
     raise ValueError(f"{file}: this run began with other recordings or another split: it learned from {said[0]}, found "
-                     f"{said[1]} now{whom}. Give what it began with, or take another folder")
+                     f"{said[1]} now{whom}. It expected those that it began with: give them, or take another folder")
 
 # %% ../nbs/21_pretraining.ipynb #b7a9d369
 def _unlike(was, now):
@@ -637,7 +640,8 @@ def pretrain_learner(
     data = data_card(store, split)
     model = _new_model(store, config, scaler, split, t.seed, prior)
     if context is not None and not model.reads_context():
-        raise ValueError(f"context: found {context!r}, but prior={config.prior!r} reads none, expected 'space-time'")
+        raise ValueError(f"context: found {context!r}, but prior={config.prior!r} reads none, expected 'space-time'"
+                         "; leave the context out, or begin with that prior")
     draws = t.seed if draws is None else draws
     sides = sided_windows(store, scaler, split, draws, **size)
     model.seen = company().first(lambda: learned_from(store, split))
@@ -682,7 +686,8 @@ def _with_prior(model, prior):
     "The model, starting from a prior that is fitted already. ValueError for one of another kind or size"
     if type(prior) is not type(model.prior) or len(prior.mean)!=model.config.n_parcels:
         found, want = type(prior).__name__, f"prior={model.config.prior!r} of {model.config.n_parcels} parcels"
-        raise ValueError(f"prior: found {found} of {len(prior.mean)} parcels, expected that of {want}")
+        raise ValueError(f"prior: found {found} of {len(prior.mean)} parcels, expected that of {want}"
+                         "; fit it anew to this store")
     model.prior = deepcopy(prior)
     return model
 

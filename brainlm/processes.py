@@ -31,7 +31,8 @@ class PartLoader(DataLoader):
     def __init__(self, whole, rank, n):
         self.whole_bs, self.rank, self.of, self.trains = whole.bs, rank, n, whole.drop_last
         if self.trains and whole.bs%n:
-            raise ValueError(f"batch_size: found {whole.bs}, expected a multiple of {n}, the number of processes")
+            raise ValueError(f"batch_size: found {whole.bs}, expected a multiple of {n}, the number of processes"
+                             "; choose such a one")
         super().__init__(whole.dataset, bs=whole.bs//n if self.trains else whole.bs, shuffle=False,
                          drop_last=whole.drop_last, num_workers=whole.num_workers, device=whole.device)
         self.n = len(self.get_idxs())
@@ -117,7 +118,8 @@ def running(self:Several, lock, folder):
         words = str(e).lower()
         if not isinstance(e, dist.DistError) and not any(o in words for o in ('gloo', 'nccl', 'connection')): raise
         raise ConnectionError(
-            f"process {self.rank+1} of {self.n}: another process has ended, so this one ends. What was saved is "
+            f"process {self.rank+1} of {self.n}: found that another process has ended, expected all {self.n}, so "
+            "this one ends. What was saved is "
             f"untouched: {folder}. Start all of them again with --resume") from None
 
 # %% ../nbs/21b_processes.ipynb #b8107bf3

@@ -194,7 +194,7 @@ def qc_page(
     show:int=6, # recordings to show in full, worst first
 )->str: # HTML
     "The quality of a store on one page, outliers first; ValueError if it is empty"
-    if not len(store): raise ValueError(f"{store.url}: holds no recordings; add some with brainlm preprocess")
+    if not len(store): raise ValueError(f"{store.url}: holds no recordings, expected some: see brainlm preprocess")
     store = store.readable()
     qc,title = qc_table(store),data_words(store)
     qc['provenance'] = store.table['provenance'].to_numpy()[qc['recording']]

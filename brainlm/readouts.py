@@ -49,10 +49,11 @@ def checked_recordings(
     "The recordings, if they have the same parcels; else ValueError, which says what does not fit"
     if isinstance(X, (np.ndarray, torch.Tensor)): return checked_windows(X)
     X = [checked_windows(np.asarray(x)[None], f'X[{i}]')[0] for i,x in enumerate(X)]
-    if not X: raise ValueError("X: found no recordings, expected at least one")
+    if not X: raise ValueError("X: found no recordings, expected at least one; choose other rows")
     parcels = [x.shape[1] for x in X]
     if len(set(parcels))>1:
-        raise ValueError(f"X: found {min(parcels)} to {max(parcels)} parcels, expected as many in each")
+        raise ValueError(f"X: found {min(parcels)} to {max(parcels)} parcels, expected as many in each"
+                         "; take those of one parcellation")
     return np.stack(X) if len({len(x) for x in X})==1 else X
 
 # %% ../nbs/30a_readouts.ipynb #b970c9df
@@ -122,7 +123,7 @@ class PersonEmbedding(TransformerMixin, BaseEstimator):
         check_is_fitted(self, 'n_parcels_')
         X = checked_recordings(X)
         if X[0].shape[1]!=self.n_parcels_:
-            raise ValueError(f"X: found {X[0].shape[1]} parcels, expected {self.n_parcels_}, as in training")
+            raise ValueError(f"X: found {X[0].shape[1]} parcels, expected {self.n_parcels_} as in training; keep to it")
         return np.stack([getattr(self, f'_{self.kind}')(x) for x in X]).astype('float32')
 
     def get_feature_names_out(self, input_features=None):
@@ -192,11 +193,12 @@ def _gained(self:PersonEmbedding, x):
 # %% ../nbs/30a_readouts.ipynb #0849c661
 def _whitening(S, ridge):
     "What whitens the covariance of all people, drawn towards the identity. ValueError where nothing does."
-    if not np.trace(S)>0: raise ValueError("X: found no parcel that varies, expected recordings with a signal")
-    if not 0<=ridge<1: raise ValueError(f"ridge: found {ridge}, expected a share from 0 to less than 1")
+    if not np.trace(S)>0:
+        raise ValueError("X: found no parcel that varies, expected recordings with a signal; leave out constant ones")
+    if not 0<=ridge<1: raise ValueError(f"ridge: found {ridge}, expected a share from 0 to less than 1; take .3")
     R = (1-ridge)*S*len(S)/np.trace(S) + ridge*np.eye(len(S))
     if np.linalg.matrix_rank(R, hermitian=True)==len(R): return of_modes(R, lambda size: size**-.5)
-    raise ValueError(f"ridge: found {ridge}, expected more, since the recordings do not fill all {len(R)} dimensions")
+    raise ValueError(f"ridge: found {ridge}, expected more, since these do not fill all {len(R)} dimensions; take .3")
 
 @patch
 def _learn_whitened(self:PersonEmbedding, X):
@@ -267,9 +269,10 @@ def checked_labels(
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
     if y.shape[:1]!=(len(X),) or y.ndim>(1 if classify else 2) or len(groups)!=len(X):
         raise ValueError(f"y: found shape {y.shape} and {len(groups)} groups, "
-                         f"expected one of each for {len(X)} recordings")
+                         f"expected one of each for {len(X)} recordings; leave out what is of no recording")
     if (n := int(pd.isna(groups).sum())):
-        raise ValueError(f"groups: found {n} recordings without a subject, expected one for each")
+        raise ValueError(f"groups: found {n} recordings without a subject, expected one for each"
+                         "; name them, or leave them out")
     _check_labels(y, classify, gaps and y.ndim==2)
     return X, y, groups
 
@@ -286,7 +289,7 @@ def _check_labels(y, classify, gaps):
         found = np.unique(column[~pd.isna(column)])
         if len(found)<2:
             raise ValueError(f"y: found {found.tolist()} alone, expected at least two {what}: "
-                             "there is nothing to predict")
+                             "there is nothing to predict, so choose another")
 
 def _check_classes(y, groups):
     "ValueError for a class of one subject, which training or the choice of settings must lack"
@@ -331,7 +334,8 @@ def _folds(self:TunedReader, y, groups):
     "Pairs of rows to learn from and to check on"
     n = len(np.unique(groups))
     if n<self.n_folds:
-        raise ValueError(f"groups: found {n} subjects, expected at least {self.n_folds}, one for each fold")
+        raise ValueError(f"groups: found {n} subjects, expected at least {self.n_folds}, one for each fold"
+                         "; choose fewer folds, or add people")
     if self.classify: _check_classes(y, groups)
     folds = list(GroupKFold(self.n_folds).split(y, groups=groups))
     for train,_ in folds if self.classify else ():
@@ -727,7 +731,9 @@ def _cls(model, w):
 def _window_length(config, n_time):
     "Time points of a window; ValueError if there is not one patch"
     n = min(n_time//config.patch_size*config.patch_size, config.n_time)
-    if not n: raise ValueError(f"X: found {n_time} time points, expected at least a patch of {config.patch_size}")
+    if not n:
+        raise ValueError(f"X: found {n_time} time points, expected at least a patch of {config.patch_size}"
+                         "; take a longer one")
     return n
 
 # %% ../nbs/30a_readouts.ipynb #e0f633da
@@ -839,7 +845,9 @@ class Sites:
     ):
         "ValueError for recordings without a site, or one signal at two sites"
         X, self.known = checked_recordings(X), {}
-        if len(site)!=len(X): raise ValueError(f"site: found {len(site)}, expected one for each of {len(X)} recordings")
+        if len(site)!=len(X):
+            raise ValueError(f"site: found {len(site)}, expected one for each of {len(X)} recordings"
+                             "; name the site of each")
         if n := int(pd.isna(np.asarray(site, object)).sum()):
             raise ValueError(f"site: found {n} recordings without a site, expected one for each; leave these out")
         for i,(x,s) in enumerate(zip(X, np.asarray(site).astype(str))):
@@ -854,7 +862,8 @@ def __call__(self:Sites,
     "Names of the sites ; ValueError for recordings that were not there"
     keys = [_key(x) for x in checked_recordings(X)]
     if lost := sum(k not in self.known for k in keys):
-        raise ValueError(f"X: found {lost} recordings whose site is not known, expected those given to `Sites`")
+        raise ValueError(f"X: found {lost} recordings whose site is not known, expected those given to `Sites`"
+                         "; leave them out")
     return np.array([self.known[k] for k in keys])
 
 # %% ../nbs/30a_readouts.ipynb #02ab8124

@@ -26,7 +26,9 @@ def step_windows(
 )->tuple: # X float32 [window, context, parcel], Y [window, 1, parcel], block of each window
     "Every stretch of a series and the frame that follows it. ValueError for a series too short for the blocks."
     n = len(series)-context
-    if n<blocks: raise ValueError(f"series: found {len(series)} frames, expected at least {context+blocks}")
+    if n<blocks:
+        raise ValueError(f"series: found {len(series)} frames, expected at least {context+blocks}"
+                         "; take a longer one, or fewer blocks")
     w = np.lib.stride_tricks.sliding_window_view(np.asarray(series, np.float32), context+1, 0)
     w = w.swapaxes(1, 2).copy()
     return w[:,:context], w[:,context:], np.arange(n)*blocks//n

@@ -124,10 +124,10 @@ def _two_values(y):
 
 def _require_columns(table, *names):
     "Columns of a table; ValueError for one that is not there"
-    for c in names:
-        if c in table: continue
-        raise ValueError(f"target, confounds: found {c!r}, expected columns of the table, some of {list(table)}")
-    return table[[*names]]
+    lost = [c for c in names if c not in table]
+    if not lost: return table[[*names]]
+    raise ValueError(f"target, confounds: found {lost[0]!r}, expected columns of the table, some of {list(table)}"
+                     "; choose one, or add it with brainlm annotate")
 
 @patch(as_prop=True)
 def subjects(self:Study): return self.store.table['subject'].to_numpy() # [recording]
@@ -141,7 +141,8 @@ def up(self:Study, classes):
     "The class that counts as 1: the second, or more than the threshold. ValueError for more than two classes."
     if len(classes)==2: return classes[1] if self.threshold is None else f'> {self.threshold:g}'
     raise ValueError(f"target {self.target!r}: found {len(classes)} classes, expected 2; "
-                     "`finetune_learner` trains more, the scores here are those of two")
+                     "`finetune_learner` trains more, the scores here are those of two"
+                     "; give a threshold, or leave the others out")
 
 @patch
 def numbers(self:Study, classes):
@@ -199,7 +200,8 @@ def are_named(
 )->np.ndarray: # bool [recording]
     "Whose recordings these are; ValueError for a name that is not there"
     if lost := sorted({*map(str, names)}-{*subjects}):
-        raise ValueError(f"without: found {lost[0]!r}, expected subjects, such as {some(sorted({*subjects}), 3)}")
+        raise ValueError(f"without: found {lost[0]!r}, expected subjects, such as {some(sorted({*subjects}), 3)}"
+                         "; choose of these")
     return np.isin(np.asarray(subjects, str), [*map(str, names)])
 
 def without_people(
@@ -226,16 +228,20 @@ def fold_numbers(
     if leave_out is None:
         y = None if classes is None else np.asarray(classes)[there].astype(str)
         fold[there] = outer_folds(subjects[there], y, folds, y is not None, seed)
-    elif folds: raise ValueError(f"folds, leave_out: found {folds} and {leave_out!r}, expected one of the two")
+    elif folds: raise ValueError(f"folds, leave_out: found {folds} and {leave_out!r}, expected one of the two"
+                                 "; leave one out")
     else: fold[there] = _value_numbers(_require_columns(table, leave_out)[leave_out].to_numpy()[there], leave_out)
     return fold
 
 # %% ../nbs/33_results.ipynb #320c6225
 def _value_numbers(column, name):
     "The number of each value of a column; ValueError for gaps, or one value"
-    if lost := int(pd.isna(column).sum()): raise ValueError(f"leave_out: {name!r} is missing in {lost} recordings")
+    if lost := int(pd.isna(column).sum()):
+        raise ValueError(f"leave_out: {name!r} is missing in {lost} recordings"
+                         ", expected one for each; leave those out, or fill the column in with brainlm annotate")
     number, found = pd.factorize(column, sort=True)
-    if len(found)<2: raise ValueError(f"leave_out: found {len(found)} value of {name!r}, expected at least 2")
+    if len(found)<2:
+        raise ValueError(f"leave_out: found {len(found)} value of {name!r}, expected at least 2; choose another column")
     return number
 
 # %% ../nbs/33_results.ipynb #0954f7ee
@@ -309,7 +315,9 @@ def plot_results(
 ):  # matplotlib figure
     "Scores with their intervals. ValueError if none of the metrics is there."
     shown, there = [m for m in metrics if m in set(results['metric'])], sorted(results['metric'].unique())
-    if not shown: raise ValueError(f"metrics: found {there} in the results, expected one of {list(metrics)}")
+    if not shown:
+        raise ValueError(f"metrics: found {there} in the results, expected one of {list(metrics)}"
+                         "; choose results that hold one")
     models, targets = results['model'].unique(), list(results['target'].unique())
     size = 2.2+2.5*len(shown), .8+.28*len(models)*max(1, .6*len(targets))
     fig, axs = figure(1, len(shown), size, title, sharey=True, squeeze=False)
@@ -335,7 +343,7 @@ def simple(self:Study, scaler, values, split, names):
     classify, rows = self.task=='classification', np.flatnonzero(~np.isnan(values))
     known = readouts(classify)
     if lost := sorted(set(names)-set(known)):
-        raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(known)}")
+        raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(known)}; choose of these, or leave it out")
     test, y, who = split.sides[rows]=='test', values[rows], self.subjects[rows]
     def said(name, m, X):
         m.fit(picked(X, ~test), y[~test], who[~test])
@@ -602,10 +610,11 @@ def _rest_of_window(config, horizon, room):
     "Frames to give a model whose windows must be whole. ValueError where recordings are shorter than a window"
     if room<config.n_time:
         raise ValueError(f"store: found fewer than four of five recordings with {config.n_time} frames, expected them: "
-            "published models know no shorter windows")
+            "published models know no shorter windows; take a model of shorter windows, or other recordings")
     n = config.n_time+horizon//-config.patch_size*config.patch_size
     if n>0: return n
-    raise ValueError(f"horizon: found {horizon} frames, expected fewer than the window of {config.n_time}")
+    raise ValueError(f"horizon: found {horizon} frames, expected fewer than the window of {config.n_time}"
+                     "; choose fewer")
 
 # %% ../nbs/33_results.ipynb #12060b3c
 class _Forecasts:
@@ -708,7 +717,8 @@ def forecast_report(
     """Forecast the test subjects beside the rivals, and write the folder. Errors of `forecast_windows` and
     `forecast_learner`; ValueError for fewer than two test subjects, an unknown rival, or a residual without epochs."""
     if residual and not epochs:
-        raise ValueError("residual: found epochs 0, expected at least 1: what VAR + means leaves over must be learnt")
+        raise ValueError("residual: found epochs 0, expected at least 1: leave it out for the default, since what "
+                         "VAR + means leaves over must be learnt")
     must_hide(model)
     store = as_read_by(model, store.readable(), scaled=False)
     done = _Forecasts(store, model, rival_names(rivals), out, context, horizon, stride)
@@ -725,7 +735,8 @@ def rival_names(
     if rivals is None: rivals = forecasters.quick()
     names = list(forecasters) if isinstance(rivals, str) and rivals=='all' else list(rivals)
     if lost := [k for k in names if k not in forecasters]:
-        raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(forecasters)}")
+        raise ValueError(f"rivals: found {lost[0]!r}, expected some of {list(forecasters)}"
+                         "; choose of these, or leave it out")
     return names
 
 # %% ../nbs/33_results.ipynb #0d32a310
@@ -860,11 +871,14 @@ def _read_results(path):
     f = path/'results.parquet' if path.is_dir() else path
     if not f.is_file():
         raise FileNotFoundError(f"{f}: not found, expected a folder that brainlm finetune or brainlm forecast has "
-                                "written, or a results.parquet")
+                                "written, or a results.parquet; mend the path")
     try: t = pd.read_csv(f).map(as_it_was) if f.suffix=='.csv' else read_parquet(f)
-    except Exception as e: raise ValueError(f"{f}: cannot be read as a table of results ({type(e).__name__})") from None
+    except Exception as e:
+        raise ValueError(f"{f}: cannot be read as a table of results, found {type(e).__name__}, expected "
+                         "results.parquet; mend the path") from None
     if lost := [c for c in result_columns if c not in t]:
-        raise ValueError(f"{f}: found no column {lost[0]!r}, expected {', '.join(result_columns)}")
+        raise ValueError(f"{f}: found no column {lost[0]!r}, expected {', '.join(result_columns)}"
+                         "; give a folder that brainlm finetune or forecast has written")
     return t[list(result_columns)]
 
 # %% ../nbs/33_results.ipynb #2d46c0c9
@@ -876,7 +890,7 @@ def _shortest_names(paths):
         names = ['/'.join(p.parts[-n:]) for p in whole]
         if len(set(names))==len(names): return names
     twice = next(str(p) for p in whole if whole.count(p)>1)
-    raise ValueError(f"results: found {twice} twice, expected different folders")
+    raise ValueError(f"results: found {twice} twice, expected different folders; leave one out")
 
 # %% ../nbs/33_results.ipynb #ac447a85
 def _same_tables(tables, keys, values):
@@ -906,7 +920,8 @@ def _reference_model(t, reference):
     "The model to compare with; ValueError for an unknown one"
     models = list(t['model'].unique())
     if reference is None: return models[0]
-    if reference not in models: raise ValueError(f"reference: found {reference!r}, expected one of {models}")
+    if reference not in models:
+        raise ValueError(f"reference: found {reference!r}, expected one of {models}; choose one")
     return reference
 
 def _comparable(t): return t['model'].nunique()>1 and t['subject'].nunique()>1

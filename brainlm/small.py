@@ -25,14 +25,14 @@ def _check_fits(model, recording):
     "ValueError where the recording has other parcels or no frame to read; a Notice where its sampling is another"
     if not isinstance(recording, Recording):
         raise TypeError(f"recording: found a {type(recording).__name__}, expected a Recording: Recording(signal, dt_s, "
-                        "subject) makes one of an array [time, parcel]")
+                        "subject) makes one of an array [time, parcel]; make it so and pass that")
     n, known = model.config.n_parcels, model.parcellation.name
     if recording.signal.shape[1]!=n:
         raise ValueError(f"recording: found {recording.signal.shape[1]} parcels, expected {n}, those of {known}; "
                          "another atlas of the model may fit (from_pretrained(name, atlas)), or model.on(parcellation)")
     if len(recording.signal)<model.config.patch_size:
         raise ValueError(f"recording: found {len(recording.signal)} time points, expected at least "
-                         f"{model.config.patch_size}, a patch")
+                         f"{model.config.patch_size}, a patch; take a longer recording")
     if isinstance(model.prior, SpaceTimePrior) and (said := dt_words([recording.dt_s], [float(model.prior.dt_s)])):
         tell(f"recording: {said}")
 
@@ -54,7 +54,8 @@ def _also_hidden(hidden, x):
     if hidden is None: return False
     hidden = np.asarray(hidden)
     if hidden.shape==x.shape and hidden.dtype==bool: return hidden
-    raise ValueError(f"hidden: found {hidden.dtype} {hidden.shape}, expected bool {x.shape}, True where to fill in")
+    raise ValueError(f"hidden: found {hidden.dtype} {hidden.shape}, expected bool {x.shape}, True where to fill in"
+                     "; make it with the shape of the signal")
 
 # %% ../nbs/44a_small.ipynb #66e6536a
 @torch.no_grad()
@@ -64,7 +65,7 @@ def _filled_window(model, z, gone, start, width, context):
     rest = (at<start) | (at>=start+width)
     away = np.maximum(start-at, at-start-width+1)[rest]
     mask = gone[start:start+width].reshape(-1, size, z.shape[1]).any(1).T
-    if mask.all(): raise ValueError("hidden: found nothing visible in a window, expected at least one patch")
+    if mask.all(): raise ValueError("hidden: found nothing visible in a window, expected at least one patch; hide less")
     more = {}
     if context and rest.any() and isinstance(model.prior, SpaceTimePrior):
         frames = torch.from_numpy(z[rest].T).float(), torch.from_numpy(away).float()
@@ -103,7 +104,9 @@ def forecast(
     _check_fits(model, recording)
     most = model.config.n_time - model.config.patch_size
     whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-    if not whole or not 1<=n<=most: raise ValueError(f"n: found {n} frames, expected a whole number from 1 to {most}")
+    if not whole or not 1<=n<=most:
+        raise ValueError(f"n: found {n} frames, expected a whole number from 1 to {most}"
+                         "; for more, call it again with what came out")
     ahead = np.full((n, recording.signal.shape[1]), np.nan, 'float32')
     longer = replace(recording, signal=np.concatenate([recording.signal, ahead]))
     return fill_in(model, longer, context=context).signal[-n:]

@@ -183,7 +183,9 @@ def brain_page(
     "Write brain.html. ValueError for an atlas without places, and of `refuse_seen`; ImportError without plotly."
     store = as_read_by(model, store)
     rows, p = store.rows(rows), store.parcellation
-    if not p.has_places: raise ValueError(f"store: found {p.name} without places of its parcels, expected some")
+    if not p.has_places:
+        raise ValueError(f"store: found {p.name} without places of its parcels, expected some"
+                         "; take a parcellation with x, y, z")
     who = store.table['subject'].iloc[rows]
     seen = refuse_seen(model, store, who, seen_ok, rows=True)
     words = [f'Attention and correlation: mean of {who.nunique()} people. Series: {store[int(rows[0])].name}.',
