@@ -107,7 +107,8 @@ def predict(self:Forecaster,
     if not hasattr(self, 'horizon'):
         raise ValueError(f"{type(self).__name__}: found no fit, expected fit(X, Y) before predict")
     X = checked_windows(X)
-    if X.shape[2]!=self.n_parcels: raise ValueError(f"X: found {X.shape[2]} parcels, expected {self.n_parcels}; take it")
+    if (n := X.shape[2])!=self.n_parcels:
+        raise ValueError(f"X: found {n} parcels, expected {self.n_parcels}; take the parcellation of fit")
     more = () if before is None or not self.reads_before else (_checked_before(before, X),)
     return np.where(np.isnan(X[:,:1]), np.float32('nan'), self._predict(X, *more)).astype(np.float32)
 
@@ -117,8 +118,7 @@ def _checked_before(before, X):
     wrong = [b.shape for b in before if b.shape[1:]!=X.shape[2:]]
     if len(before)==len(X) and not wrong: return before
     found = f"[time, parcel] of shape {wrong[0]}" if wrong else f"{len(before)} windows"
-    raise ValueError(f"before: found {found}, expected frames of {X.shape[2]} parcels for each of {len(X)} windows"
-                     "; cut them from the same recordings")
+    raise ValueError(f"before: found {found}, expected frames of {X.shape[2]} parcels for each of {len(X)}; cut anew")
 
 # %% ../nbs/30_baselines.ipynb #4b42bb8a
 class Forecasters(Registry):

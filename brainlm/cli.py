@@ -43,11 +43,11 @@ from .basics import DiskFull, LeftOut, Notice, is_full
 # %% ../nbs/51_cli.ipynb #6bd71c5f
 def _number(s):
     try: return float(s)
-    except ValueError: raise argparse.ArgumentTypeError(f'found {s}, expected a number') from None
+    except ValueError: raise argparse.ArgumentTypeError(f'found {s!r}, expected a number') from None
 
 def _integer(s):
     try: return int(s)
-    except ValueError: raise argparse.ArgumentTypeError(f'found {s}, expected a whole number') from None
+    except ValueError: raise argparse.ArgumentTypeError(f'found {s!r}, expected a whole number') from None
 
 def _whole(s):
     if not re.fullmatch(r'\s*\+?\d+\s*', s) or int(s)<1:

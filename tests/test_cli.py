@@ -83,7 +83,7 @@ def test_presets_are_those_of_the_model():
 
 # %% ../nbs/51_cli.ipynb #74d3999c
 @pytest.mark.parametrize('words,says', [(['pretrain','x','--out','y','--preset','huge'], "invalid choice: 'huge'"), (['pretrain','x'], '--out'), (['demo','--epochs','0'], 'whole number above 0'),
-    (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "invalid float value: 'fast'"), (['qc','x','--show','0'], 'whole number above 0'),
+    (['preprocess','x'], 'STORE'), (['preprocess','x','y','--jobs','0'], 'whole number above 0'), (['preprocess','x','y','--strategy','best'], "invalid choice: 'best'"), (['preprocess','x','y','--tr','fast'], "found 'fast', expected a number"), (['qc','x','--show','0'], 'whole number above 0'),
     (['forecast','x','--model','m','--out','y','--context','recording'], 'found recording, expected a whole number above 0'),
     (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
     (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
