@@ -41,7 +41,7 @@ from . import __version__
 from .basics import DiskFull, LeftOut, Notice, is_full
 
 # %% ../nbs/51_cli.ipynb #6bd71c5f
-def _number(s):
+def _any_number(s):
     try: return float(s)
     except ValueError: raise argparse.ArgumentTypeError(f'found {s!r}, expected a number') from None
 
@@ -54,7 +54,7 @@ def _whole(s):
         raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0; leave it out for the default')
     return int(s)
 
-_N, _I, _X = dict(type=_whole, metavar='N'), dict(type=_integer, metavar='N'), dict(type=_number, metavar='X')
+_N, _I, _X = dict(type=_whole, metavar='N'), dict(type=_integer, metavar='N'), dict(type=_any_number, metavar='X')
 _S, _HZ = _X | dict(metavar='S'), _X | dict(metavar='HZ')
 _DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
 _TRUST = '--trust-edited', False, 'a model whose files were changed since they were saved', dict(action='store_true')
