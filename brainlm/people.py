@@ -395,7 +395,8 @@ def check_target(
 ):
     "ValueError for a target that is also what it is to be held against"
     for name, columns in (('confounds', confounds), ('harmonise', [harmonise])):
-        if target in columns: raise ValueError(f"{name}: found {target!r}, the target itself, expected another column")
+        if target in columns:
+            raise ValueError(f"{name}: found {target!r}, the target itself, expected another column: leave it out")
 
 # %% ../nbs/02a_people.ipynb #d831d7a6
 def _keys(table, on):

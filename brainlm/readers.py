@@ -392,15 +392,15 @@ def repetition_time(
     if tr_s is not None: found = {'tr_s': tr_s}
     found = {k:float(v) for k,v in found.items() if v is not None}
     if found.get('header')==0 and any(v for k,v in found.items() if k!='header'): del found['header']
-    say = 'expected one in seconds: say what it is with tr_s (--tr)'
-    if not found: raise BadInput(path, 'has no repetition time', say)
+    say = 'say what it is with tr_s (--tr)'
+    if not found: raise BadInput(path, 'has no repetition time', f'expected one in seconds: {say}')
     said = ', '.join(f'{v:g} s in the {k}' if k!='tr_s' else f'tr_s={v:g}' for k,v in found.items())
     low,high = dt_range_s
     if wrong := [v for v in found.values() if not low<=v<=high]:
         raise BadInput(path, f'has a repetition time of {said}{_looks_like(wrong[0])}, expected {low:g} to {high:g} s',
                        say)
     if max(found.values())-min(found.values())>1e-3:
-        raise BadInput(path, f'has contradictory repetition times: {said}', say)
+        raise BadInput(path, f'has contradictory repetition times: {said}', f'expected one: {say}')
     return found.get('sidecar', next(iter(found.values())))
 
 # %% ../nbs/03_readers.ipynb #8c7f96b3
@@ -463,7 +463,7 @@ def _alive(means):
     "Which units ever change"
     if (part := (means.nan>0) & (means.nan<len(means.sums))).any():
         raise BadInput(means.path, f'has NaN or infinite values in {part.sum()} voxels, at some time points only',
-                       'expected numbers at every one: find out what made them, and mend the file')
+                       'expected numbers at all of them: find out what made them, and mend the file')
     alive = means.moves & (means.nan==0)
     if not alive.any():
         raise BadInput(means.path, 'is all zero or constant in every parcel',

@@ -367,8 +367,8 @@ def fit(self:TargetTransform,
     t = self._forward(y[~np.isnan(y)])
     if not len(t): raise ValueError(f"target holds no value: {y.size} given, all NaN")
     if t.min() == t.max():
-        found = f"all {len(t)} training values are {y[~np.isnan(y)][0]:g}"
-        raise ValueError(f"target is constant: {found}; there is nothing to predict: choose another")
+        found = f"all {len(t)} training values are {y[~np.isnan(y)][0]:g}; there is nothing to predict"
+        raise ValueError(f"target is constant: {found}, expected values that differ: choose another")
     self.offset, self.scale = map(float, self._stats(t))
     return self
 

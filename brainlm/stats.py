@@ -549,7 +549,8 @@ def two_groups(
     who = [set(subjects[group==g]) for g in groups]
     for g,s in zip(groups, who):
         there = '' if len(s) else f"; there are {known}"
-        if len(s)<5: raise ValueError(f"group {g!r}: found {len(s)} subjects, expected at least 5{there}")
+        if len(s)<5: raise ValueError(f"group {g!r}: found {len(s)} subjects, expected at least 5{there}: "
+                             "choose a larger group")
     if (both := who[0]&who[1]) and who[0]!=who[1]:
         found = f"{len(both)} of them, {min(both)!r} the first"
         raise ValueError(f"subjects: {found}, are in both groups and others in one, expected all or none")
