@@ -176,8 +176,8 @@ def _preprocess(a):
     "`preprocess` from a shell; 1 if some files failed"
     from brainlm.corpus import is_corpus
     from brainlm.preprocessing import preprocess
-    if a.plan: return _plan(a)
     if len(a.input)==1 and is_corpus(a.input[0]): return _preprocess_corpus(a)
+    if a.plan: return _plan(a)
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
@@ -190,6 +190,8 @@ def _preprocess_corpus(a):
     "`read_corpus` from a shell; 1 if recordings are left out"
     from brainlm.atlas import load_parcellation
     from brainlm.corpus import read_corpus
+    if not_for := a.beyond(a):
+        raise ValueError(f"{', '.join(not_for)}: found with a corpus, which takes --tr and --parcellation: leave out")
     own = None if a.parcellation=='a424' else load_parcellation(a.parcellation)
     store, n, known, found = read_corpus(a.input[0], a.store, a.tr_s, own)
     print(f"{a.store}: {n} added, {known} there already\n{store}\nLicences: TERMS.txt in the store")
@@ -238,7 +240,14 @@ def _preprocess_parser(sub):
         ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
         ('--provenance', None, 'what the data are; default: what the data set says, else real',
          _of('real', 'semi-synthetic', 'simulated')))
-    p.set_defaults(run=_preprocess)
+    p.set_defaults(run=_preprocess, beyond=lambda a: _beyond(p, a))
+
+# %% ../nbs/51_cli.ipynb #c0fbe7a7
+def _beyond(p, a):
+    "Options that were given, but for those that a corpus takes"
+    takes = ('tr_s', 'parcellation', 'jobs')
+    return [o.option_strings[0] for o in p._actions
+            if o.option_strings and o.dest not in takes and getattr(a, o.dest, o.default)!=o.default]
 
 # %% ../nbs/51_cli.ipynb #8f220b27
 def _annotate(a):

@@ -7,6 +7,8 @@ __all__ = ['may_be_used', 'corpus_parcellation', 'is_corpus', 'read_corpus', 'im
 
 # %% ../nbs/04a_corpus.ipynb #506d3888
 import json
+import re
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,35 @@ import pandas as pd
 
 from .atlas import Parcellation, load_parcellation
 from .basics import tell
-from .files import BadInput, decoding, read_json
+from .files import BadInput, decoding, npy_header, one_line, read_json
 from .recordings import Recording, RecordingStore
 
 # %% ../nbs/04a_corpus.ipynb #d5372fb1
+_licence_parts = {'publicdomaindedicationand': 'publicdomain', 'opendatacommons': 'odc', 'creativecommons': 'cc',
+    'attribution': 'by', 'sharealike': 'sa', 'noncommercial': 'nc', 'international': '', 'unported': '',
+    'universal': '', 'version': ''}
+_free_licences = {'cc0', 'cczero', 'pddl', 'odcpddl', 'publicdomain', 'publicdomaindedication', 'odcpublicdomain',
+                  'ccby', 'ccbysa', 'odcby', 'odbl', 'odcodbl'}
+_uncommercial_licences = {'ccbync', 'ccbyncsa', 'ccbysanc'}
+
+def _licence_name(words):
+    "`CC-BY 4.0` as `ccby`: small letters without versions; whatever else stands there stays"
+    name = re.sub(r'(?:\bv\.? ?)?\d\.\d', '', words.lower())
+    name = re.sub(r'[\s_.,()-]', '', name)
+    name = re.sub('licen[sc]e$', '', name)
+    for a,b in _licence_parts.items(): name = name.replace(a, b)
+    return name
+
+# %% ../nbs/04a_corpus.ipynb #c0fbe0a0
 def may_be_used(
     licence # words, or a dictionary that holds them, or None
 )->str: # 'yes', 'not for commerce', or ''
-    "What a licence says of data that are derived from others"
-    if isinstance(licence, dict): licence = licence.get('license') or licence.get('licence') or licence.get('name')
-    words = str(licence or '').upper().replace('_', '-').replace(' ', '-')
-    free = any(o in words for o in ('CC0', 'PDDL', 'PUBLIC-DOMAIN', 'ODC-BY', 'ODBL', 'CC-BY', 'CCBY'))
-    if not free or '-ND' in words or 'NODERIV' in words: return ''
-    return 'not for commerce' if '-NC' in words or 'NONCOMMERCIAL' in words else 'yes'
+    "What a licence says of data that are derived from others; '' for every name that is not a known one, whole"
+    if isinstance(licence, dict):
+        said = {str(k).lower(): v for k,v in licence.items()}
+        licence = said.get('license') or said.get('licence') or said.get('name')
+    name = _licence_name(licence) if isinstance(licence, str) else ''
+    return 'yes' if name in _free_licences else 'not for commerce' if name in _uncommercial_licences else ''
 
 # %% ../nbs/04a_corpus.ipynb #3213d4b6
 def corpus_parcellation()->Parcellation: # 450 parcels: the cortex with its networks, and numbers below it
@@ -45,52 +63,87 @@ _corpus_names, _corpus_licences = 'recordings.json', 'licenses.json'
 def is_corpus(
     folder
 )->bool:
-    "Does a folder hold a corpus in this layout?"
-    return all((Path(folder)/o).is_file() for o in (_corpus_windows, _corpus_names, _corpus_licences))
+    "Does a folder hold a corpus in this layout, or most of one?"
+    beside = (_corpus_which, _corpus_names, _corpus_licences)
+    return (Path(folder)/_corpus_windows).is_file() and any((Path(folder)/o).is_file() for o in beside)
 
+# %% ../nbs/04a_corpus.ipynb #c0fbe1a1
 def _corpus_array(file, shape, kind):
-    "A memory map of an array. BadInput for another shape or type; None in `shape` is any number."
-    try: x = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError) as e:
-        raise BadInput(file, f'is no array that can be mapped ({e})', 'get it again') from None
-    fits = x.ndim==len(shape) and all(b in (None, a) for a,b in zip(x.shape, shape, strict=True))
-    if fits and x.dtype.kind==kind: return x
-    raise BadInput(file, f'holds {x.dtype} of shape {x.shape}', f'expected {kind} of {shape}: get the corpus again')
+    "A memory map of an array. BadInput for another shape or type; a str in `shape` is any number."
+    with open(file, 'rb') as f: npy_header(f, file, 'the file')
+    with decoding(file, 'is no array that can be mapped', 'get the corpus again'): x = np.load(file, mmap_mode='r')
+    fits = x.ndim==len(shape) and all(isinstance(b, str) or a==b for a,b in zip(x.shape, shape, strict=True))
+    if not fits or x.dtype.kind!=kind:
+        want = f"{dict(f='floats', i='integers')[kind]} of shape [{', '.join(map(str, shape))}]"
+        raise BadInput(file, f'holds {x.dtype} of shape {x.shape}', f'expected {want}: get the corpus again')
+    if len(x): return x
+    raise BadInput(file, 'holds no windows', 'expected one at least: get the corpus again')
 
+# %% ../nbs/04a_corpus.ipynb #c0fbe2a2
 def _corpus_list(file):
     "Names of recordings"
     with decoding(file, 'is not JSON', 'get the corpus again'): names = json.loads(file.read_text(encoding='utf-8'))
-    if isinstance(names, list) and names: return names
-    raise BadInput(file, f'holds a {type(names).__name__}', 'expected a list of names: get the corpus again')
+    if isinstance(names, list) and names and all(isinstance(o, str) for o in names): return names
+    raise BadInput(file, f'holds {one_line(names, 60)}', 'expected a list of names: get the corpus again')
 
 # %% ../nbs/04a_corpus.ipynb #e2687cce
 def _corpus_person(name, file):
-    "Data set, person and task of `dataset/subject/subject_task-name`"
-    parts = str(name).split('/')
-    task = parts[-1].partition('_task-')[2].partition('_')[0]
-    if len(parts)!=3 or not all(parts) or not task:
+    "Of `dataset/subject/subject_task-name`: data set, person, session, task, and what else tells recordings apart"
+    dataset, person, last = parts = name.split('/') if name.count('/')==2 else ('', '', '')
+    each = [o.partition('-') for o in last.split('_')[1:] if '-' in o]
+    says = {k: v for k,_,v in each}
+    if not all(parts) or not says.get('task'):
         raise BadInput(file, f'holds {name!r}', 'expected dataset/subject/subject_task-name: get the corpus again')
-    return parts[0], parts[1].removeprefix('sub-'), task
+    part = '_'.join(f'{k}-{v}' for k,_,v in each if k not in ('ses', 'task'))
+    return dict(dataset=dataset, subject=f"{dataset}-{person.removeprefix('sub-')}", session=says.get('ses', ''),
+                task=says['task'], part=part)
 
 # %% ../nbs/04a_corpus.ipynb #5d859868
 def _corpus_times(folder):
     "What is known of repetition times: {data set or recording: seconds}"
     file = Path(folder)/'repetition_times.json'
-    return read_json(file) if file.is_file() else {}
+    times = read_json(file) if file.is_file() else {}
+    for k,v in times.items():
+        if isinstance(v, (int, float)) and not isinstance(v, bool) and 0<v<=60: continue
+        raise BadInput(file, f'says {v!r} of {k}', 'expected seconds, a number above 0 and at most 60: write it so')
+    return times
 
+# %% ../nbs/04a_corpus.ipynb #c0fbe3a3
 def _corpus_outcomes(folder, names, tr_s):
     "A row for each recording: whose, seconds, licence, and why it is left out"
     licences, times = read_json(folder/_corpus_licences), _corpus_times(folder)
     rows = []
     for name in names:
-        dataset, person, task = _corpus_person(name, folder/_corpus_names)
+        who = _corpus_person(name, folder/_corpus_names)
+        dataset = who['dataset']
         dt, licence = times.get(name, times.get(dataset, tr_s)), licences.get(dataset)
         use = may_be_used(licence)
-        why = '' if use else f'the licence of {dataset} is {licence!r}, which does not let derived data be used'
+        why = '' if use else f'the licence of {dataset} is {licence!r}, none known to let derived data be used'
         if not why and not dt: why = f'nobody says the repetition time of {dataset}'
-        rows.append(dict(recording=name, dataset=dataset, subject=f'{dataset}-{person}', task=task, dt_s=dt,
-                         licence=licence, use=use, why=why))
-    return pd.DataFrame(rows)
+        rows.append(dict(recording=name, **who, dt_s=dt, licence=licence, use=use, why=why))
+    return _told_apart(pd.DataFrame(rows), folder/_corpus_names)
+
+# %% ../nbs/04a_corpus.ipynb #c0fbe4a4
+def _told_apart(found, file):
+    "`found`; BadInput where two of its recordings would have one name in a store"
+    used = found[found['why']=='']
+    for _,same in used.groupby(['subject', 'session', 'task', 'part'])['recording']:
+        if len(same)<2: continue
+        raise BadInput(file, f'holds {same.iloc[0]!r} and {same.iloc[1]!r}, one person, session, task and run',
+                       'expected names that differ in ses- or run-: rename one')
+    return found
+
+# %% ../nbs/04a_corpus.ipynb #c0fbe8a8
+def _whole_corpus(folder):
+    "BadInput for a file that is lacking"
+    for o in (_corpus_windows, _corpus_which, _corpus_names, _corpus_licences):
+        if not (folder/o).is_file(): raise BadInput(folder/o, 'is not there', f'expected {o}: get the corpus again')
+
+def _numbers_within(which, n, file):
+    "BadInput for a number of a recording beyond `n`"
+    if which.min()>=0 and which.max()<n: return
+    said = f'counts from {which.min()} up to {which.max()}, of {n} recordings'
+    raise BadInput(file, said, f'expected 0 to {n-1}: get the corpus again')
 
 # %% ../nbs/04a_corpus.ipynb #16043c24
 def read_corpus(
@@ -101,15 +154,14 @@ def read_corpus(
 )->tuple: # store, windows added, windows there already, table of recordings with `why` they were left out
     "The windows of a corpus that may be used, into a store; call it again to go on. BadInput names file and remedy."
     folder, p = Path(folder), parcellation or corpus_parcellation()
-    windows = _corpus_array(folder/_corpus_windows, (None, len(p), None), 'f')
+    _whole_corpus(folder)
+    windows = _corpus_array(folder/_corpus_windows, ('window', len(p), 'frame'), 'f')
     which = _corpus_array(folder/_corpus_which, (len(windows),), 'i')
     names = _corpus_list(folder/_corpus_names)
-    if which.min()<0 or which.max()>=len(names):
-        found = f'counts up to {which.max()}, of {len(names)} recordings'
-        raise BadInput(folder/_corpus_which, found, 'get the corpus again')
+    _numbers_within(which, len(names), folder/_corpus_which)
     found = _corpus_outcomes(folder, names, tr_s)
     store = RecordingStore.create(url, p, exist_ok=True)
-    known = {(s, r) for s,r in zip(store.table['subject']+store.table['task'], store.table['run'], strict=True)}
+    known = set(store.table[['subject', 'session', 'task', 'run']].itertuples(index=False, name=None))
     n = _add_windows(store, windows, np.asarray(which), found, known, folder)
     _corpus_terms(store, found)
     return store, n, len(known), found
@@ -117,33 +169,48 @@ def read_corpus(
 # %% ../nbs/04a_corpus.ipynb #4bbf9728
 def _add_windows(store, windows, which, found, known, folder):
     "How many windows were added; a commit for each thousand, so that a run that is cut off goes on"
-    nth = pd.Series(which).groupby(which).cumcount().to_numpy()+1
-    new = [i for i in np.argsort(which, kind='stable') if not (o := found.iloc[which[i]]).why
-           and (o.subject+o.task, str(nth[i])) not in known]
+    nth, n = pd.Series(which).groupby(which).cumcount().to_numpy()+1, len(store)
+    whose = list(found.itertuples())
+    run = [f'{whose[r].part}_{k}'.lstrip('_') for r,k in zip(which, nth, strict=True)]
+    new = [i for i in np.argsort(which, kind='stable') if not (o := whose[which[i]]).why
+           and (o.subject, o.session, o.task, run[i]) not in known]
+    recs = (_corpus_window(windows[i], whose[which[i]], run[i], f'{folder}, window {i}') for i in new)
+    fit = _fit_windows(recs, [which[i] for i in new], found, store.parcellation)
     with store.writer() as w:
-        for part in np.array_split(new, -(-len(new)//1000)) if new else ():
-            w.extend(_corpus_window(windows[i], found.iloc[which[i]], nth[i], i, folder) for i in part)
-    return len(new)
+        while part := list(islice(fit, 1000)): w.extend(part)
+    return len(store)-n
 
-def _corpus_window(x, o, run, i, folder):
+# %% ../nbs/04a_corpus.ipynb #c0fbe9a9
+def _fit_windows(recs, rows, found, parcellation):
+    "Those that a store may hold; why the others may not is written into their `rows` of `found`"
+    for rec,row in zip(recs, rows, strict=True):
+        try: rec.check(parcellation)
+        except ValueError as e: found.loc[row, 'why'] = f"{found.loc[row, 'why']}; {e}".removeprefix('; ')
+        else: yield rec
+
+# %% ../nbs/04a_corpus.ipynb #c0fbe5a5
+def _corpus_window(x, o, run, source):
     "One window as a recording; a parcel that was not measured is missing"
     x = np.array(x.T, np.float32)
     x[:,(x==0).all(0)] = np.nan
     facts = dict(dataset=o.dataset, licence=str(o.licence), use=o.use)
-    where = f'{folder}, window {i}'
-    return Recording(x, float(o.dt_s), o.subject, task=o.task, run=str(run), covariates=facts, source=where)
+    return Recording(x, float(o.dt_s), o.subject, session=o.session, task=o.task, run=run, covariates=facts,
+                     source=source)
 
 # %% ../nbs/04a_corpus.ipynb #047eb77d
 def _corpus_terms(store, found):
     "TERMS.txt in the store: the licence of each data set; a line of what was left out"
-    each = found.drop_duplicates('dataset')
+    each, left = found.drop_duplicates('dataset'), found[found['why']!='']
     lines = [f"{o.dataset}: {o.licence}, {o.use or 'left out'}".removesuffix(', yes') for o in each.itertuples()]
+    lines = [one_line(o) for o in lines]
     said = ['F-BERT corpus: data derived from OpenNeuro; each data set keeps its licence and asks to be cited', *lines]
-    store.put_file('TERMS.txt', '\n'.join(said).encode())
-    left = found[found['why']!='']
+    store.put_file('TERMS.txt', ('\n'.join(said)+'\n').encode())
+    table = left.rename(columns=dict(recording='file', why='reason'))[['file', 'reason']]
+    store.put_file('failures.tsv', table.to_csv(sep='\t', index=False).encode())
     if not len(left): return
     hint = '; repetition_times.json beside the windows, or --tr, says it' if left['dt_s'].isna().any() else ''
-    tell(f"{len(left)} of {len(found)} recordings are left out: {'; '.join(dict.fromkeys(left['why']))}{hint}")
+    why = '; '.join(dict.fromkeys(left['why']))
+    tell(f"{len(left)} of {len(found)} recordings are left out, or windows of them: {why}{hint}")
 
 # %% ../nbs/04a_corpus.ipynb #9f292986
 def imitated_corpus(

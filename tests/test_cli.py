@@ -579,6 +579,8 @@ def test_a_corpus_from_a_shell(tmp_path, capsys):
     assert main(['preprocess', folder, store, '--tr', '1.5'])==1             # ds3 forbids it
     said = capsys.readouterr()
     assert '1 added, 5 there already' in said.out and "the licence of ds3 is 'CC-BY-ND-4.0'" in said.err
+    assert main(['preprocess', folder, store, '--strategy', 'simple', '--target-tr', '1'])==1
+    assert '--strategy, --target-tr: found with a corpus' in capsys.readouterr().err
     t = RecordingStore(store).table
     assert t['subject'].unique().tolist()==['ds1-01', 'ds1-02', 'ds2-01'] and t['n_missing'].sum()==1
     assert sorted(zip(t['dataset'], t['tr_s']))==[('ds1', .8)]*2+[('ds1', 2.)]*3+[('ds2', 1.5)]

@@ -20,7 +20,13 @@ from brainlm.files import BadInput
 @pytest.mark.parametrize('spoil, said', [
     (lambda f: np.save(f/'windows.npy', np.zeros((10, 449, 80), 'float32')), 'holds float32 of shape .10, 449, 80.'),
     (lambda f: np.save(f/'windows.npy', np.array([{}])), 'windows.npy'),
-    (lambda f: np.save(f/'window_to_recording.npy', np.full(10, 4)), 'counts up to 4, of 4 recordings'),
+    (lambda f: np.save(f/'window_to_recording.npy', np.full(10, 4)), 'up to 4, of 4 recordings'),
+    (lambda f: np.save(f/'window_to_recording.npy', np.arange(10)%4-1), 'counts from -1'),
+    (lambda f: np.save(f/'windows.npy', np.zeros((0, 450, 80), 'float32')), 'holds no windows'),
+    (lambda f: (f/'recordings.json').unlink(), 'recordings.json: is not there'),
+    (lambda f: (f/'licenses.json').unlink(), 'licenses.json: is not there'),
+    (lambda f: (f/'repetition_times.json').write_text('{"ds1": "two"}'), "says 'two' of ds1"),
+    (lambda f: _renamed(f, *['sub-1/sub-1_task-rest']*4), 'rename one'),
     (lambda f: (f/'recordings.json').write_text(json.dumps(['a']*4)), "holds 'a'"),
     (lambda f: (f/'licenses.json').write_text('{'), 'licenses.json')])
 def test_a_corpus_that_is_damaged(tmp_path, spoil, said):
@@ -29,3 +35,28 @@ def test_a_corpus_that_is_damaged(tmp_path, spoil, said):
     spoil(folder)
     with pytest.raises(BadInput, match=said): read_corpus(folder, tmp_path/'store', 2.)
     assert not (tmp_path/'store').exists()
+
+def _renamed(folder, *names):
+    "The corpus in a folder with other recordings"
+    (folder/'recordings.json').write_text(json.dumps([f'ds1/{o}' for o in names]))
+
+def test_nobody_vanishes_when_it_goes_on(tmp_path):
+    "Subject and task that make one word together are still two; sessions of one person are told apart"
+    folder, others = imitated_corpus(tmp_path/'fbert'), [f'sub-{i}/sub-{i}_task-rest' for i in (3, 4)]
+    _renamed(folder, 'sub-1/sub-1_task-0back', 'sub-2/sub-2_task-back', *others)
+    read_corpus(folder, tmp_path/'store', 2.)
+    _renamed(folder, 'sub-1/sub-1_task-0back', 'sub-10/sub-10_task-back', *others)
+    with pytest.warns(UserWarning, match='same signal'): assert read_corpus(folder, tmp_path/'store', 2.)[1]==2
+    _renamed(folder, 'sub-1/sub-1_ses-1_task-rest_run-1', 'sub-1/sub-1_ses-2_task-rest_run-1', *others)
+    store, n, *_ = read_corpus(folder, tmp_path/'other', 2.)
+    assert n==10 and store.table['session'].tolist()[:5]==['1']*3+['2']*2 and store.table['run'][1]=='run-1_2'
+
+def test_a_window_without_data(tmp_path):
+    "It is left out with its reason; the others go in"
+    folder = imitated_corpus(tmp_path/'fbert')
+    x = np.load(folder/'windows.npy')
+    x[1] = np.nan
+    np.save(folder/'windows.npy', x)
+    with pytest.warns(UserWarning, match='window 1'): _, n, _, found = read_corpus(folder, tmp_path/'store', 2.)
+    assert n==5 and 'no data' in found['why'][0]
+    assert 'window 1' in (tmp_path/'store'/'failures.tsv').read_text()
