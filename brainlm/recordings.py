@@ -335,7 +335,7 @@ class RecordingStore:
     def _locate(self, url, storage_options):
         self._address,self.storage_options = str(url),storage_options
         try: fs,self.path = url_to_fs(self._address, **(storage_options or {}))
-        except ValueError as e: raise ValueError(f"{url}: {e}, expected a folder or a URL; see fsspec for those") from None
+        except ValueError as e: raise ValueError(f"{url}: {e}, expected an address; give a folder or a URL") from None
         except OSError as e: raise _out_of_reach(url, e) from None
         self._fs,self.local = (os.getpid(), fs),isinstance(fs, LocalFileSystem)
         self._computed,self._right = {},{}
