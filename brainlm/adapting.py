@@ -6,6 +6,8 @@
 __all__ = ['prior_sources', 'split_to_adapt', 'adapted', 'gain_there', 'adapt_report']
 
 # %% ../nbs/44c_adapting.ipynb #9713a763
+import os
+
 import numpy as np
 import pandas as pd
 
@@ -13,11 +15,11 @@ from .atlases import carried
 from .basics import one_of, register
 from .metrics import evaluate, scaled_recordings
 from .mixture import beside_prior, network_gain
-from .model import BrainLM
+from .model import BrainLM, model_folder, room_for_model
 from .pretraining import data_card, run_card
 from .prior import SpaceTimePrior, window_alone
 from .published import load_model
-from .recordings import RecordingStore, Split, learned_from
+from .recordings import RecordingStore, Split, learned_from, seen_by, unknown_people
 from .report import analyses
 from .scaling import RobustScaler
 from .windows import TiledWindows
@@ -56,11 +58,22 @@ def _prior_there(source, model, store, split, scaler):
 # %% ../nbs/44c_adapting.ipynb #218c3e6e
 def split_to_adapt(
     store:RecordingStore, # recordings
+    model:BrainLM|None=None, # that will be adapted; whom it has learned from is not judged on
 )->Split: # a third of the people are kept to judge on, if there are at least four
     "Who is learned from where a model is adapted"
-    draws = (store.split(valid=0., test=1/3, seed=i) for i in range(10 if store.table['subject'].nunique()>3 else 0))
+    people, known = store.table['subject'].to_numpy(), _learned_before(model, store)
+    def draw(i):
+        split = store.split(valid=0., test=1/3, seed=i)
+        again = (split=='test') & np.isin(people, known)
+        return Split(store, np.where(again, 'none', split.sides)) if again.any() else split
+    draws = map(draw, range((10, 100)[len(known)>0] if len(set(people))>3 else 0))
     enough = (o for o in draws if min(len(o.subjects[k]) for k in ('train', 'test'))>1)
     return next(enough, None) or Split.of(store, np.full(len(store), 'train'))
+
+def _learned_before(model, store):
+    "People of a store whom a model has learned from"
+    seen = None if model is None else seen_by(model, store)
+    return [] if seen is None else sorted(set(store.table['subject'].to_numpy()[seen!='']))
 
 # %% ../nbs/44c_adapting.ipynb #3b0d4e1e
 def adapted(
@@ -70,7 +83,7 @@ def adapted(
     split:Split|None=None, # None: `split_to_adapt`
 )->BrainLM: # its weights are those of `model`, not copies of them
     "The model on the atlas of a store. ValueError for a model with vectors of parcels, or a prior that does not fit."
-    split = split_to_adapt(store) if split is None else Split.of(store, split)
+    split = split_to_adapt(store, model) if split is None else Split.of(store, split)
     scaler, facts = RobustScaler().fit(store, split), run_card(data_card(store, split), split, store)
     there = None
     if model.prior is not None:
@@ -102,13 +115,24 @@ def _gain_words(gain, ratio=.5):
     "A line for each way to fill in"
     return [f"{o.model}: R² {o.prior:.3f} by the prior alone, {o.r2:.3f} with the network on it "
             f"({o.gain:+.4f} [{o.low:+.4f}, {o.high:+.4f}]: {o.says}); {ratio:.0%} hidden, "
-            f"{o.n} people that neither has learned from" for o in gain.itertuples()]
+            f"{o.n} people that neither is known to have learned from" for o in gain.itertuples()]
 
 def _adapted_words(other, name, out, split):
     "What was made of a model, in a line"
     p, n = other.parcellation, len(split.subjects['train'])
     return (f"{out}: {name} on {p.name}, {len(p)} parcels; scaler of {n} people, "
             f"prior: {other.card.get('prior_from', 'none')}")
+
+def _nobody_left(model, store):
+    "Why nobody is judged on"
+    known, n = _learned_before(model, store), store.table['subject'].nunique()
+    why = f", and the model has learned from {len(known)} of these {n}" if known else ''
+    return f"nobody is left to judge the network on, which needs at least four people{why}"
+
+def _check_out(out, model):
+    "FileExistsError where the model would be written over itself, or over what is no model"
+    if room_for_model(out).exists() and os.path.samefile(out, model_folder(model)):
+        raise FileExistsError(f"{out}: found the model that is adapted, expected another folder; choose one")
 
 def _trained_one(name):
     "The model of a folder. ValueError for a published one"
@@ -125,7 +149,7 @@ def _trained_one(name):
     options=(
         ('<store>', ..., 'folder or URL of a RecordingStore', 'STORE'),
         ('<out>', ..., 'folder to write', 'OUT'),
-        ('model', ..., 'folder, or brainlm-small', 'MODEL'),
+        ('model', ..., 'folder, without parcel_embedding, or brainlm-small', 'MODEL'),
         ('prior', None, "the Gaussian's source: fit (to two people or more), own (frames of one person), carried (over "
                         "from the model's atlas), window (nobody); default: the first that there are people for",
          ('fit','own','carried','window'))))
@@ -135,13 +159,14 @@ def adapt_report(
     model, # of a `BrainLM`
     prior:str|None=None, # as of `adapted`
 )->str: # words
-    "`adapted`, saved, and what the network adds there. ValueError as of `adapted`."
+    "`adapted`, saved, and what the network adds there. ValueError as of `adapted`; FileExistsError: `out` is in use."
     store, trained = RecordingStore(store).readable(), _trained_one(model)
-    split = split_to_adapt(store)
+    _check_out(out, model)
+    split = split_to_adapt(store, trained)
     other = adapted(trained, store, prior, split)
     other.save_pretrained(out)
     words = [f"{store}", _adapted_words(other, model, out, split)]
     rows = store.rows('test', split)
-    if len(rows) and isinstance(other.prior, SpaceTimePrior): words += _gain_words(gain_there(other, store, rows))
-    elif not len(rows): words += ['nobody is left to judge the network on, which needs at least four people']
-    return '\n'.join(words)
+    if not len(rows): return '\n'.join([*words, _nobody_left(trained, store)])
+    if isinstance(other.prior, SpaceTimePrior): words += _gain_words(gain_there(other, store, rows))
+    return '\n'.join([*words, *unknown_people(trained, store)])

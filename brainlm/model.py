@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['presets', 'shipped_models', 'BrainLMConfig', 'preset', 'time_encoding', 'xyz_features', 'check_scaler', 'BrainLM',
-           'BrainLMOutput', 'take_place', 'clear_leftovers', 'keep_hashes', 'check_hashes', 'whole_folder',
-           'check_finite', 'differences', 'few', 'read_seen', 'model_folder', 'model_atlases', 'steadily']
+           'BrainLMOutput', 'take_place', 'clear_leftovers', 'keep_hashes', 'check_hashes', 'room_for_model',
+           'whole_folder', 'check_finite', 'differences', 'few', 'read_seen', 'model_folder', 'model_atlases',
+           'steadily']
 
 # %% ../nbs/11_model.ipynb #9e304e8c
 import ctypes
@@ -642,10 +643,11 @@ def clear_leftovers(
     "Remove what killed saves left in `folder`; a model that had stepped aside, and has no successor, comes back"
     done = []
     for tmp in sorted(Path(folder).glob('.*-????????')):
+        if not tmp.is_dir() or {o.name for o in tmp.iterdir()}-{'old', 'new'}: continue
         home = tmp.with_name(tmp.name[1:-9])
         kept = [o for o in (tmp/'old', tmp/'new') if o.is_dir()]
         if not home.exists() and kept and kept[0].name=='old': os.replace(kept[0], home)
-        if tmp.is_dir(): shutil.rmtree(tmp)
+        shutil.rmtree(tmp)
         done.append(tmp.name)
     for part in sorted(Path(folder).glob('*.part')):
         part.unlink()
@@ -688,18 +690,49 @@ def check_hashes(
                      "or go on with trust_edited=True")
 
 # %% ../nbs/11_model.ipynb #62eb0e62
+_of_models = set('config.json card.json README.md seen.json hashes.json model.safetensors parcellation.tsv scaler.json '
+                 'person.safetensors prior.safetensors finetuned.json head.safetensors HCP_TERMS.txt'.split())
+_of_desktops = {'.DS_Store', 'Thumbs.db', 'desktop.ini'}
+
+def _part_of_model(folder, o):
+    "Is this file or folder below a folder one that saved models have?"
+    *above,name = parts = o.relative_to(folder).parts
+    if o.is_symlink(): return False
+    if o.is_dir(): return parts in (('encoder',), ('atlases',)) or above in (['atlases'], ['encoder'])
+    return o.name in _of_models and len(parts)<5
+
+def _not_a_model(folder):
+    "What a folder is or holds that no saved model is or holds; nothing for a model, and where there is nothing"
+    if folder.is_symlink(): return 'a link'
+    if not folder.exists(): return ''
+    if not folder.is_dir(): return 'a file'
+    if os.path.samefile(folder, os.curdir): return 'the folder you are in'
+    every = [o for o in sorted(folder.rglob('*')) if o.name not in _of_desktops]
+    odd = [o for o in every if not _part_of_model(folder, o)]
+    if not odd and not any((folder/k).is_file() for k in ('config.json', 'finetuned.json')): odd = every
+    return some([str(o.relative_to(folder)) for o in odd], 3) if odd else ''
+
+def room_for_model(
+    folder:str|Path, # where a model will be saved
+)->Path: # the folder
+    "FileExistsError where saving would put a model in the place of anything but a model"
+    if not (found := _not_a_model(Path(folder))): return Path(folder)
+    raise FileExistsError(f"{folder}: found {found}, expected an empty folder, a model to replace, or nothing; choose "
+                          "another folder")
+
+# %% ../nbs/11_model.ipynb #bc3f655f
 @contextmanager
 def whole_folder(
-    folder:str|Path # to write; what is there is replaced when all is written
+    folder:str|Path # of a model; what is there is replaced when all is written
 ): # Path of an empty folder beside it, which becomes it
-    "Write a folder whole or not at all; an error in the block leaves what was there"
-    folder = Path(folder)
+    "Write a folder whole or not at all; an error in the block leaves what was there. Errors of `room_for_model`."
+    folder = room_for_model(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as tmp:
         new = Path(tmp)/'new'
         new.mkdir()
         yield new
-        take_place(new, folder)
+        take_place(new, room_for_model(folder))
 
 def _card_text(config, card):
     lines = [f"# BrainLM, {config.attention} attention, {config.n_parcels} parcels", ""]

@@ -24,6 +24,7 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.masking import patchify, random_mask
 from brainlm.model import Joint
 from brainlm.prior import Context
+from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 
 
@@ -308,6 +309,31 @@ def test_a_save_has_no_moment_without_a_model(tmp_path, monkeypatch, exchange):
         left = tmp_path/'.best-abcdefgh'; left.mkdir(); home.rename(left/'old')
         assert clear_leftovers(tmp_path)==[left.name] and not left.exists()
     assert torch.equal(BrainLM.from_pretrained(home).cls, b.cls) and [o.name for o in tmp_path.iterdir()]==['best']
+
+def test_only_a_model_is_replaced(tmp_path, monkeypatch):
+    "A store, a folder of other things, a run, a file, a link and the folder one is in are refused, and stay as they were"
+    model, m = small(), tmp_path/'m'
+    store = RecordingStore.create(tmp_path/'store', model.parcellation)
+    store.extend([Recording(np.random.default_rng(0).normal(size=(9, 12)).astype('float32'), 2., 'a')])
+    for name in ('thesis/chapter1.txt', 'run/best/config.json', 'run/recipe.json', 'noted/config.json', 'noted/note.txt', 'read/README.md'):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/name).write_text('{}')
+    (tmp_path/'file').write_text('x')
+    (tmp_path/'empty').mkdir()
+    model.save_pretrained(m)
+    (tmp_path/'link').symlink_to(m)
+    was = {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*')}
+    said = dict(store='bold', thesis='chapter1.txt', run='recipe.json', noted='found note.txt', read='README.md', file='a file', link='a link')
+    for name,words in said.items():
+        with pytest.raises(FileExistsError, match=f'{words}.*expected an empty folder, a model.*choose another'): model.save_pretrained(tmp_path/name)
+    monkeypatch.chdir(tmp_path/'empty')
+    with pytest.raises(FileExistsError, match='folder you are in'): model.save_pretrained('.')
+    assert {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*')}==was and len(RecordingStore(tmp_path/'store'))==1
+    monkeypatch.chdir(tmp_path)
+    for o in (m, 'm', 'empty', 'none/yet'): assert BrainLM.from_pretrained(model.save_pretrained(o, again=1)).card['again']==1
+    (tmp_path/'.cache-abcdefgh').mkdir()
+    (tmp_path/'.cache-abcdefgh/mine').write_text('x')
+    assert clear_leftovers(tmp_path)==[] and (tmp_path/'.cache-abcdefgh/mine').exists()
 
 def test_reading_while_somebody_saves(tmp_path):
     a, b = (small(seed=i).float() for i in (0, 1))
