@@ -70,6 +70,7 @@ def split_to_adapt(
     enough = (o for o in draws if min(len(o.subjects[k]) for k in ('train', 'test'))>1)
     return next(enough, None) or Split.of(store, np.full(len(store), 'train'))
 
+# %% ../nbs/44c_adapting.ipynb #2fd09592
 def _learned_before(model, store):
     "People of a store whom a model has learned from"
     seen = None if model is None else seen_by(model, store)

@@ -68,8 +68,8 @@ def on(self:BrainLM,
 )->BrainLM: # its weights are these, not copies of them
     "The same network on another atlas. ValueError for a network that has learnt vectors of its own parcels."
     if self.config.parcel_embedding:
-        raise ValueError("config: found parcel_embedding=True, expected a network without vectors for each parcel; take "
-                         "brainlm-small, or pretrain one with parcel_embedding=False")
+        raise ValueError("config: found parcel_embedding=True, expected a network without vectors for each parcel; "
+                         "take brainlm-small, or pretrain one with parcel_embedding=False")
     if prior is None and self.prior is not None: prior = carried(self.prior, self.parcellation, parcellation)
     other, n = _sharing(self), len(parcellation)
     other.config, other.scaler, other.card = replace(self.config, n_parcels=n), scaler, self.card | (card or {})

@@ -712,6 +712,7 @@ def _not_a_model(folder):
     if not odd and not any((folder/k).is_file() for k in ('config.json', 'finetuned.json')): odd = every
     return some([str(o.relative_to(folder)) for o in odd], 3) if odd else ''
 
+# %% ../nbs/11_model.ipynb #2828eab0
 def room_for_model(
     folder:str|Path, # where a model will be saved
 )->Path: # the folder
