@@ -124,6 +124,7 @@ def _adapted_words(other, name, out, split):
     return (f"{out}: {name} on {p.name}, {len(p)} parcels; scaler of {n} people, "
             f"prior: {other.card.get('prior_from', 'none')}")
 
+# %% ../nbs/44c_adapting.ipynb #7e662bd7
 def _nobody_left(model, store):
     "Why nobody is judged on"
     known, n = _learned_before(model, store), store.table['subject'].nunique()
