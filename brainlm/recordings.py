@@ -1280,7 +1280,7 @@ class Split:
         if store.damaged and len(self.sides) == len(store.whole): self.sides = self.sides[store.kept]
         n,m = len(self.sides),len(store)
         if n != m:
-            raise ValueError(f"split: found {n} words, expected one for each of the store's {m}: use store.split")
+            raise ValueError(f"split: found {n} words, expected one for each of the store's {m} recordings: use split")
         self._one_side(store)
 
     def __len__(self): return len(self.sides)

@@ -161,10 +161,10 @@ def test_what_can_be_known_is_refused_at_once(small, tmp_path):
     "In less than three seconds of computing, in a process of its own, imports and all; torch is never imported"
     pd.DataFrame(dict(subject=['sim1'], score=[1])).to_csv(tmp_path/'people.csv', index=False)
     for words,says in (('finetune S --preset tiny --target height --out o', "target: found 'height'"),
-                       ('finetune S --preset tiny --target score --table people.csv --leave-out clinic --out o', "leave_out: found 'clinic'"),
+                       ('finetune S --preset tiny --target score --table people.csv --leave-out clinic --out o', "--leave-out: found 'clinic'"),
                        ('forecast S --preset tiny --context 400 --out o', 'context + horizon: found 420 frames, expected at most those'),
                        ('forecast nowhere --preset tiny --out o', 'nowhere is not a RecordingStore'),
-                       ('attention S --model m --contrast group --out o', "column: found 'group'"),
+                       ('attention S --model m --contrast group --out o', "--contrast: found 'group'"),
                        ('perturb S --model m --target music --out o', "source: found 'rest', expected one of the values of task: none")):
         words = ['-X', 'importtime', '-m', 'brainlm.cli', *words.replace('S ', f'{small} ').split()]
         start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -501,7 +501,7 @@ def test_full_disk(tmp_path, capsys):
 
 
 # %% ../nbs/51_cli.ipynb #d60fb9d3
-@pytest.mark.parametrize('more,says', [(dict(tr=0), 'tr_s: found 0.0'), (dict(min_coverage=2), 'min_coverage: found 2.0'), (dict(parcellation='a425'), "no built-in parcellation 'a425'"),
+@pytest.mark.parametrize('more,says', [(dict(tr=0), '--tr: found 0.0'), (dict(min_coverage=2), '--min-coverage: found 2.0'), (dict(parcellation='a425'), "no built-in parcellation 'a425'"),
     (dict(parcellation='none.tsv'), 'none.tsv'), (dict(volume='none.nii.gz'), 'no file none.nii.gz'), (dict(space='fsLR'), 'no fMRI found in space fsLR')])
 def test_settings_that_cannot_be(made, tmp_path, capsys, more, says):
     assert main(words_for(made[0]/'in', tmp_path/'store', **more))==1
