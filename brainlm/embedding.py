@@ -379,7 +379,9 @@ def _items(X, model):
     if isinstance(X, (Recording,pd.DataFrame,str)) or getattr(X, 'ndim', 3)!=3:
         want = 'a store, a list or an array [recording, time, parcel]'
         raise ValueError(f"X: found one {type(X).__name__}, expected {want}; put it into a list")
-    return ((x, None) for x in X)
+    if hasattr(X, '__iter__') and not isinstance(X, dict): return ((x, None) for x in X)
+    raise ValueError(f"X: found {type(X).__name__}, expected a store, a list or an array [recording, time, parcel]"
+                     "; put it into a list")
 
 # %% ../nbs/50_embedding.ipynb #e29069c5
 def _series(item, dt_s, model):

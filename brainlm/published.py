@@ -1106,7 +1106,7 @@ def _read_safe(f, at_once=16):
 def _read_file(f):
     "State dict of a file. ValueError where it is cut off or no table of tensors."
     how = dict(map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(f))
-    try: w = _read_safe(f) if f.suffix=='.safetensors' else torch.load(f, **how)
+    try: w = _read_safe(check_weights(f)) if f.suffix=='.safetensors' else torch.load(f, **how)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         first = str(e).splitlines()[0][:120] if str(e) else ''
         raise ValueError(f"{f}: cannot be read, it may be cut off ({type(e).__name__}: {first})") from None

@@ -1504,6 +1504,7 @@ def _record_batches(folder, damaged=None):
         try:
             with decoding(f, 'is not an Arrow file, or is cut short or damaged', _arrow_again):
                 for b in _reader(f):
+                    len(b.schema.names)                                     # raises where they are no text
                     yield n,b
                     n += b.num_rows
         except BadInput as e: bad.append(e)

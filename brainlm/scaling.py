@@ -14,7 +14,7 @@ import fsspec
 import numpy as np
 from fastcore.basics import patch
 
-from .basics import one_of, some, write_whole
+from .basics import one_of, some, tell, write_whole
 from .files import json_object, read_json
 from .recordings import RecordingStore, Split, unmasked
 

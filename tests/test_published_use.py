@@ -19,6 +19,7 @@ from brainlm.networks import attention_matrix, attention_profiles, profile_versi
 from brainlm.published import PublishedMAE, PublishedViTMAE, load_model
 from brainlm.readouts import readouts
 from brainlm.recordings import Recording, RecordingStore
+from brainlm.scaling import RobustScaler
 from brainlm.simulation import simulate_bids_derivatives
 
 slow = pytest.mark.slow
