@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from .atlas import Parcellation
 from .basics import write_whole
-from .model import BrainLM, whole_folder
+from .model import BrainLM, places, whole_folder
 from .prior import GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
 
@@ -74,7 +74,7 @@ def on(self:BrainLM,
     other, n = _sharing(self), len(parcellation)
     other.config, other.scaler, other.card = replace(self.config, n_parcels=n), scaler, self.card | (card or {})
     other.parcellation = parcellation
-    other.xyz_mm = torch.tensor(parcellation.places_mm()).to(self.xyz_mm)
+    other.xyz_mm = places(self.config, parcellation).to(self.xyz_mm)
     other.prior = None if prior is None else prior.to(self.xyz_mm.device)
     return other
 

@@ -29,12 +29,12 @@ from brainlm.scaling import RobustScaler
 
 
 # %% ../nbs/11_model.ipynb #7a0aa74e
-def small(attention='axial', n=12, seed=0, **kwargs):
+def small(attention='axial', n=12, seed=0, parcellation=None, **kwargs):
     "A model of a few parcels in double precision, with a head that is not zero"
     torch.manual_seed(seed)
     cfg = BrainLMConfig(n_parcels=n, width=16, layers=2, heads=2, mlp=32, decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32, attention=attention, **kwargs)
-    table = load_parcellation('glasser360').table.iloc[:n]
-    model = BrainLM(cfg, Parcellation('few', table)).double()
+    few = parcellation or Parcellation('few', load_parcellation('glasser360').table.iloc[:n])
+    model = BrainLM(cfg, few).double()
     if model.prior is not None:
         model.prior.set(torch.zeros(n), torch.eye(n)*.5 + .5); nn.init.normal_(model.head.weight)
     return model
@@ -59,6 +59,24 @@ def test_padding_is_not_there(attention, prior):
     assert torch.allclose(both.cls, torch.cat([short.cls, long.cls]))
     n = mask.flatten(1).sum(1).double()
     assert torch.allclose(both.loss, (short.loss*n[0] + long.loss*n[1])/n.sum())
+
+
+# %% ../nbs/11_model.ipynb #f41b339b
+def test_columns_of_the_table_say_where_a_parcel_is(tmp_path):
+    "Beside coordinates or instead of them, saved and read again; a parcel of which nothing is known is the mean one"
+    table = load_parcellation('glasser360').table.iloc[:12].assign(depth=[*range(11), None], myelin=1.)
+    p, x, hide = Parcellation('few', table), torch.randn(1, 12, 60), torch.ones(1, 12, 3, dtype=torch.bool)
+    hide[:,0] = False
+    for place,n in (('xyz, depth', 4), ('depth,myelin', 5)):
+        m = small(place=place, parcellation=p, parcel_embedding=False).float().eval()
+        assert m.xyz_mm.shape==(12, n) and m.xyz_mm[11,3]==0 and (m.place.xyz is None)==('xyz' not in place)
+        again = BrainLM.from_pretrained(m.save_pretrained(tmp_path/place))
+        other = m.xyz_mm.clone()
+        other[5,3] += 1
+        with torch.no_grad(): a, b, c = m(x, mask=hide), again(x, mask=hide), m(x, mask=hide, xyz_mm=other)
+        assert torch.equal(a.prediction, b.prediction) and not torch.allclose(a.prediction, c.prediction)
+        with pytest.raises(ValueError, match=f'found 3 columns, expected {n}'): m(x, xyz_mm=other[:,:3])
+    with pytest.raises(ValueError, match="no column of numbers 'iron'"): small(place='xyz, iron')
 
 
 # %% ../nbs/11_model.ipynb #05ac3dd1
