@@ -10,15 +10,10 @@ __all__ = ['outcomes', 'qc_columns', 'Settings', 'confounds_of', 'read_recording
 # %% ../nbs/03b_preprocessing.ipynb #90be5d5e
 import hashlib
 import json
-import signal
-import threading
 import time
 import warnings
-from collections import deque
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +21,7 @@ import pandas as pd
 from fastcore.basics import AttrDict, patch
 from tqdm import tqdm
 
-from .basics import as_it_was, moved, neutral, one_of, optional, printable, some, tell
+from .basics import as_it_was, moved, neutral, one_of, printable, some, tell
 from .cleaning import (
     clean,
     dvars,
@@ -71,6 +66,7 @@ from .readers import (
     with_people,
 )
 from .recordings import Recording, RecordingStore, provenances
+from .spreading import LostTask, answer_of, dask_client, in_turn
 
 # %% ../nbs/03b_preprocessing.ipynb #2166c45a
 # lived here until 0.2, and are still used here
@@ -252,38 +248,6 @@ def _work(found, atlas, settings, known, alone=None):
 
 _other = 'is in the store already, made from another content or with other settings'
 
-# %% ../nbs/03b_preprocessing.ipynb #f4dba78a
-@contextmanager
-def _deaf():
-    "Processes that start in here hear no Ctrl-C: it is for the one that started them, which hears it afterwards"
-    if not hasattr(signal, 'pthread_sigmask') or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    resource_tracker.ensure_running() # Not later: it takes the block away from the thread that starts it
-    heard = []
-    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try: yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if heard: raise KeyboardInterrupt
-
-# %% ../nbs/03b_preprocessing.ipynb #2a734b32
-@contextmanager
-def _client(jobs, scheduler):
-    "A Dask client: of the scheduler at this address, or of as many processes here"
-    dask = optional('distributed', 'cluster', 'work in several processes (--jobs, --scheduler)')
-    if scheduler:
-        with dask.Client(scheduler) as c: yield c
-    else:
-        cluster,how = None,dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=60)
-        try:
-            with _deaf(): cluster = dask.LocalCluster(**how)
-            with dask.Client(cluster) as c: yield c
-        finally:
-            with _deaf(): cluster and cluster.close()
-
 # %% ../nbs/03b_preprocessing.ipynb #e1a6e339
 _start_s = 8 # what starting workers takes, seconds: 5 on idle cores, 25 on busy ones
 
@@ -315,20 +279,14 @@ def _in_order(work, items, n, jobs, scheduler):
     if not worth:
         yield from ((o, work(*o)) for o in todo)
         return
-    with _client(jobs, scheduler) as client:
-        waiting = deque()
-        ahead = 2*max(jobs, sum(client.nthreads().values()))
-        while True:
-            waiting.extend((o, client.submit(work, *o, pure=False)) for o in islice(todo, ahead-len(waiting)))
-            if not waiting: return
-            o,f = waiting.popleft()
-            yield o,_result(f, o[0].source)
+    with dask_client(jobs, scheduler) as client:
+        for o,future in in_turn(client, work, todo, jobs): yield o,_result(future, client, o[0].source)
 
 # %% ../nbs/03b_preprocessing.ipynb #7b4dd77b
-def _result(future, source):
+def _result(future, client, source):
     "What a worker answered; that it was killed is a failure of one source"
-    try: return future.result()
-    except optional('distributed', 'cluster', 'work in several processes').KilledWorker:
+    try: return answer_of(future, client)
+    except LostTask:
         return BadInput(source.name, 'its worker was killed several times', 'is there enough memory? Try fewer --jobs')
 
 # %% ../nbs/03b_preprocessing.ipynb #9dd6e240

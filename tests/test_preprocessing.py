@@ -227,11 +227,31 @@ def content(store): return store.table.fillna('').to_dict('list'), [store.read(i
 
 def test_few_small_files_are_read_by_one_process(atlas, tmp_path, monkeypatch):
     "Two jobs may not be slower than one: where their start takes longer than the work, one does it, and says so"
-    here = importlib.import_module('brainlm.preprocessing'); monkeypatch.setattr(here, '_client', lambda *a: pytest.fail('workers were started'))
+    here = importlib.import_module('brainlm.preprocessing'); monkeypatch.setattr(here, 'dask_client', lambda *a: pytest.fail('workers were started'))
     d = folder_of(12, tmp_path/'in')
     with pytest.warns(UserWarning, match='12 files at .* s each are read by one process: starting 2 would take longer'): two = preprocess(d, tmp_path/'two', atlas, tr_s=2, jobs=2)
     assert content(two.store)==content(preprocess(d, tmp_path/'one', atlas, tr_s=2).store)
     assert here._worth(1, 100, 2) and not here._worth(.1, 100, 2) and not here._worth(100, 0, 2)
+
+def test_a_lost_worker_costs_the_file(atlas, tmp_path, monkeypatch):
+    "A file that takes its workers with it is a failure with a remedy; the others are there"
+    dask = pytest.importorskip('distributed')
+    class Future:
+        def __init__(self, f, found, *more): self.lost,self.answer = '003' in found.source.name,(f, found, *more)
+        def done(self): return True
+        def result(self):
+            if self.lost: raise dask.KilledWorker('task', None, 4)
+            return self.answer[0](*self.answer[1:])
+    class Client:
+        def __init__(self, *a): pass
+        def __enter__(self): return self
+        def __exit__(self, *a): pass
+        def nthreads(self): return {'one':2}
+        def submit(self, f, *task, pure): return Future(f, *task)
+    monkeypatch.setattr(importlib.import_module('brainlm.preprocessing'), 'dask_client', Client)
+    got = preprocess(folder_of(6, tmp_path/'in'), tmp_path/'store', atlas, tr_s=2, scheduler='tcp://some:1')
+    assert len(got.store)==5 and [Path(o).name for o in got.failures.file]==['sub-003_task-rest.dat']
+    assert got.failures.reason[0]=='its worker was killed several times' and 'enough memory' in got.failures.remedy[0]
 
 def test_workers_stop_and_go_on(atlas, tmp_path, monkeypatch):
     "Two processes give what one gives, and so does a run that was stopped half-way"
