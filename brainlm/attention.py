@@ -444,6 +444,7 @@ def _attention_page(out, parcels, nets, links, p, net, title, seen):
 
 # %% ../nbs/41_attention.ipynb #ee901f0f
 @register(analyses, 'attention', does='what CLS looks at, and how that differs between two groups', needs='read',
+    spreads=True,
     about='Contrast CLS attention between two groups or conditions, beside two maps that need no model, '
           'and attention between networks beside correlation.',
     options=(

@@ -54,8 +54,10 @@ def _whole(s):
         raise argparse.ArgumentTypeError(f'found {s}, expected a whole number above 0; leave it out for the default')
     return int(s)
 
+# %% ../nbs/51_cli.ipynb #79b77e15
 _N, _I, _X = dict(type=_whole, metavar='N'), dict(type=_integer, metavar='N'), dict(type=_any_number, metavar='X')
 _S, _HZ = _X | dict(metavar='S'), _X | dict(metavar='HZ')
+_SCHEDULER = '--scheduler', None, 'of Dask, whose workers share the work: tcp://node1:8786', dict(metavar='ADDRESS')
 _DEVICE = '--device', None, 'cpu, cuda, cuda:1; default: CUDA where there is one', {}
 _TRUST = '--trust-edited', False, 'a model whose files were changed since they were saved', dict(action='store_true')
 def _of(*values): return dict(choices=values)
@@ -220,7 +222,7 @@ def _preprocess_parser(sub):
     p.add_argument('store', metavar='STORE', help='folder or URL of the store; made if missing')
     _options(p,
         ('--jobs', 1, 'processes', _N),
-        ('--scheduler', None, 'of Dask, to use instead, e.g. tcp://node1:8786', dict(metavar='ADDRESS')),
+        _SCHEDULER,
         ('--parcellation', 'a424', 'a424, glasser360, aal2 or a table of your own', dict(metavar='NAME|FILE.tsv')),
         ('--volume', None, 'its label image, for volumes', dict(metavar='FILE.nii.gz')),
         ('--dlabel', None, 'its labels on grayordinates', dict(metavar='FILE.dlabel.nii')),
@@ -544,6 +546,7 @@ def _analysis_parser(sub, name, module, function, facts):
     p = sub.add_parser(name, help=facts['does'], description=facts['about'])
     needs = facts.get('needs', '')
     if needs: dict(train=_trains, read=_reads)[needs](p)
+    if facts.get('spreads'): _options(p, _SCHEDULER)
     given = dict(_given(p, *row) for row in facts['options'])
     usual = dict(zip(given, (o[1] for o in facts['options']), strict=True))
     p.set_defaults(run=_run, place=(module, function), needs=needs, given=given, usual=usual)
@@ -742,6 +745,12 @@ def _run(a):
     function = getattr(importlib.import_module(f'brainlm.{module}'), name)
     options = {k: getattr(a, k) for k in a.given if getattr(a, k) is not None}
     if options.get('context')=='none': del options['context']                # None in Python
+    from brainlm.spreading import on_scheduler
+    with on_scheduler(getattr(a, 'scheduler', None)): _analysed(a, function, options)
+
+# %% ../nbs/51_cli.ipynb #cfb1042d
+def _analysed(a, function, options):
+    "Call an analysis with what it needs"
     if not a.needs: return _print_result(function(**options))
     if a.needs=='read':
         store, model, split = _store_and_model(a)

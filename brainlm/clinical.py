@@ -20,6 +20,7 @@ from .metrics import check_predictions, prediction_scores
 from .readouts import once_each, picked, readouts
 from .recordings import RecordingStore
 from .scaling import RobustScaler
+from .spreading import spread
 from .stats import checked_confounds, design
 
 # %% ../nbs/32_clinical.ipynb #4c4a6924
@@ -171,7 +172,8 @@ def nested_cv(
     fold = _checked_folds(fold, subjects)
     if classify: _trained_on_both(Y[target], fold)
     study = _Study(X, Y, subjects, how, confounds, classify, several)
-    parts = [p for k in np.unique(fold) for p in study.predictions(models(), fold==k, k)]
+    def judged(k): return list(study.predictions(models(), fold==k, k))
+    parts = [p for of_fold in spread(judged, ((k,) for k in np.unique(fold))) for p in of_fold]
     return check_predictions(pd.concat(parts, ignore_index=True))
 
 # %% ../nbs/32_clinical.ipynb #e6dbe2a7

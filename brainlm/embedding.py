@@ -11,6 +11,8 @@ import copy
 import hashlib
 import tempfile
 import warnings
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,7 @@ from .published import (
 from .recordings import Recording, RecordingStore, split_of
 from .report import analyses
 from .scaling import RobustScaler
+from .spreading import spread
 from .windows import same_dt
 
 # %% ../nbs/50_embedding.ipynb #71beeaf5
@@ -275,29 +278,37 @@ def _as_tensor(bold): return torch.from_numpy(np.asarray(bold, 'float32').T.copy
 def _embed_all(self:BrainLMEmbedder, X, skip=None):
     """What `transform` gives [recording, feature], and a table of what was used of each recording. `skip`, a list,
     takes (number, why) of recordings that do not fit; without it they raise ValueError."""
+    z, facts = self._embed_some(X, skip)
+    if not len(facts) and not skip:
+        raise ValueError("X: found no recordings, expected at least one; choose other rows")
+    _tell_order(facts)
+    return z, facts
+
+# %% ../nbs/50_embedding.ipynb #0155f0bf
+@patch
+def _embed_some(self:BrainLMEmbedder, X, skip=None, rows=None):
+    "`_embed_all` of some recordings of a store, or of all that there are"
     self._check_fitted_with()
     out, facts, waiting, device = {}, [], [], device_of(self.device)
     with lent(self.model_, device):
         self._pool().to(device)
-        for windows,said in self._each(X, skip):
+        for windows,said in self._each(X, skip, rows):
             facts.append(said)
             waiting += [(said['row'], *o) for o in zip(*windows, strict=True)]
             while len(waiting)>=self.batch_size:
                 self._embed(waiting[:self.batch_size], out, device)
                 waiting = waiting[self.batch_size:]
         if waiting: self._embed(waiting, out, device)
-    if not facts and not skip: raise ValueError("X: found no recordings, expected at least one; choose other rows")
-    facts = pd.DataFrame(facts)
-    _tell_order(facts)
-    return _window_means(out, self.n_out_), facts
+    return _window_means(out, self.n_out_), pd.DataFrame(facts)
 
 # %% ../nbs/50_embedding.ipynb #08288531
 @patch
-def _each(self:BrainLMEmbedder, X, skip):
+def _each(self:BrainLMEmbedder, X, skip, rows=None):
     "Windows, as of `_windows`, and what was used of each recording that fits"
     quiet = None if self.progress is None else not self.progress
-    n = len(X) if hasattr(X, '__len__') else None
-    for i,item in enumerate(tqdm(_items(X, self.model_), total=n, desc='embedding', disable=quiet)):
+    n = len(X) if rows is None and hasattr(X, '__len__') else len(rows or ())
+    items = tqdm(_items(X, self.model_, rows), total=n, desc='embedding', disable=quiet)
+    for item,i in zip(items, rows or count()):
         try:
             bold, dt_s = _series(item, self.tr_s, self.model_)
             windows, said = (self._as_whole if self._pool().whole else self._windows)(bold, dt_s)
@@ -371,11 +382,11 @@ def _model_dt(model):
     dt = getattr(model, 'card', {}).get('data', {}).get('tr_s')
     return dt[0] if isinstance(dt, list) and len(dt)==1 else dt if isinstance(dt, float) else None
 
-def _items(X, model):
-    "Recordings, tables and arrays, one by one, of whatever was given; those of a store with their columns"
+def _items(X, model, rows=None):
+    "Recordings, tables and arrays, one by one, of whatever was given; those of a store, or some, with their columns"
     if isinstance(X, RecordingStore):
         at = store_columns(X.parcellation, model.parcellation)
-        return ((X[i], at) for i in range(len(X)))
+        return ((X[i], at) for i in (range(len(X)) if rows is None else rows))
     if isinstance(X, (Recording,pd.DataFrame,str)) or getattr(X, 'ndim', 3)!=3:
         want = 'a store, a list or an array [recording, time, parcel]'
         raise ValueError(f"X: found one {type(X).__name__}, expected {want}; put it into a list")
@@ -535,7 +546,7 @@ def embed_store(
     if not len(store): raise ValueError(f"{store.url}: holds no recordings, expected some: see brainlm preprocess")
     store, skip = store.readable(), []
     e = BrainLMEmbedder(for_parcels(model, store.parcellation), **options).fit(store)
-    z, facts = e._embed_all(store, skip)
+    z, facts = _embed_parts(e, store, skip)
     if not len(z):
         raise ValueError(f"{store.name}: no recording could be embedded, expected some; mend first: {skip[0][1]}")
     who = store.table[['subject','session','task','run']]
@@ -544,6 +555,23 @@ def embed_store(
     t = pd.concat([who, facts[_used], pd.DataFrame(z, columns=e.get_feature_names_out())], axis=1)
     _write_embeddings(Path(out), t, _said_of(e, facts, lost), lost)
     return t
+
+# %% ../nbs/50_embedding.ipynb #c7915e3b
+_part_rows = 64 # recordings of a task; no batch reaches beyond them, wherever they are embedded
+
+def _embed_part(e, store, rows):
+    "Features and facts of some recordings, and (number, why) of those that do not fit"
+    lost = []
+    return *e._embed_some(store, lost, rows), lost
+
+def _embed_parts(e, store, skip):
+    "`_embed_all`, part by part; within `on_scheduler` its workers share the parts"
+    parts = [range(i, min(i+_part_rows, len(store))) for i in range(0, len(store), _part_rows)]
+    found = list(spread(partial(_embed_part, e, store), ((o,) for o in parts)))
+    for *_,lost in found: skip += lost
+    facts = pd.concat([f for _,f,_ in found], ignore_index=True)
+    _tell_order(facts)
+    return np.concatenate([z for z,*_ in found]), facts
 
 # %% ../nbs/50_embedding.ipynb #4a456a2f
 def _not_embedded(store, who, skip):
@@ -563,6 +591,7 @@ def _write_embeddings(out, t, said, lost):
 
 # %% ../nbs/50_embedding.ipynb #0616cc48
 @register(analyses, 'embed', does='a vector for each recording, in a Parquet file',
+    spreads=True,
     about='Embed the recordings of a store, with a model of yours or a published one. One recording that does not fit '
           'stops no other: OUT.failures.tsv says why.',
     options=(

@@ -243,6 +243,7 @@ def _known_maps(name, parcellation):
 
 # %% ../nbs/44_maps.ipynb #3001bf15
 @register(analyses, 'maps', does='maps of yours beside genes, receptors, cell layers or other maps',
+    spreads=True,
     about='Compare each column of a table of parcels with maps that others made: correlations, beside those of turned '
           'maps.',
     options=(

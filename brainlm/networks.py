@@ -60,6 +60,7 @@ from .simulation import mirror_pairs
 from .stats import (
     Means,
     correlation,
+    draws_of,
     fisher_z,
     group_interval,
     mean_interval,
@@ -493,8 +494,8 @@ def classify_parcels(
     res.predicted = np.full((n_repeats, len(there)), '', object)
     res.predicted[:,there] = np.array(names, object)[got]
     if n_permutations:
-        null = [(classify(o, seed)[0]==o).mean() for o in shuffled_labels(y, g, n_permutations, seed)]
-        res.update(null=np.array(null), p=permutation_p(null, (got[0]==y).mean()))
+        null = draws_of(lambda o: (classify(o, seed)[0]==o).mean(), list(shuffled_labels(y, g, n_permutations, seed)))
+        res.update(null=null, p=permutation_p(null, (got[0]==y).mean()))
     return res
 
 # %% ../nbs/40_networks.ipynb #9133276b
@@ -819,6 +820,7 @@ def _written(out, found, alone, maps, profiles, p, atlas, title, seed, seen):
 
 # %% ../nbs/40_networks.ipynb #abc081a5
 @register(analyses, 'networks', does='functional networks from self-attention', needs='read',
+    spreads=True,
     about='Classify parcels into networks by self-attention, beside correlation, partial correlation, token '
           'embeddings, an untrained model and place, each with every transform.',
     options=(('permutations n_permutations', 100, 'for p of attention', 'N'),

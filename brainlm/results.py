@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['result_columns', 'as_cells', 'Study', 'one_person', 'are_named', 'without_people', 'fold_numbers', 'fold_splits',
            'group_differences', 'plot_results', 'settings_for', 'finetune_report', 'is_untrained', 'scaled_by',
-           'folds_needed', 'places', 'fitting_context', 'fitted', 'as_it_is', 'forecast_report', 'rival_names',
-           'read_results', 'compare_results', 'compare_page', 'compare_report']
+           'through_rounds', 'folds_needed', 'places', 'fitting_context', 'fitted', 'as_it_is', 'forecast_report',
+           'rival_names', 'read_results', 'compare_results', 'compare_page', 'compare_report']
 
 # %% ../nbs/33_results.ipynb #e50ab71e
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,7 @@ from .recordings import (
 )
 from .report import Page, analyses
 from .scaling import RobustScaler
+from .spreading import spread
 from .stats import holm, sentence
 
 # %% ../nbs/33_results.ipynb #3afa0854
@@ -378,6 +380,7 @@ def settings_for(
 
 # %% ../nbs/33_results.ipynb #e36b5995
 @register(analyses, 'finetune', does='a model for a variable of the person: age, sex, a score', needs='train',
+    spreads=True,
     about='Fine-tune a model on a variable of the person, predict the test subjects beside simple rivals, '
           'and write model, predictions, table and page.',
     options=(
@@ -425,8 +428,8 @@ def finetune_report(
     rounds = study.rounds(model, split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
     done = _Finetuned(study, model, rivals, out, how)
-    for place,s in zip(places(len(rounds)), rounds): done.judge(s, place, epochs, lr, resume, training)
-    return done.write()
+    tasks = ((s, place, epochs, lr, resume, training) for place,s in zip(places(len(rounds)), rounds))
+    return through_rounds(done, tasks).write()
 
 # %% ../nbs/33_results.ipynb #f602af94
 def is_untrained(
@@ -454,10 +457,11 @@ def scaled_by(
 # %% ../nbs/33_results.ipynb #047b6053
 class _Finetuned:
     "What comes of fine-tuning, round after round: models, predictions, scores"
+    kept = 'parts', 'splits', 'tuned', 'epochs'
     def __init__(self, study, model, rivals, out, how):
         self.study, self.model, self.out, self.how = study, model, Path(out), how
         self.rivals = readouts.quick(study.task=='classification') if rivals is None else rivals
-        self.parts, self.splits, self.tuned, self.epochs = [], [], [], []
+        vars(self).update({k: [] for k in self.kept})
         self.name = 'BrainLM untrained' if is_untrained(model) else 'BrainLM'
 
 # %% ../nbs/33_results.ipynb #fdac93e4
@@ -473,14 +477,32 @@ def judge(self:_Finetuned, split, place, epochs, lr, resume, training):
     judged = np.flatnonzero((split=='test') & ~np.isnan(values))
     mine = _prediction(study, learn.model, values, judged, self.name)
     said = by_person(pd.concat([mine, study.simple(model.scaler, values, split, self.rivals)]))
-    self.parts.append(said.assign(target=study.target, fold=len(self.parts)))
+    self.parts.append(said.assign(target=study.target))
     for kept,o in ((self.splits, split), (self.tuned, learn.model), (self.epochs, len(log))): kept.append(o)
+
+# %% ../nbs/33_results.ipynb #700e8378
+def _round_alone(done, *how):
+    "What one round adds to each of the lists that `done` keeps"
+    one = copy(done)
+    vars(one).update({k: [] for k in done.kept})
+    one.judge(*how)
+    return [getattr(one, k) for k in done.kept]
+
+def through_rounds(
+    done, # knows how to `judge`, and which lists it has `kept`
+    tasks # what `judge` takes, round after round
+):  # the same, its lists filled in order
+    "Judge every round"
+    for added in spread(partial(_round_alone, done), tasks):
+        for k,new in zip(done.kept, added, strict=True): getattr(done, k).extend(new)
+    return done
 
 # %% ../nbs/33_results.ipynb #0a024f46
 @patch
 def write(self:_Finetuned):
     "Models, tables and page"
-    self.preds = check_predictions(pd.concat(self.parts, ignore_index=True)[list(prediction_columns)])
+    self.preds = pd.concat([o.assign(fold=k) for k,o in enumerate(self.parts)], ignore_index=True)
+    self.preds = check_predictions(self.preds[list(prediction_columns)])
     scores = prediction_scores(self.preds, self.study.task, ('model','target')).assign(fold=0)
     self.results, self.n = scores[list(result_columns)], self.preds['subject'].nunique()
     mine = self.results[self.results['model']==self.name].drop(columns='model').to_dict('records')
@@ -619,11 +641,12 @@ def _rest_of_window(config, horizon, room):
 # %% ../nbs/33_results.ipynb #12060b3c
 class _Forecasts:
     "Forecasts of test windows by the model and its rivals, round after round"
+    kept = 'done', 'splits', 'models', 'beside'
     def __init__(self, store, model, names, out, context, horizon, stride):
         self.store, self.model, self.names, self.out, self.data = store, model, names, Path(out), data_words(store)
         self.horizon, self.stride = horizon, stride
         self.context = context or fitting_context(store, model.config, horizon)
-        self.done, self.splits, self.models, self.beside = [], [], [], []
+        vars(self).update({k: [] for k in self.kept})
         self.name = 'BrainLM untrained' if is_untrained(model) else 'BrainLM zero-shot'
         future_patches(model.config, self.context, horizon)
 
@@ -682,6 +705,7 @@ def on_the_rest(self:_Forecasts, **kw):
 
 # %% ../nbs/33_results.ipynb #ba0e8539
 @register(analyses, 'forecast', does='the frames to come, beside simple rivals', needs='train',
+    spreads=True,
     about='Forecast the test subjects with a model and with simple rivals, '
           'and write model, predictions, table and page.',
     options=(
@@ -724,8 +748,8 @@ def forecast_report(
     done = _Forecasts(store, model, rival_names(rivals), out, context, horizon, stride)
     rounds = done.rounds(split, folds, leave_out, (training or Training()).seed, without)
     refuse_seen(model, store, rounds, seen_ok)
-    for place,s in zip(places(len(rounds)), rounds): done.judge(s, place, epochs, lr, residual, resume, training)
-    return done.write(epochs)
+    tasks = ((s, place, epochs, lr, residual, resume, training) for place,s in zip(places(len(rounds)), rounds))
+    return through_rounds(done, tasks).write(epochs)
 
 # %% ../nbs/33_results.ipynb #e64d7e9f
 def rival_names(

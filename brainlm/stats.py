@@ -7,8 +7,8 @@ __all__ = ['few', 'zscored', 'fisher_z', 'correlation', 'correlations', 'upper',
            'person_weights', 'tail', 'percentiles', 't_interval', 'bca_interval', 'mean_interval', 'holm', 'fdr',
            'sign_flip', 'least_p', 'paired_p', 'paired_test', 'detectable', 'Verdict', 'verdicts', 'sentence',
            'verdict_table', 'nan_mean', 'subject_means', 'Means', 'permutation_p', 'shuffled_labels', 'group_interval',
-           'checked_confounds', 'design', 'paired_effects', 'group_effects', 'two_groups', 'checked_contrast',
-           'contrast', 'spins']
+           'checked_confounds', 'design', 'draws_of', 'paired_effects', 'group_effects', 'two_groups',
+           'checked_contrast', 'contrast', 'spins']
 
 # %% ../nbs/08_stats.ipynb #eec828d2
 import warnings
@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from .atlas import Parcellation
 from .basics import one_of, some
+from .spreading import spread
 
 # %% ../nbs/08_stats.ipynb #66bf0ecd
 def zscored(
@@ -493,6 +494,16 @@ def design(
         else: columns.append(_word_columns(c, train, name))
     return np.concatenate(columns, 1)
 
+# %% ../nbs/08_stats.ipynb #90ac4908
+def draws_of(
+    stat, # function of a draw
+    draws:list, # shuffles, turns, ...
+)->np.ndarray: # [draw, ...]
+    "What a statistic is of each draw, fifty at a time; within `on_scheduler` its workers share them"
+    def some_of(part): return [stat(o) for o in part]
+    parts = spread(some_of, ((draws[i:i+50],) for i in range(0, len(draws), 50)))
+    return np.stack([o for part in parts for o in part])
+
 # %% ../nbs/08_stats.ipynb #623ef46a
 def paired_effects(
     y, # [subject, feature], differences within subjects
@@ -503,7 +514,7 @@ def paired_effects(
     n = len(y)
     def d(y): return y.mean(0)/y.std(0, ddof=1)
     def t(y): return y.mean(0)/(y.std(0, ddof=1)/np.sqrt(n))
-    null = np.stack([t(y*rng.choice((-1., 1.), (n,1))) for _ in range(n_permutations)])
+    null = draws_of(lambda signs: t(y*signs), [rng.choice((-1., 1.), (n,1)) for _ in range(n_permutations)])
     return t(y), null, d(y), np.stack([d(y[rng.integers(n, size=n)]) for _ in range(n_boot)])
 
 # %% ../nbs/08_stats.ipynb #8a4d7d9c
@@ -530,7 +541,7 @@ def group_effects(
     rest = _rest(z, y)
     at = [np.flatnonzero(g==k) for k in (0, 1)]
     def d(i): return _group_t(y[i], g[i], z[i])*np.sqrt(1/(g[i]==0).sum()+1/(g[i]==1).sum())
-    null = np.stack([_group_t(rest[rng.permutation(len(y))], g, z) for _ in range(n_permutations)])
+    null = draws_of(lambda o: _group_t(rest[o], g, z), [rng.permutation(len(y)) for _ in range(n_permutations)])
     boots = np.stack([d(np.concatenate([rng.choice(a, len(a)) for a in at])) for _ in range(n_boot)])
     return _group_t(y, g, z), null, d(np.arange(len(y))), boots
 
@@ -635,7 +646,8 @@ def spins(
     left,mirror = xyz[:,0]<0, np.array([-1., 1, 1])
     centre = np.array([-xyz[left,0].mean() if left.any() else 0, *xyz[:,1:].mean(0)])
     sides = [(np.flatnonzero(o), xyz[o]*flip-centre) for o,flip in ((left, mirror), (~left, np.ones(3))) if o.any()]
-    out = np.empty((n, len(xyz)), int)
-    for k,turn in enumerate(Rotation.random(n, random_state=seed)):
-        for side,places in sides: out[k,side] = side[_turned(places, turn)]
-    return out
+    def turned(turn):
+        out = np.empty(len(xyz), int)
+        for side,places in sides: out[side] = side[_turned(places, turn)]
+        return out
+    return draws_of(turned, list(Rotation.random(n, random_state=seed)))

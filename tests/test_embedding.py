@@ -29,16 +29,19 @@ from sklearn.utils.estimator_checks import (
 )
 
 from brainlm.atlas import Parcellation, load_parcellation
+from brainlm.clinical import nested_cv
 from brainlm.model import BrainLM, preset
 from brainlm.poolings import offered_poolings, poolings
 from brainlm.preprocessing import preprocess
 from brainlm.prior import window_context
 from brainlm.published import InputRecipe, PublishedMAE, PublishedViTMAE, _mae_defaults
 from brainlm.readers import Atlas
-from brainlm.readouts import PersonEmbedding
+from brainlm.readouts import PersonEmbedding, readouts
 from brainlm.recordings import Recording, RecordingStore, Split
 from brainlm.report import analyses
 from brainlm.scaling import RobustScaler
+from brainlm.spreading import on_scheduler
+from brainlm.stats import contrast, spins
 from brainlm.windows import TiledWindows
 
 
@@ -188,6 +191,20 @@ def test_scikit_learn_takes_it_for_its_own():
 
 def test_store_to_parquet(made):
     store, m, top = made; t = embed_store(store, top/'m', top/'new/e.parquet'); assert pd.read_parquet(top/'new/e.parquet').equals(t) and t.subject.tolist()==['s0','s1','s2','s3'] and t.shape==(4,25)
+
+def test_a_cluster_gives_what_one_process_gives(made, tmp_path, monkeypatch):
+    "Embeddings, folds, permutations and spins, to the last bit; and what is said on the way"
+    dask, (store, m, _), rng = pytest.importorskip('distributed'), made, np.random.default_rng(0)
+    monkeypatch.setattr(importlib.import_module('brainlm.embedding'), '_part_rows', 2)
+    X, y, who, z = rng.standard_normal((12,30,4)), rng.standard_normal(12), [f's{i//2}' for i in range(12)], rng.standard_normal((12,3))
+    def results(name):
+        t = embed_store(store, m, tmp_path/name, progress=False)
+        models = lambda: {k: o for k,o in readouts().items() if k in ('mean signal','FC, ridge')} or dict(list(readouts().items())[:1])
+        return [t, nested_cv(X, y, who, models, n_folds=3), contrast(z, ['a','b']*6, who, 'xyz', n_permutations=120), pd.DataFrame(spins(few, 60))]
+    alone = results('one.parquet')
+    with dask.LocalCluster(2, processes=False, dashboard_address=None) as cluster, on_scheduler(cluster.scheduler_address): spread_out = results('two.parquet')
+    for a,b in zip(alone, spread_out, strict=True): pd.testing.assert_frame_equal(a, b, check_exact=True)
+    assert alone[0].attrs['brainlm']==spread_out[0].attrs['brainlm'] and (tmp_path/'one.parquet').read_bytes()==(tmp_path/'two.parquet').read_bytes()
 
 def test_edited_files_of_a_model_are_embedded_with_where_trusted(made, tmp_path):
     "Refused by default; the same numbers where somebody says that he trusts them"
