@@ -1208,6 +1208,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.model._scaler_in': ('model.html#_scaler_in', 'brainlm/model.py'),
                                'brainlm.model._sdpa': ('model.html#_sdpa', 'brainlm/model.py'),
                                'brainlm.model._sha256': ('model.html#_sha256', 'brainlm/model.py'),
+                               'brainlm.model._short_attention': ('model.html#_short_attention', 'brainlm/model.py'),
                                'brainlm.model._take': ('model.html#_take', 'brainlm/model.py'),
                                'brainlm.model._weights_of': ('model.html#_weights_of', 'brainlm/model.py'),
                                'brainlm.model._which': ('model.html#_which', 'brainlm/model.py'),
