@@ -5,13 +5,15 @@ A network learns, unlabelled, from people of whom nobody is judged; its twin has
 learn what they must from the people of the network. Steps, in pieces that are kept and not made again:
 
     planted    300 simulated people, 80 others: age, sex, GAD-7 (effects in correlations)
-    hidden     200 simulated people for each effect that correlations do not show, the network of `planted`
+    hidden     400 simulated people for each effect that correlations do not show, the network of `planted`; beside the reader made for it
     abide      age within a site and at a site left out; the network learns from the other sites
     autism     autism against control within a site: readouts, and contrasts of attention link by link
+    depression likewise in each half of the depression set; the network learns from the other half
+    larger     age within a site from the tokens of `brainlm-small`, which has seen nobody of ABIDE
     identity   37 people of the psychosis set three months apart, from 10 to 234 frames; all that learns learns from 18 others
     outcomes   change of symptoms in the psychosis set, five folds, a network for each
-    short      identification from pieces of 10 to 60 frames as they are; of 10 and 15 filled in by the prior, by the network
-    ages       age in ABIDE from 30 and 60 frames, likewise
+    short      identification from 10 to 230 frames as they are, filled in by the prior, by the network
+    ages       age in ABIDE from 30, 60 and 180 frames, likewise
     vector     a readout trained so that two stretches of one person agree, or as whole recordings do, or not at all
     tuned      age in ABIDE within a site, five folds: fine-tuned, frozen, not trained, beside correlations and the whitened embedding
     rows       all of it to nbs/results/readouts.tsv, by the one rule
@@ -45,8 +47,9 @@ sys.path.insert(0, str(root))
 
 from brainlm.atlas import Parcellation
 from brainlm.basics import write_whole
+from brainlm.beyond import time_readers
 from brainlm.clinical import nested_cv, outer_folds
-from brainlm.datasets import fetch_abide, fetch_psychosis
+from brainlm.datasets import fetch_abide, fetch_depression, fetch_psychosis
 from brainlm.evidence import keep_results, result_rows
 from brainlm.finetuning import finetune_learner
 from brainlm.masking import unpatchify
@@ -68,24 +71,25 @@ command = 'python tools/person_readouts.py'
 
 # Recordings, and what is kept of each piece
 
-known_data = {}
+known_data, fetchers = {}, dict(abide=fetch_abide, psychosis=fetch_psychosis, depression=fetch_depression)
 
 def data(a, name):
     "Recordings and parcellation of a data set, from a pack where there is one"
-    if name not in known_data: known_data[name] = unpacked(a.pack/f'{name}.xz') if a.pack else dict(abide=fetch_abide, psychosis=fetch_psychosis)[name]()
+    if name not in known_data: known_data[name] = unpacked(a.pack/f'{name}.xz') if a.pack else fetchers[name]()
     return known_data[name]
 
 def pack(a):
     "Recordings in steps of a fiftieth of each parcel's SD, small enough to carry"
-    for name in ('abide', 'psychosis'):
+    (a.work/'pack').mkdir(exist_ok=True)
+    for name in fetchers:
+        if (file := a.work/'pack'/f'{name}.xz').exists(): continue
         d, out = data(a, name), []
         for r in d.recordings:
             scale = np.nan_to_num(np.nanstd(r.signal, 0)).astype('float32')
             q = np.rint(np.nan_to_num(r.signal-r.signal[:1])/np.where(scale>0, scale, 1)/.02).astype('int32')
             change = np.diff(np.vstack([np.zeros((2, q.shape[1]), 'int32'), q]), 2, axis=0).astype('int16')
             out.append(dict(change=change.T.tobytes(), shape=change.shape, scale=scale, dt_s=r.dt_s, subject=r.subject, session=r.session, covariates=r.covariates))
-        (a.work/'pack').mkdir(exist_ok=True)
-        write_whole(a.work/'pack'/f'{name}.xz', lzma.compress(pickle.dumps(dict(recordings=out, table=d.parcellation.table, name=d.parcellation.name))))
+        write_whole(file, lzma.compress(pickle.dumps(dict(recordings=out, table=d.parcellation.table, name=d.parcellation.name))))
 
 def unpacked(file):
     "The recordings of a pack"
@@ -121,6 +125,16 @@ class Raw:
     def attention_maps(self, x, valid=None):
         z = F.normalize(x-x.mean(2, keepdim=True), dim=2)
         return F.pad((z@z.mT/x.shape[1])[:,None,None], (1, 0, 1, 0))
+
+class Once:
+    "A network that reads the same windows once"
+    def __init__(self, model): self.model, self.config, self.made = model, model.config, {}
+    def once(self, what, x, valid):
+        if (what, id(x)) not in self.made: self.made[what, id(x)] = x, getattr(self.model, what)(x, valid)
+        return self.made[what, id(x)][1]
+    def encode(self, x, valid=None): return self.once('encode', x, valid)
+    def encode_cls(self, x, valid=None): return self.once('encode_cls', x, valid)
+    def attention_maps(self, x, valid=None): return self.once('attention_maps', x, valid)
 
 class StopAfter(Callback):
     "End a training after so many epochs, wherever its schedule is"
@@ -164,13 +178,14 @@ def batches(windows, size, n=16):
 def features(model, learn, people, n, scaler, known):
     "{pooling: [person, feature]}, means over windows of n frames; what was fitted is kept in `known`"
     def cut(X): return [(i, z[s:s+n].T) for i,z in enumerate(map(scaler.transform, X)) for s in range(0, len(z)-n+1, n)]
-    windows, out, size = cut(people), {}, model.config.patch_size
-    who = np.array([i for i,_ in windows])
+    windows, out, size, model = cut(people), {}, model.config.patch_size, Once(model)
+    who, seen = np.array([i for i,_ in windows]), list(batches([w for _,w in windows], size))
+    taught = [] if known else list(batches([w for _,w in cut(learn)], size))
     for k in read:
         if k not in known:
             known[k] = poolings[k](model.config)
-            if known[k].fitted: known[k].fit(model, list(batches([w for _,w in cut(learn)], size)))
-        made = torch.cat([known[k](model, *o) for o in batches([w for _,w in windows], size)]).numpy()
+            if known[k].fitted: known[k].fit(model, taught)
+        made = torch.cat([known[k](model, *o) for o in seen]).numpy()
         out[k] = np.stack([np.nan_to_num(np.nanmean(made[who==i], 0)) for i in range(len(people))]).astype('float32')
     return out
 
@@ -230,13 +245,17 @@ def planted(a, piece):
     labels = dict(age=t['age'].to_numpy(float), sex=(t['sex']=='F').to_numpy(int), gad7=t['gad7'].to_numpy(float))
     keep(a, 'lin', piece, pd.concat([predictions(made, y, t['subject'].to_numpy(), k, k=='sex') for k,y in labels.items()]))
 
+shown_by = dict(switching='spread over windows, networks', flow='direction at lag 3, networks', nonlinear='co-skewness', spectrum='band power', haemodynamics='band power')
+
 def hidden(a, name):
     "An effect that correlations do not show, read by the network of `planted`, which has seen none of them"
     c = cohort(a, f'hid_{name}', a.people, n_time=200, effects={}, hidden={name: .8})
     while a.pool and not (a.work/'lin_net'/'last').exists(): time.sleep(1)  # another process makes it
     brain, blank, learn = network_of_simulated(a)
-    y = c.table['age' if HIDDEN[name].label=='age' else name].to_numpy(float)
-    keep(a, 'hidden', name, predictions(three(brain, blank, learn, series(c), 200), y, c.table['subject'].to_numpy(), name))
+    y, X, who = c.table['age' if HIDDEN[name].label=='age' else name].to_numpy(float), series(c), c.table['subject'].to_numpy()
+    made_for = time_readers(c.parcellation, c.table['tr_s'].iloc[0])[shown_by[name]]
+    meant = nested_cv([*X], y, who, lambda: {f'{shown_by[name]}|made for it': made_for}, name, 'zscore')
+    keep(a, 'hidden', name, pd.concat([predictions(three(brain, blank, learn, X, 200), y, who, name), meant]))
 
 # Real people
 
@@ -264,6 +283,25 @@ def autism(a, s):
     made, y = three(*o.nets, [o.X[i] for i in o.learn], [o.X[i] for i in o.here], 60), (o.table['diagnosis']=='autism').to_numpy(int)[o.here]
     keep(a, 'contrast', s, pd.DataFrame([dict(site=s, of=source, **contrast(made['maps', source], y)) for source in ('trained', 'untrained', 'raw')]))
     keep(a, 'autism', s, pd.concat([predictions(made, y, o.who[o.here], 'autism', True, seed=k).assign(split=k, site=s) for k in range(2)]))
+
+def depression(a, k):
+    "Depression against control in one half, by a network of the other half"
+    d = data(a, 'depression')
+    X, who = [r.signal for r in d.recordings], np.array([r.subject for r in d.recordings])
+    y = np.array([r.covariates['diagnosis']=='depression' for r in d.recordings])*1
+    half = outer_folds(who, y, 2, classify=True)
+    learn, test = np.flatnonzero(half!=k), np.flatnonzero(half==k)
+    nets = network(a, f'dep_{k}', store_of(a, 'dep', d.recordings, d.parcellation), learn, 2, 'nano', 4, n_time=60, patch_size=5)
+    made, told = three(*nets, [X[i] for i in learn], [X[i] for i in test], 60), dict(site=f'half {k+1}', asked='depression against control')
+    keep(a, 'contrast', f'dep{k}', pd.DataFrame([dict(told, of=source, **contrast(made['maps', source], y[test])) for source in ('trained', 'untrained', 'raw')]))
+    keep(a, 'depression', k, pd.concat([predictions(made, y[test], who[test], 'depression', True, seed=i).assign(split=i, site=told['site']) for i in range(2)]))
+
+def larger(a, s):
+    "Age within a site, by the network that is shipped: more parcels, people and steps, nobody of ABIDE"
+    o = site_of(a, s)
+    brain = BrainLM.from_pretrained('brainlm-small').on(o.store.parcellation, o.nets[0].scaler, o.nets[0].prior).eval()
+    made, age = three(brain, twin_of(brain), [o.X[i] for i in o.learn], [o.X[i] for i in o.here], 180), o.table['age'].to_numpy()[o.here]
+    keep(a, 'larger', s, pd.concat([predictions(made, age, o.who[o.here], 'age', seed=k).assign(split=k, site=s) for k in range(2)]))
 
 def contrast(F, y, n=1000):
     "Links that differ between two groups: largest |t| and mean t², each beside shuffled labels"
@@ -303,7 +341,7 @@ def outcomes(a, k):
     store, X, who = store_of(a, 'psy55', R, d.parcellation), [r.signal for r in R], np.array([r.subject for r in R])
     known, fold, parts = pd.DataFrame([r.covariates for r in R]), outer_folds(who), []
     learn = np.flatnonzero(fold!=k)
-    nets = network(a, f'psy55_{k}', store, learn, a.epochs, 'nano', 2, n_time=60, patch_size=5)
+    nets = network(a, f'psy55_{k}', store, learn, 2, 'nano', 2, n_time=60, patch_size=5)
     made = three(*nets, [X[i][:120] for i in learn], X, 60)
     for c in changes:
         y = known[c].to_numpy(float)
@@ -316,6 +354,11 @@ def outcomes(a, k):
 @torch.no_grad()
 def guessed(model, X, n, k, seed=0):
     "Piece k of n frames [piece][time, parcel], as it is, and each patch from the other half of them, by prior and by network"
+    if n>(longest := model.config.n_time):                                  # by windows, in whole patches
+        size = model.config.patch_size
+        parts = [(i, min(longest, (n-i)//size*size)) for i in range(k*n, (k+1)*n-size+1, longest)]
+        some = [guessed(model, [x[i:i+m] for x in X], m, 0, seed+i) for i,m in parts]
+        return {name: np.concatenate([o[name] for o in some], 1) for name in some[0]}
     z = torch.from_numpy(np.stack([model.scaler.transform(x)[k*n:(k+1)*n] for x in X]).astype('float32')).mT
     size, draw, out = model.config.patch_size, torch.Generator().manual_seed(seed), dict(raw=[], prior=[], network=[])
     there = z.isfinite().all(2, keepdim=True)
@@ -331,11 +374,10 @@ def guessed(model, X, n, k, seed=0):
         out['raw'].append(torch.where(t, q, torch.nan))
     return {name: torch.cat(o).mT.numpy() for name,o in out.items()}
 
-pieces = {15: 2, 10: 1}                                                     # frames: pieces of each session that are guessed and looked for
-lengths = 15, 10, 30, 60                                                    # longer ones as they are: they find nearly all
+pieces = {15: 2, 10: 1, 30: 2, 60: 1, 234: 1}                               # frames: pieces of each session that are guessed and looked for
 shares_tried, powers, ridges = (.25, .5), (.15, .35), (.03, .1, .3)
 
-def groups_of(n): return [('others', min(4, 234//n)), *((o, pieces.get(n, 1)) for o in '12')]
+def groups_of(n): return [('others', min(4, 234//n)), *((o, pieces[n]) for o in '12')]
 
 def scans_of(a, group):
     "Signals of the 18 others, or of a session of the 37"
@@ -359,18 +401,14 @@ def guesses(a, n, group, m):
         for o,f in np.load(file).items(): out[o].append(f)
     return out
 
-def as_they_are(a, brain, n, group, m):
-    z = [brain.scaler.transform(x) for x in scans_of(a, group)]
-    return dict(raw=[np.stack([x[k*n:(k+1)*n] for x in z]) for k in range(m)])
-
 def mixed(made, source, share): return made['raw'] if source=='raw' else [(1-share)*r+share*g for r,g in zip(made['raw'], made[source])]
 
 def apart(e, one, two):
-    "How far a person's other piece lies above those of others, in their SD, mean over people"
+    "How far a person's other piece lies above those of others, in their SD [person]"
     f, g = (o-o.mean(1, keepdims=True) for o in (e.transform([*one]), e.transform([*two])))
     like = (f/np.linalg.norm(f, axis=1, keepdims=True))@(g/np.linalg.norm(g, axis=1, keepdims=True)).T
     own, other = like.diagonal(), np.ma.masked_array(like, np.eye(len(like), dtype=bool))
-    return float(((own-other.mean(1))/other.std(1)).mean())
+    return np.asarray((own-other.mean(1))/other.std(1))
 
 def settings_of(source):
     "What may be chosen: share of what was guessed, power, ridge"
@@ -384,20 +422,22 @@ def chosen_for(source, made, whole):
         gap = max(1, len(P)//2)
         for learn,test in ((range(half), range(half, 2*half)), (range(half, 2*half), range(half))):
             e = PersonEmbedding(power=about[1], ridge=about[2]).fit([whole[i] for i in learn])
-            for i in range(len(P)-gap): said.setdefault(about, []).append(apart(e, P[i][test], P[i+gap][test]))
+            for i in range(len(P)-gap): said.setdefault(about, []).append(apart(e, P[i][test], P[i+gap][test]).mean())
     return max(said, key=lambda k: np.mean(said[k]))
 
 def short(a, n):
     "Identification from short pieces: as they are, filled in by the prior, and by the network; settings are those that tell 18 others apart"
     twice, brain, rows = twice_seen(a)[0], network_of_others(a)[0], []
     whole = [brain.scaler.transform(x) for x in scans_of(a, 'others')]
-    made, *both = [guesses(a, n, *o) if n in pieces else as_they_are(a, brain, n, *o) for o in groups_of(n)]
-    ways = {'as they are, settings of the default': ('raw', (0., .35, .3))} | {words[o]: (o, chosen_for(o, made, whole)) for o in words if o in made}
+    made, *both = [guesses(a, n, *o) for o in groups_of(n)]
+    if len(made['raw'])<2: made = guesses(a, 60, *groups_of(60)[0])        # whole recordings: settings of 60 frames
+    ways = {'as they are, settings of the default': ('raw', (0., .35, .3))} | {words[o]: (o, chosen_for(o, made, whole)) for o in words}
     for name,(source,about) in ways.items():
         e = PersonEmbedding(power=about[1], ridge=about[2]).fit(whole)
         first, second = (mixed(o, source, about[0]) for o in both)
         found = [identified(e.transform([*x]), e.transform([*y])) for x,y in zip(first, second)]
-        rows.append(pd.DataFrame(dict(model=name, setting=str(about), frames=n, subject=twice, found=np.mean(found, 0), first=found[0])))
+        margin = np.mean([apart(e, x, y) for x,y in zip(first, second)], 0)
+        rows.append(pd.DataFrame(dict(model=name, setting=str(about), frames=n, subject=twice, found=np.mean(found, 0), first=found[0], margin=margin)))
     keep(a, 'psyden', n, pd.concat(rows))
 
 words = dict(raw='as they are', prior='filled in by the prior', network='filled in by the network')
@@ -494,9 +534,9 @@ def vector(a, piece, n=15):
 
 # Fine-tuned
 
-rates = 1e-3, 5e-3
-tuned_ways = {'frozen|trained': 'none', 'frozen|untrained': 'none', 'LoRA|trained': 'lora',
-              'all weights|trained': 'all', 'all weights|untrained': 'all'}
+rates = dict(none=(1e-3,), lora=(1e-3, 1e-4), all=(1e-4, 1e-5))
+tuned_ways = {'frozen|trained': 'none', 'frozen|untrained': 'none', 'LoRA|trained': 'lora', 'all weights|trained': 'all',
+              'LoRA|untrained': 'lora', 'all weights|untrained': 'all'}
 closed_ways = {'FC and ridge': PersonEmbedding('fc'), 'whitened embedding and ridge': PersonEmbedding()}
 
 def tuned(a, piece):
@@ -507,9 +547,11 @@ def tuned(a, piece):
     age, test, rest = o.table['age'].to_numpy(), o.here[fold==int(k)], o.here[fold!=int(k)]
     if way in closed_ways:
         m, loss = PersonReader(closed_ways[way]).fit([o.X[i] for i in rest], age[rest], o.who[rest]), 0.
+        best = -1                                                           # nothing was trained
         said = m.predict([o.X[i] for i in test])
-    else: said, loss = from_tuned(a, o, way, float(rate), age, test, rest)
-    keep(a, 'tuned', piece, pd.DataFrame(dict(model=way, rate=float(rate), loss=loss, site=s, fold=int(k), subject=o.who[test], y=age[test], prediction=said)))
+    else: said, loss, best = from_tuned(a, o, way, float(rate), age, test, rest)
+    told = dict(model=way, rate=float(rate), loss=loss, best_epoch=best, site=s, fold=int(k))
+    keep(a, 'tuned', piece, pd.DataFrame(dict(told, subject=o.who[test], y=age[test], prediction=said)))
 
 def from_tuned(a, o, way, rate, age, test, rest):
     sides = np.full(len(age), 'none', object)
@@ -519,7 +561,8 @@ def from_tuned(a, o, way, rate, age, test, rest):
     with tempfile.TemporaryDirectory() as tmp:
         learn = finetune_learner(o.store, model, age, f'{tmp}/run', sides, training=how, unfreeze=tuned_ways[way])
         if tuned_ways[way]!='none': learn.finetune(a.epochs, rate)
-        return learn.model.predict(o.store, test).prediction.to_numpy(), learn.run_folder.best or 0.
+        best = learn.model.card.get('training', {}).get('epoch', -1)         # -1: the start, a ridge
+        return learn.model.predict(o.store, test).prediction.to_numpy(), learn.run_folder.best or 0., best
 
 # By the one rule
 
@@ -579,7 +622,10 @@ beside = [(f'{k}|trained', r) for k in read for r in rivals_of(f'{k}|trained')]
 
 def planted_rows(a, p):
     return scored_rows(p.replace(dict(target=dict(gad7='GAD-7'))), beside, 'simulated cohort, 300 people, 200 frames', 'simulated', 'r (AUC for sex)')
-def hidden_rows(a, p): return scored_rows(p, beside, 'simulated cohorts with hidden effects, 200 people each, 200 frames', 'simulated')
+def hidden_rows(a, p):
+    p['target'] = 'hidden effect: '+p['target']
+    n = p.groupby('target')['subject'].nunique().max()
+    return scored_rows(p, beside, f'simulated cohorts with hidden effects, {n} people each, 200 frames', 'simulated')
 def within_rows(a, p):
     return scored_rows(in_folds(p, 'age within a site'), beside, 'ABIDE, Pittsburgh and Olin, folds within each, network from the other sites', 'real')
 def left_rows(a, p): return scored_rows(p, beside, 'ABIDE, Pittsburgh and Olin each left out, network from the other sites', 'real')
@@ -588,16 +634,25 @@ def where_of(p): return ' and '.join(dict(PITT='Pittsburgh', OLIN='Olin')[s] for
 def autism_rows(a, p):
     p = in_folds(p, 'autism against control')
     return scored_rows(p, beside, f'ABIDE, {where_of(p)}, network from the other sites', 'real', 'AUC')
+def depression_rows(a, p):
+    p = in_folds(p, 'depression against control')
+    return scored_rows(p, beside, 'depression, two halves, the network of a half from the other', 'real', 'AUC')
+
+def larger_rows(a, p):
+    p = in_folds(p, 'age within a site, tokens of brainlm-small')
+    return scored_rows(p, beside, f'ABIDE, {where_of(p)}, 180 frames, brainlm-small, which has seen nobody of ABIDE', 'real')
+
 def outcome_rows(a, p): return scored_rows(p, beside, 'psychosis, change of symptoms and functioning, five folds', 'real')
 
 def contrast_rows(a, t):
     "What shuffled labels give as often, for both questions"
-    out = []
-    for s,g in t.groupby('site'):
+    out, asked = [], t.get('asked', pd.Series(index=t.index, dtype=object)).fillna('autism against control')
+    for (about,s),g in t.groupby([asked, 'site']):
         v = g.set_index('of').rename(index=lambda o: f'attention, {o}' if o!='raw' else 'correlations')
         for k,name in dict(largest='one link', spread='mean of t² over links').items():
             values = pd.DataFrame(dict(value=v[f'p_{k}'], n=v['n']))
-            facts = dict(kind='real', task=f'attention contrast, autism against control, {name}, {s}', data='ABIDE, network from the other sites')
+            data = 'ABIDE, network from the other sites' if 'autism' in about else 'depression, network from the other half'
+            facts = dict(kind='real', task=f'attention contrast, {about}, {name}, {s}', data=data)
             out.append(result_rows(values, [], ['attention, trained'], ['attention, untrained'], metric='p of shuffled labels', **facts))
     return pd.concat(out, ignore_index=True)
 
@@ -608,9 +663,11 @@ def identity_rows(a, t):
 guess_pairs = [(words['network'], words['prior']), (words['network'], words['raw']), (words['prior'], words['raw'])]
 
 def short_rows(a, t):
-    ends = {n: 'some of them guessed' if n in pieces else 'settings from others' for n in lengths}
-    tables = {f'the same person after three months, {n} frames, {ends[n]}': found_by(g) for n,g in t.groupby('frames')}
-    return rows_of(tables, guess_pairs, 'share found', 'psychosis, 37 people, the first one or two windows; prior, network and settings from 18 others', 'real')
+    def tables(of, least): return {f'the same person after three months, {n} frames, some of them guessed': found_by(g, of) for n,g in t.groupby('frames') if n>=least}
+    about = 'psychosis, 37 people, the first one or two windows; prior, network and settings from 18 others', 'real'
+    found = rows_of(tables('found', 0), guess_pairs, 'share found', *about)
+    if 'margin' not in t or t['margin'].isna().all(): return found
+    return pd.concat([found, rows_of(tables('margin', 30), guess_pairs, "SD above others' recordings", *about)])
 
 def age_rows(a, t):
     t['fold'] = t['fold']+10*pd.factorize(t['site'])[0]+100*t['split']
@@ -630,7 +687,7 @@ def tuned_rows(a, p):
     tuned = [(f'{w}|{s}', r) for w in ('LoRA', 'all weights') for s,r in (('trained', 'frozen|trained'), ('trained', f'{w}|untrained'))]
     return scored_rows(p, rivals+tuned+[(f'{w}|trained', o) for w in ('LoRA', 'all weights') for o in closed_ways], f'ABIDE, {where_of(p)}, network from the other sites', 'real')
 
-tables_of = dict(lin=planted_rows, hidden=hidden_rows, abide_within=within_rows, abide_left=left_rows, autism=autism_rows, contrast=contrast_rows, psyid=identity_rows,
+tables_of = dict(lin=planted_rows, hidden=hidden_rows, abide_within=within_rows, abide_left=left_rows, autism=autism_rows, depression=depression_rows, larger=larger_rows, contrast=contrast_rows, psyid=identity_rows,
                  psyout=outcome_rows, psyden=short_rows, abideden=age_rows, psyvec=vector_rows, tuned=tuned_rows)
 
 def rows(a):
@@ -646,10 +703,11 @@ def pieces_of(a, step):
     guessing = [f'{n}-{g}-{k}' for n in pieces for g,m in groups_of(n) for k in range(m)]
     vectors = [f'{k}-{o}' for k in (0, 1) for o in ('raw-closed', *(f'{s}-{h}' for h in ('identity', 'alignment', 'neither') for s in ('network', 'raw')))]
     at = [(s, k) for s in sites for k in range(5)]
-    tunings = [f'{s}-{k}-{w}-{r}' for w in [*tuned_ways, *closed_ways] for s,k in at for r in rates[:1+(tuned_ways.get(w, 'none')!='none')]]
+    tunings = [f'{s}-{k}-{w}-{r}' for w in [*tuned_ways, *closed_ways] for s,k in at for r in rates[tuned_ways.get(w, 'none')]]
     return dict(planted=of(planted, 'lin', ['all']), hidden=of(hidden, 'hidden', HIDDEN), abide=of(abide, 'abide_left', sites), autism=of(autism, 'autism', sites),
-                identity=of(identity, 'psyid', (234, 15, 60, 30, 10)), outcomes=of(outcomes, 'psyout', range(5)), ages=of(ages, 'abideden', [f'{n}-{s}' for n in (30, 60) for s in sites]),
-                guess=[(guess, o, a.work/'guesses'/f'{o}.npz') for o in guessing], short=of(short, 'psyden', lengths), vector=of(vector, 'psyvec', vectors),
+                depression=of(depression, 'depression', (0, 1)), larger=of(larger, 'larger', sites),
+                identity=of(identity, 'psyid', (234, 15, 60, 30, 10)), outcomes=of(outcomes, 'psyout', range(5)), ages=of(ages, 'abideden', [f'{n}-{s}' for n in (30, 60, 180) for s in sites]),
+                guess=[(guess, o, a.work/'guesses'/f'{o}.npz') for o in guessing], short=of(short, 'psyden', pieces), vector=of(vector, 'psyvec', vectors),
                 tuned=of(tuned, 'tuned', tunings), network=[(lambda a, _: network_of_simulated(a), '', a.work/'lin_net'/'last')])[step]
 
 def one(a, at):
@@ -661,7 +719,7 @@ def one(a, at):
     try: make(a, piece)
     except Exception as e: print(f'{step} {piece}: {type(e).__name__}: {e}', flush=True)
 
-steps = 'network', 'planted', 'hidden', 'abide', 'autism', 'identity', 'outcomes', 'guess', 'short', 'ages', 'vector', 'tuned', 'pack', 'rows'
+steps = 'network', 'planted', 'hidden', 'abide', 'autism', 'depression', 'larger', 'identity', 'outcomes', 'guess', 'short', 'ages', 'vector', 'tuned', 'pack', 'rows'
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -671,8 +729,8 @@ def main(argv=None):
     p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'readouts.tsv', help='the table of results')
     p.add_argument('--cores', type=int, default=1, help='processes')
     p.add_argument('--until', type=float, default=1e9, help='seconds after which no piece is begun')
-    p.add_argument('--people', type=int, default=200, help='of a simulated cohort with a hidden effect')
-    p.add_argument('--epochs', type=int, default=6, help='of fine-tuning, and of the networks of `outcomes`')
+    p.add_argument('--people', type=int, default=400, help='of a simulated cohort with a hidden effect')
+    p.add_argument('--epochs', type=int, default=6, help='of fine-tuning, at most')
     p.add_argument('--steps-of-vector', type=int, default=25)
     a = p.parse_args(argv)
     a.work.mkdir(parents=True, exist_ok=True)
