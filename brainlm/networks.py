@@ -14,6 +14,7 @@ __all__ = ['profile_transforms', 'same_terms', 'network_members', 'has_networks'
 
 # %% ../nbs/40_networks.ipynb #2d536b21
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -383,6 +384,19 @@ def parcel_pairs(parcellation:Parcellation)->np.ndarray: # [parcel] int, the sam
         if not (named[a] or named[b]): g[max(a, b)] = g[min(a, b)]
     return g
 
+# %% ../nbs/40_networks.ipynb #c0c935e6
+@lru_cache(256)
+def _folds_of(y, groups, n_splits, seed):
+    "Rows that train and rows that are judged, for labels and groups given as bytes"
+    y,groups = (np.frombuffer(o, int) for o in (y, groups))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                                 # an inner fold may lack a rare class
+        return [*StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(y, y, groups)]
+
+def _pair_folds(y, groups, n_splits, seed):
+    "Folds that keep pairs together, drawn once for all methods that are judged on the same parcels"
+    return _folds_of(*(np.asarray(o, int).tobytes() for o in (y, groups)), n_splits, seed)
+
 # %% ../nbs/40_networks.ipynb #b4a24ee5
 _ks = (1, 3, 5, 9, 15, 25)
 
@@ -398,19 +412,17 @@ def _votes(order, y, train, test, n):
 
 def _chosen_votes(orders, y, groups, train, n, seed):
     "Numbers of the order and of the k that do best in four folds of the training parcels"
-    right,y_train = np.zeros((len(orders), len(_ks))), y[train]
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                                 # an inner fold may lack a rare class
-        for a,b in StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(y_train, y_train, groups[train]):
-            a,b = train[a], train[b]
-            right += [(_votes(o, y, a, b, n)==y[b]).sum(1) for o in orders]
+    right = np.zeros((len(orders), len(_ks)))
+    for a,b in _pair_folds(y[train], groups[train], 4, seed):
+        a,b = train[a], train[b]
+        right += [(_votes(o, y, a, b, n)==y[b]).sum(1) for o in orders]
     return np.unravel_index(right.argmax(), right.shape)
 
 # %% ../nbs/40_networks.ipynb #fc994510
 def _nested(orders, y, groups, n, n_splits, seed):
     "Out-of-fold classes [parcel], and the order chosen in each fold; k and order are chosen in the training folds"
     out,chosen = np.empty(len(y), int), []
-    for a,b in StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(y, y, groups):
+    for a,b in _pair_folds(y, groups, n_splits, seed):
         i,k = _chosen_votes(orders, y, groups, a, n, seed)
         out[b] = _votes(orders[i], y, a, b, n)[k]
         chosen.append(i)

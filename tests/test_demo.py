@@ -33,33 +33,46 @@ def waves(n_time=200, n_subjects=7):
 # %% ../nbs/45_demo.ipynb #7169e30b
 @pytest.fixture(scope='module')
 def demos(tmp_path_factory):
-    "The words of a demo that is interrupted, resumed, repeated, and repeated with another recipe and a damaged store; its folder"
+    """The words of a demo that is interrupted, resumed, repeated, and, in a copy and up to its training, repeated with
+    another recipe and a damaged store; its folder, the page and the numbers; the folder of the copy"""
+    import io
+    from contextlib import redirect_stdout
+
+    import brainlm.demo as bd
     out, said, stop = tmp_path_factory.mktemp('demo')/'out', [], brainlm.pretraining.RunFolder.after_epoch
+    def interrupted(*args): raise KeyboardInterrupt
     def after_epoch(self):
         stop(self)
-        if self.epoch==0: raise KeyboardInterrupt
-    def run(epochs):
-        import io
-        from contextlib import redirect_stdout
+        if self.epoch==0: interrupted()
+    def run(epochs, out=out):
         words = io.StringIO()
         with redirect_stdout(words):
             try: demo(out, epochs, recordings=waves, progress=False)
             except KeyboardInterrupt: print('interrupted')
         said.append(words.getvalue())
-    with pytest.MonkeyPatch.context() as m: m.setattr(brainlm.pretraining.RunFolder, 'after_epoch', after_epoch); run(2)
-    run(2); run(2); report = (out/'report.html').read_text(encoding='utf-8'), json.loads((out/'metrics.json').read_text())
-    chunk = next((out/'store'/'bold').glob('c.*')); chunk.write_bytes(bytes(1)+chunk.read_bytes()[1:]); run(1)
-    return out, said, *report
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(brainlm.pretraining.RunFolder, 'after_epoch', after_epoch)
+        run(2)
+    run(2)
+    run(2)
+    other = shutil.copytree(out, out.with_name('other'))
+    chunk = next((other/'store'/'bold').glob('c.*'))
+    chunk.write_bytes(bytes(1)+chunk.read_bytes()[1:])
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(bd, '_demo_scores', interrupted)
+        run(1, other)
+    return out, said, (out/'report.html').read_text(encoding='utf-8'), json.loads((out/'metrics.json').read_text()), other
 
 
 # %% ../nbs/45_demo.ipynb #3645022d
 def test_demo_reuses_what_is_valid(demos):
-    out, said, *_ = demos
+    out, said, _, _, other = demos
     assert 'interrupted' in said[0] and '7 recordings' in said[0]
     assert 'store, reused' in said[1] and 'goes on after epoch 1 of 2' in said[1] and 'evaluation' in said[1]
     assert said[2].count(', reused')==5 and 'first look' in said[0] and (out/'first.html').exists() and 'epoch' not in said[2].split('\n\n')[0]
     assert 'store is not what it was' in said[3] and 'epochs was 2, now 1' in said[3] and '1 epochs' in said[3]
-    assert (out/'training/log.csv').read_text().count('\n')==2
+    assert (out/'training/log.csv').read_text().count('\n')==3 and (other/'training/log.csv').read_text().count('\n')==2
+    assert not any((other/o).exists() for o in ('scores.parquet', 'metrics.json', 'report.html')), 'of another recipe'
 
 def test_demo_leaves_other_folders_alone(tmp_path):
     (tmp_path/'thesis.txt').write_text('mine')
