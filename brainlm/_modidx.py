@@ -2448,6 +2448,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.readouts._key': ('readouts.html#_key', 'brainlm/readouts.py'),
                                   'brainlm.readouts._levels': ('readouts.html#_levels', 'brainlm/readouts.py'),
                                   'brainlm.readouts._links': ('readouts.html#_links', 'brainlm/readouts.py'),
+                                  'brainlm.readouts._mean_recall': ('readouts.html#_mean_recall', 'brainlm/readouts.py'),
                                   'brainlm.readouts._print_of': ('readouts.html#_print_of', 'brainlm/readouts.py'),
                                   'brainlm.readouts._tuned': ('readouts.html#_tuned', 'brainlm/readouts.py'),
                                   'brainlm.readouts._whitening': ('readouts.html#_whitening', 'brainlm/readouts.py'),

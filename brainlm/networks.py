@@ -626,7 +626,7 @@ def plot_methods(
     "Accuracy of every method, with intervals, majority and chance"
     first = next(iter(results.values()))
     frame = pd.DataFrame({k: {m: r[m] for m in ('accuracy','low','high')} for k,r in results.items()}).T
-    label = f'accuracy, {first.atlas}, {first.n_parcels} parcels ({first.n_pairs} pairs)'
+    label = f'accuracy, {first.atlas}, {first.n_pairs} pairs'
     ax = plot_intervals(frame, 'accuracy', title=title, label=label, ax=ax)
     ax.axvline(first.majority, color='.4', lw=1, ls='--', label='largest network')
     ax.axvline(first.chance, color='.4', lw=1, ls=':', label='chance')

@@ -428,7 +428,8 @@ def plot_claims(
         plot_intervals(rows, colour=colour, line=0, ax=ax, **how)
     ax.set_ylim(len(tasks)-.5, -.5)
     legend(ax, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
-    return named(ax, title, label)
+    named(ax, title, label).title.set_y(1+.3/ax.figure.get_figheight()*2)
+    return ax
 
 # %% ../nbs/09_plots.ipynb #7bf6178c
 def plot_points(

@@ -29,7 +29,6 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import get_scorer
 from sklearn.model_selection import GroupKFold, ParameterGrid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
@@ -352,16 +351,18 @@ def _made(self:TunedReader, X, z, rows, settings):
     front = clone(self.pipeline[0]).set_params(**settings).fit(picked(X, rows[0]), z[rows[0]])
     return [front.transform(picked(X, o)) for o in rows]
 
+def _mean_recall(y, said): return np.mean([np.mean(said[y==c]==c) for c in np.unique(y)]) # Of the classes of a fold
+
 @patch
 def _candidate_scores(self:TunedReader, X, z, rows):
     "How well each candidate does on one fold [candidate]"
     name, made, out = f'{self.pipeline.steps[0][0]}__', {}, []
-    score = get_scorer('balanced_accuracy' if self.classify else 'neg_mean_squared_error')
+    score = _mean_recall if self.classify else lambda y, said: -np.mean((y-said)**2)
     for c in ParameterGrid(self.grid):
         front = {k.removeprefix(name): v for k,v in c.items() if k.startswith(name)}
         if (key := str(front)) not in made: made[key] = self._made(X, z, rows, front)
         rest = clone(self.pipeline[1:]).set_params(**{k: v for k,v in c.items() if not k.startswith(name)})
-        out.append(score(rest.fit(made[key][0], z[rows[0]]), made[key][1], z[rows[1]]))
+        out.append(score(z[rows[1]], rest.fit(made[key][0], z[rows[0]]).predict(made[key][1])))
     return out
 
 # %% ../nbs/30a_readouts.ipynb #c2acb473

@@ -552,7 +552,7 @@ _harmonised = ("Rivals called harmonised read features without what differs betw
 def words(self:_Finetuned):
     "Paragraphs of the verdict, what to know first before it; and how it was found"
     first = self.study.warnings(self.model, self.preds['subject'].unique())
-    said = ' '.join([*map(str, prediction_verdicts(self.preds, self.name)), *_ranked(self.results)])
+    said = [*map(str, prediction_verdicts(self.preds, self.name)), *_ranked(self.results)]
     people, rounds = self.splits[0].subjects, len(self.splits)
     o = dict(pooling='covariance', head='linear', unfreeze='none') | self.how
     encoder = 'frozen' if o['unfreeze']=='none' else f"unfrozen ({o['unfreeze']})"
@@ -564,7 +564,7 @@ def words(self:_Finetuned):
     how += (f"Subjects: {len(people['train'])} to learn from, {len(people['valid'])} to stop on, "
             f"{len(people['test'])} to be judged on. Rivals learn from training and validation subjects. "
             f"{self.n} subjects have a value and were judged.")
-    return [*first, said], how
+    return [*first, *said], how
 
 # %% ../nbs/33_results.ipynb #756ac095
 @patch

@@ -354,7 +354,9 @@ class TargetTransform:
     def _fitted(self):
         if self.scale is not None: return
         raise ValueError(f"this {type(self).__name__} is not fitted: call fit(training values) first")
-    def __repr__(self): return f"{type(self).__name__}(offset={self.offset}, scale={self.scale})"
+    def __repr__(self):
+        fitted = self.scale is not None and f'offset={self.offset:.5g}, scale={self.scale:.5g}'
+        return f"{type(self).__name__}({fitted or 'not fitted'})"
 
 # %% ../nbs/02_scaling.ipynb #be9130fd
 @patch

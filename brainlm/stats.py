@@ -342,8 +342,8 @@ def verdicts(
     corrected = dict(zip(d, holm([t['p'] for t in tests.values()]))) if d else {}
     def one(k, t):
         says = _says(t['low'], t['high'], corrected[k], t['n'], m, lower_is_better, alpha)
-        sd = d[k].std(ddof=1) if t['n']>1 else np.nan
-        least = detectable(t['n'], alpha, m)*sd
+        bar, sd = detectable(t['n'], alpha, m), d[k].std(ddof=1) if t['n']>1 else np.nan
+        least = bar*sd if np.isfinite(bar) else bar # Infinite, even where all differ alike
         return Verdict(mine, k, measure, **t, p_family=corrected[k], family=m, least=least, says=says, unit=unit)
     return [one(k, t) for k,t in tests.items()]
 

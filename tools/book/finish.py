@@ -29,6 +29,14 @@ def keep_together(text, tags):
     "An interval such as [0.1, 0.4] is not broken inside its brackets"
     return re.sub(r'\[[−+-]?\d[\d.,\s%−+-]*[\])]', r'<span class="together">\g<0></span>', text)
 
+def cells_in_shape(html):
+    "Short cells of tables, such as a date, are not broken; a cell that holds a path or another long word may be"
+    def change(m):
+        text = unescape(re.sub('<[^>]*>', '', m[3]))
+        kind = 'together' if len(text)<=24 else 'long' if max(map(len, text.split()), default=0)>30 else ''
+        return f'<{m[1]}{m[2]} class="{kind}">{m[3]}</' if kind and 'class=' not in m[2] else m[0]
+    return re.sub(r'<(td|th)\b([^>]*)>((?:(?!</?t[dh]\b).)*)</', change, html, flags=re.S)
+
 def terms(page):
     "The terms of the glossary: the anchor of each, and the words that lead there (its heading, or what `forms` says)"
     for m in re.finditer(r'^##+ (.+?) \{#([\w-]+)(?: forms="([^"]*)")?\}', page, re.M):
@@ -82,7 +90,7 @@ def finish(out, known, chapters):
     ids = {f:set(re.findall(r'\bid="([^"]+)"', t)) for f,t in pages.items()}
     for f,t in pages.items():
         new = fewer_spans(plain(symbol_links(f, ids)(t)))
-        new = in_main(new, lambda s: each_text(s, keep_together))
+        new = in_main(new, lambda s: cells_in_shape(each_text(s, keep_together)))
         if f.stem in chapters: new = in_main(new, lambda s: each_text(s, link_terms(known)))
         if new!=t: f.write_text(new, encoding='utf-8')
     for f in out.rglob('*.css'):            # a theme asks for fonts from elsewhere
