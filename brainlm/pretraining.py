@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Training', 'check_fit', 'takes_training', 'Alone', 'company', 'in_company', 'Place', 'place_of', 'bare', 'MaskTokens',
            'drawn_mask', 'drawn_epoch', 'DrawWindows', 'Autocast', 'Accumulate', 'StopOnNaN', 'StopEarly', 'RunFolder',
-           'peak_gb', 'device_words', 'cost_words', 'make_learner', 'data_card', 'run_card', 'model_loss',
-           'pretrain_learner', 'Timed', 'EveryMinute', 'track']
+           'peak_gb', 'device_words', 'energy_counters', 'used_joules', 'cost_words', 'make_learner', 'data_card',
+           'run_card', 'model_loss', 'pretrain_learner', 'Timed', 'EveryMinute', 'track']
 
 # %% ../nbs/21_pretraining.ipynb #24610cd2
+import ctypes
 import inspect
 import json
 import math
@@ -336,6 +337,7 @@ class RunFolder(Callback):
 @patch
 def before_train(self:RunFolder):
     self.clock = time.perf_counter(), time.process_time()
+    self.counters = energy_counters(self.dls.train.device or 'cpu')
     if self.smooth is None: return
     mean = self.recorder.smooth_loss                                        # goes on where the checkpoint left it
     (val, mean.count), self.smooth = self.smooth, None
@@ -345,6 +347,7 @@ def before_train(self:RunFolder):
 def after_train(self:RunFolder):
     now = time.perf_counter(), time.process_time()
     self.seconds = [b-a for a,b in zip(self.clock, now, strict=True)]
+    self.joules = used_joules(self.counters, energy_counters(self.dls.train.device or 'cpu'))
 
 # %% ../nbs/21_pretraining.ipynb #962d27d0
 @patch
@@ -372,6 +375,7 @@ def _epoch_row(self:RunFolder):
     row = dict(epoch=self.epoch, train_loss=float(train), valid_loss=None if valid is None else float(valid))
     row |= dict(lr=float(self.opt.hypers[-1]['lr']), seconds=round(seconds, 2), cpu_seconds=round(cpu, 2))
     gb = peak_gb(self.dls.train.device or 'cpu')
+    if self.joules is not None and self.company.n==1: row['joules'] = round(self.joules, 1)
     return row | dict(windows_per_s=round(n/seconds, 2), peak_gb=None if gb is None else round(gb, 3))
 
 # %% ../nbs/21_pretraining.ipynb #3aa812ad
@@ -549,6 +553,34 @@ def device_words(device)->str:
     if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
     return f'CPU, threads {torch.get_num_threads()}'
 
+# %% ../nbs/21_pretraining.ipynb #c005a916
+def energy_counters(
+    device, # of the training
+    folder='/sys/class/powercap' # where Linux keeps the counters of processors
+)->dict: # name → (joules so far, joules at which it begins anew); empty where the system does not tell
+    "Counters of the card, or without one of all processors of this machine, whatever else runs on them"
+    try:
+        if torch.device(device).type=='cuda': return _card_counter(device)
+        files = sorted(Path(folder).glob('intel-rapl:?/energy_uj'))         # whole processors: parts have two numbers
+        pairs = [(f, f.with_name('max_energy_range_uj')) for f in files]
+        return {str(pair[0]): tuple(int(o.read_text())/1e6 for o in pair) for pair in pairs}
+    except (OSError, ValueError, AttributeError): return {}
+
+# %% ../nbs/21_pretraining.ipynb #8f5b8135
+def _card_counter(device):
+    nvml, handle, used = ctypes.CDLL('libnvidia-ml.so.1'), ctypes.c_void_p(), ctypes.c_ulonglong()
+    uuid = f'GPU-{torch.cuda.get_device_properties(device).uuid}'.encode()
+    failed = nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(handle))
+    failed = failed or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(used))
+    return {} if failed else {'card': (used.value/1000, math.inf)}
+
+def used_joules(
+    before:dict, after:dict # of `energy_counters`
+)->float|None: # None where the system does not tell
+    "Energy used between two looks"
+    if not before or before.keys()!=after.keys(): return None
+    return sum(after[k][0]-v + (top if after[k][0]<v else 0) for k,(v,top) in before.items())
+
 # %% ../nbs/21_pretraining.ipynb #d883bd00
 @patch
 def cost(self:RunFolder)->dict: # JSON types; what is not known is None
@@ -558,17 +590,22 @@ def cost(self:RunFolder)->dict: # JSON types; what is not known is None
     used = seconds if torch.device(device).type=='cuda' else float(log.cpu_seconds.sum())
     rate = float((log.windows_per_s*log.seconds).sum()/max(seconds, 1e-9))
     gb = log['peak_gb'].max() if 'peak_gb' in log else None
+    told = 'joules' in log and log['joules'].notna().all()                  # of every epoch, or of none
+    energy = dict(joules=round(float(log['joules'].sum()), 1)) if told else {}
     return dict(device=device_words(device), processes=n, windows_per_s=round(rate, 2), hours=round(seconds/3600, 5),
-                device_hours=round(used*n/3600, 5), peak_gb=None if pd.isna(gb) else float(gb))
+                device_hours=round(used*n/3600, 5), peak_gb=None if pd.isna(gb) else float(gb)) | energy
 
+# %% ../nbs/21_pretraining.ipynb #63955753
 def cost_words(
     cost:dict # of a run folder, or of the card of a model
 )->str:
     "A line"
     many = f" in {cost['processes']} processes" if cost['processes']>1 else ''
     memory = '' if cost['peak_gb'] is None else f", at most {cost['peak_gb']:.2f} GB"
+    energy = f", {cost['joules']/1000:.3g} kJ" if 'joules' in cost else ''
     hours, used = (f'{3600*cost[k]:.0f} s' if cost[k]<.1 else f'{cost[k]:.1f} h' for k in ('hours','device_hours'))
-    return f"{cost['windows_per_s']:g} windows/s on {cost['device']}{many}, {hours}, {used} of CPU or card{memory}"
+    speed = f"{cost['windows_per_s']:g} windows/s on {cost['device']}{many}"
+    return f"{speed}, {hours}, {used} of CPU or card{memory}{energy}"
 
 # %% ../nbs/21_pretraining.ipynb #29e3493d
 def make_learner(
