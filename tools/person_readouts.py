@@ -9,7 +9,7 @@ learn what they must from the people of the network. Steps, in pieces that are k
     abide      age within a site and at a site left out; the network learns from the other sites
     autism     autism against control within a site: readouts, and contrasts of attention link by link
     depression likewise in each half of the depression set; the network learns from the other half
-    larger     age within a site from the tokens of `brainlm-small`, which has seen nobody of ABIDE
+    larger     age within a site from the tokens of `brainlm-small`, and of the folder hcp_tiny in --work, a network of HCP by tools/scaling.py
     identity   37 people of the psychosis set three months apart, from 10 to 234 frames; all that learns learns from 18 others
     outcomes   change of symptoms in the psychosis set, five folds, a network for each
     short      identification from 10 to 230 frames as they are, filled in by the prior, by the network
@@ -45,6 +45,7 @@ from torch import nn
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
 
+import brainlm.mixture  # noqa: F401, networks on other atlases: `BrainLM.on`
 from brainlm.atlas import Parcellation
 from brainlm.basics import write_whole
 from brainlm.beyond import time_readers
@@ -296,12 +297,14 @@ def depression(a, k):
     keep(a, 'contrast', f'dep{k}', pd.DataFrame([dict(told, of=source, **contrast(made['maps', source], y[test])) for source in ('trained', 'untrained', 'raw')]))
     keep(a, 'depression', k, pd.concat([predictions(made, y[test], who[test], 'depression', True, seed=i).assign(split=i, site=told['site']) for i in range(2)]))
 
-def larger(a, s):
-    "Age within a site, by the network that is shipped: more parcels, people and steps, nobody of ABIDE"
-    o = site_of(a, s)
-    brain = BrainLM.from_pretrained('brainlm-small').on(o.store.parcellation, o.nets[0].scaler, o.nets[0].prior).eval()
+def larger(a, piece):
+    "Age within a site, by networks that have learnt for longer from nobody of ABIDE: the one that is shipped, and a `tiny` one"
+    name, s = piece.split('-')
+    o, source = site_of(a, s), 'brainlm-small' if name=='small' else a.work/'hcp_tiny'/'last'
+    brain = BrainLM.from_pretrained(source).on(o.store.parcellation, o.nets[0].scaler, o.nets[0].prior).eval()
     made, age = three(brain, twin_of(brain), [o.X[i] for i in o.learn], [o.X[i] for i in o.here], 180), o.table['age'].to_numpy()[o.here]
-    keep(a, 'larger', s, pd.concat([predictions(made, age, o.who[o.here], 'age', seed=k).assign(split=k, site=s) for k in range(2)]))
+    told = dict(site=s, network=name)
+    keep(a, 'larger', piece, pd.concat([predictions(made, age, o.who[o.here], 'age', seed=k).assign(split=k, **told) for k in range(2)]))
 
 def contrast(F, y, n=1000):
     "Links that differ between two groups: largest |t| and mean t², each beside shuffled labels"
@@ -638,9 +641,12 @@ def depression_rows(a, p):
     p = in_folds(p, 'depression against control')
     return scored_rows(p, beside, 'depression, two halves, the network of a half from the other', 'real', 'AUC')
 
+longer_trained = dict(small='brainlm-small', tiny='a tiny network of HCP rest, 10,000 steps')
+
 def larger_rows(a, p):
-    p = in_folds(p, 'age within a site, tokens of brainlm-small')
-    return scored_rows(p, beside, f'ABIDE, {where_of(p)}, 180 frames, brainlm-small, which has seen nobody of ABIDE', 'real')
+    p['target'] = 'age within a site, '+p['network'].map(longer_trained)
+    said = p['target'].copy()
+    return scored_rows(in_folds(p, said), beside, f'ABIDE, {where_of(p)}, 180 frames, networks that have seen nobody of it', 'real')
 
 def outcome_rows(a, p): return scored_rows(p, beside, 'psychosis, change of symptoms and functioning, five folds', 'real')
 
@@ -705,7 +711,7 @@ def pieces_of(a, step):
     at = [(s, k) for s in sites for k in range(5)]
     tunings = [f'{s}-{k}-{w}-{r}' for w in [*tuned_ways, *closed_ways] for s,k in at for r in rates[tuned_ways.get(w, 'none')]]
     return dict(planted=of(planted, 'lin', ['all']), hidden=of(hidden, 'hidden', HIDDEN), abide=of(abide, 'abide_left', sites), autism=of(autism, 'autism', sites),
-                depression=of(depression, 'depression', (0, 1)), larger=of(larger, 'larger', sites),
+                depression=of(depression, 'depression', (0, 1)), larger=of(larger, 'larger', [f'{o}-{s}' for o in longer_trained for s in sites]),
                 identity=of(identity, 'psyid', (234, 15, 60, 30, 10)), outcomes=of(outcomes, 'psyout', range(5)), ages=of(ages, 'abideden', [f'{n}-{s}' for n in (30, 60, 180) for s in sites]),
                 guess=[(guess, o, a.work/'guesses'/f'{o}.npz') for o in guessing], short=of(short, 'psyden', pieces), vector=of(vector, 'psyvec', vectors),
                 tuned=of(tuned, 'tuned', tunings), network=[(lambda a, _: network_of_simulated(a), '', a.work/'lin_net'/'last')])[step]
