@@ -52,12 +52,8 @@ def seconds(f, device, budget=.8, least=3, most=30):
 
 def joules(device):
     "What the card has used so far; None where the system does not tell"
-    if device.type!='cuda': return None
-    try:
-        import pynvml
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(device.index or 0))/1e3
-    except Exception: return None
+    from brainlm.pretraining import energy_counters
+    return energy_counters(device).get('card', (None,))[0]
 
 def peak_gb(device, f):
     "The most memory that the card holds while `f` runs, GB"
@@ -230,6 +226,102 @@ def with_cudnn(a):
     step, n = Step(new_model(c, a.device), a.device)(32 if a.cuda else 2), 32 if a.cuda else 2
     with preferred('CUDNN_ATTENTION') if a.cuda else nullcontext(): s = seconds(step, a.device, 1.)
     return dict(shape='111m', attention='joint', batch=n, windows_per_s=n/s, share=n/s*products(c)[1]/1e12/a.found['peaks']['bf16'])
+
+# Where a step spends its time, and what changes it
+
+parts = {
+    'attention': ('flash', 'fmha', 'attention'), 'matrix products': ('gemm', 'cutlass', 'nvjet', 'splitk', '::mm', 'addmm'),
+    'norms': ('layer_norm', 'LayerNorm'), 'optimiser': ('multi_tensor', 'adam'),
+    'to and from the grid': ('index', 'gather', 'scatter', 'sort', 'radix', 'scan', 'cumsum'),
+    'copies and casts': ('copy', 'Memcpy', 'Memset', 'Cat', 'fill'), 'sums': ('reduce',),
+    'element by element': ('elementwise', 'triton', 'gelu', 'GELU')}
+
+def part_of(kernel): return next((k for k,v in parts.items() if any(o in kernel for o in v)), 'else')
+
+def spent(a):
+    "Milliseconds of a step by what they go to, for two shapes, and the kernels that take most"
+    rows = []
+    for name,attention,n in (('13m', 'axial', 96), ('111m', 'joint', 32)):
+        n = n if a.cuda else 2
+        step = Step(new_model(shape(a, name, attention), a.device), a.device)(n)
+        step(); step(); wait(a.device)
+        kind = torch.profiler.ProfilerActivity.CUDA if a.cuda else torch.profiler.ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[kind]) as found:
+            step(); wait(a.device)
+        each, where = ('self_device_time_total', 'CUDA') if a.cuda else ('self_cpu_time_total', 'CPU')
+        events = [e for e in found.key_averages() if e.device_type.name==where and not getattr(e, 'is_user_annotation', False)]
+        ms = {e.key: getattr(e, each)/1e3 for e in events if getattr(e, each)}
+        most = sorted(ms.items(), key=lambda o: -o[1])[:14]
+        a.found.setdefault('kernels_by_time', []).extend(dict(shape=name, attention=attention, kernel=k[:150], ms=v) for k,v in most)
+        total = sum(ms.values())
+        for k in dict.fromkeys(map(part_of, ms)):
+            mine = sum(v for o,v in ms.items() if part_of(o)==k)
+            rows.append(dict(shape=name, attention=attention, part=k, batch=n, ms=mine, of_step=mine/max(total, 1e-9)))
+        emptied(a.device)
+    return rows
+
+@contextmanager
+def changed(*what):
+    "A model some of whose ways of computing are others"
+    import brainlm.model as m
+    norm, block, sdpa = torch.nn.LayerNorm.forward, m._Block.forward, m._sdpa
+    def low_norm(self, x):
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+    def low_block(self, x, *more): return block(self, x.bfloat16(), *more)
+    def short(q, k, v, mask): return m._short_attention(q, k, v, mask) if k.shape[-2]<=32 else sdpa(q, k, v, mask)
+    if 'bf16 between layers' in what: torch.nn.LayerNorm.forward, m._Block.forward = low_norm, low_block
+    if 'short attention by products' in what: m._sdpa = short
+    try:
+        with preferred('CUDNN_ATTENTION') if "cuDNN's attention" in what else nullcontext(): yield
+    finally: torch.nn.LayerNorm.forward, m._Block.forward, m._sdpa = norm, block, sdpa
+
+low, short, cudnn, blocks, wide = ('bf16 between layers', 'short attention by products', "cuDNN's attention", 'blocks compiled',
+                                   '4 decoder heads')
+tried_ways = [
+    ('13m', 'axial', 96, ()), ('13m', 'axial', 96, (low,)), ('13m', 'axial', 96, (short,)), ('13m', 'axial', 96, (low, short)),
+    ('111m', 'joint', 32, ()), ('111m', 'joint', 32, (low,)), ('111m', 'joint', 32, (low, cudnn)),
+    ('111m', 'joint', 32, (low, cudnn, blocks)), ('13m', 'axial', 96, (low, short, blocks)),
+    ('111m', 'joint', 32, (low, cudnn, blocks, wide)), ('111m', 'joint', 32, (cudnn, blocks)), ('13m', 'axial', 96, (blocks,))]
+
+def one_way(a, name, attention, n, what):
+    "Speed of a shape that is computed in another way, and how far its loss is from that of the usual one on the same windows"
+    c = shape(a, name, attention)
+    if wide in what and a.cuda: c = type(c)(**vars(c) | dict(decoder_heads=4))
+    n = n if a.cuda else 2
+    model, gen = new_model(c, a.device), torch.Generator().manual_seed(1)
+    x, mask = torch.randn(2, c.n_parcels, c.n_time, generator=gen), torch.rand(2, c.n_parcels, c.n_patches, generator=gen)<ratio
+    def loss():
+        with torch.no_grad(), bf16(a.device): return float(model(x.to(a.device), mask=mask.to(a.device)).loss)
+    usual = loss()
+    with changed(*what):
+        off, start = abs(loss()/usual-1), time.perf_counter()
+        if blocks in what:
+            torch._dynamo.reset()
+            for b in [*model.encoder, *model.decoder[:-1]]: b.compile(dynamic=False)
+        step = Step(model, a.device)(n)
+        step(); wait(a.device)
+        took, before, start = time.perf_counter()-start, joules(a.device), time.perf_counter()
+        s = seconds(step, a.device, 1.)
+        used, gb = joules(a.device), peak_gb(a.device, step)
+    watts = None if before is None else (used-before)/(time.perf_counter()-start)
+    return dict(shape=name, attention=attention, batch=n, changed=', '.join(what) or 'as it is', windows_per_s=n/s, watts=watts, peak_gb=gb,
+                share=n/s*products(c)[1]/1e12/a.found['peaks']['bf16'], ukb_hours=ukb*s/n/3600, loss_off=off, first_s=took)
+
+def ways(a):
+    "The two shapes computed in several ways"
+    rows = []
+    for way in tried_ways:
+        if blocks in way[3] and not a.cuda: continue
+        if a.left()<(35 if blocks in way[3] else 8): continue
+        try:
+            with within(max(a.left()-4, 1)) if a.cuda else nullcontext(): rows.append(one_way(a, *way))
+        except Exception as e:
+            rows.append(dict(shape=way[0], attention=way[1], changed=', '.join(way[3]), failed=f'{type(e).__name__}: {str(e)[:200]}'))
+        emptied(a.device)
+        a.found['ways'] = rows
+        keep(a)
+    return rows
 
 # torch.compile
 
@@ -448,7 +540,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', type=Path, help='folder of gpu_speed.json and gpu_speed.tsv')
     p.add_argument('--seconds', type=float, default=90, help='for everything, from the start of the script')
-    p.add_argument('--only', nargs='+', metavar='SECTION', help='peaks, equal, train, prior, prior_cpu, resumed, cudnn, loop, kernels, compiled')
+    p.add_argument('--only', nargs='+', metavar='SECTION', help='peaks, equal, train, spent, ways, prior, prior_cpu, resumed, cudnn, loop, kernels, compiled')
     p.add_argument('--shapes', nargs='+', metavar='SHAPE', help='of the section train, such as 13m-axial; all of them without')
     p.add_argument('--cpu', action='store_true', help='the check on the CPU, even where there is a card')
     p.add_argument('--prior-worker', nargs=2, help=argparse.SUPPRESS)
@@ -479,6 +571,8 @@ def sections(a, tmp, running):
     for name,attention in wanted: section(a, 'train', 7, lambda n=name, t=attention: trained(a, n, t), f'{name} {attention}')
     if rows := a.found.get('train'):
         table('Training, bf16, 424 x 200, mask .75; products of a step counted; UKB-size is 61,038 x 100 windows', rows)
+    section(a, 'spent', 6, lambda: spent(a), 'A step by what it goes to')
+    section(a, 'ways', 20, lambda: ways(a), 'A step in other ways')
     section(a, 'prior', 6, lambda: prior_on_device(a), 'Guesses of the prior, windows a second')
     section(a, 'prior_cpu', 7, lambda: prior_on_cpu(a, running), 'Guesses of the prior on the CPU cores')
     section(a, 'resumed', 9, lambda: resumed(a, tmp), 'Training taken up again: largest difference of a weight')

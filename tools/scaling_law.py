@@ -1,6 +1,7 @@
 """Do larger networks and more people lower the loss? Four sizes by four amounts of people, from six public sets at once.
 
     python tools/scaling_law.py run --work W --seconds 240    # all trainings side by side on one card
+    python tools/scaling_law.py rival --work W                # the group's Gaussian on the same windows, on a CPU
     python tools/scaling_law.py table --work W                # nbs/results/scaling_law.tsv and the rows behind it
     python tools/scaling_law.py trial --work W                # both at toy size, on a CPU
 
@@ -30,6 +31,7 @@ from brainlm.evidence import keep_results, read_kept, result_rows
 from brainlm.masking import centred, patchify, random_mask
 from brainlm.metrics import sum_columns, sum_scores
 from brainlm.model import BrainLM, preset
+from brainlm.prior import GaussianPrior
 from brainlm.stats import mean_interval, verdicts
 
 hidden, batch, at_most = .75, 16, 6000                                      # share of tokens, windows, steps
@@ -220,8 +222,7 @@ class Training:
                 with self.low(): found = at_prior(self.models[k].eval(), x, x, mask, ratio=hidden).prediction
                 rows += [(k, s, *o) for s,o in zip(who, sums_of(patchify(x), found, mask), strict=True)]
             self.models[k].train()
-        t = pd.DataFrame(rows, columns=['cohort', 'subject', *sum_columns]).groupby(['cohort', 'subject'], sort=False).sum()
-        return pd.DataFrame(dict(loss=1-sum_scores(t.values)['r2']), t.index).reset_index()
+        return loss_of(rows)
 
     def ended(self):
         "Rows of the people and of the training, with the weights of the best look and with the last ones"
@@ -298,6 +299,31 @@ def take_turns(a, trainings):
             o.begin(o.left.pop(0)) if o.left else trainings.remove(o)
         if a.cuda and turn%25==0: torch.cuda.synchronize()
     print(f'{len(done)} trainings are there, {len(trainings)} were not ended', flush=True)
+
+# A rival
+
+@torch.no_grad()
+def rival(a):
+    "What a Gaussian of all training people leaves on the same hidden samples: closed form, moment by moment"
+    rows = []
+    for k in a.sets:
+        c = Cohort(a, k)
+        x, prior = c.x.float().mT.numpy(), GaussianPrior(c.x.shape[1])
+        mine = np.flatnonzero(np.isin(c.who, c.people))
+        prior.fit(lambda x=x, c=c, mine=mine: ((c.who[i], x[i,:c.n_time[i]]) for i in mine))
+        at = c.tiled(c.test, 2)
+        for i in range(0, len(at), 8):
+            w, mask = c.window(*at[i:i+8].unbind(-1))
+            patches = patchify(w)
+            sums = sums_of(patches, prior(patches, ~mask), mask)
+            rows += [(k, s, *o) for s,o in zip(c.who[at[i:i+8,0].numpy()], sums, strict=True)]
+        print(k, flush=True)
+    loss_of(rows).to_csv(a.work/'rival.tsv', sep='\t', index=False, float_format='%.6g')
+
+def loss_of(rows):
+    "Share of variance left in each person, from rows of (set, person, sums of a window)"
+    t = pd.DataFrame(rows, columns=['cohort', 'subject', *sum_columns]).groupby(['cohort', 'subject'], sort=False).sum()
+    return pd.DataFrame(dict(loss=1-sum_scores(t.values)['r2']), t.index).reset_index()
 
 # The law
 
@@ -395,6 +421,17 @@ def steps_up(people):
     found = verdicts({o: (wide[o[0]]-wide[o[1]]).to_numpy() for o in pairs}, '', measure, lower_is_better=True)
     return list(zip(pairs, found, strict=True))
 
+def beside_rival(a, people, word):
+    "The best network of all people beside the Gaussian: values, verdict, names of ours"
+    gauss = pd.read_csv(a.work/'rival.tsv', sep='\t').set_index('subject')['loss']
+    t = people[(people['steps']==people['steps'].max()) & people['share'].eq(1)]
+    wide = t.pivot_table(index='subject', columns='size', values='loss').loc[gauss.index]
+    best = wide.mean().idxmin()
+    name, other = word(best, 1.), 'Gaussian of all training people'
+    values = {k: (v.mean(), *mean_interval(v.to_numpy()), len(v)) for k,v in ((name, wide[best]), (other, gauss))}
+    found = verdicts({other: (wide[best]-gauss).to_numpy()}, name, measure, lower_is_better=True)
+    return pd.DataFrame(values, ['value', 'low', 'high', 'n']).T, found, [name]
+
 def table(a):
     "The table of results, and beside it the rows of people that it is made from"
     people, runs = (pd.read_csv(a.work/f'{o}.tsv', sep='\t') for o in ('people', 'runs'))
@@ -409,6 +446,7 @@ def table(a):
     found = [replace(v, mine=word(*one), rival=word(*two)) for (one,two),v in steps_up(people)]
     t = pd.DataFrame(values, ['value', 'low', 'high', 'n']).T
     rows.append(result_rows(t, found, list(t.index), task=task, **facts))
+    rows.append(result_rows(*beside_rival(a, people, word), **facts, task=task))
     t, slope, first = frontier(runs, people)
     for o in runs.itertuples():
         for what,v in (('million parameters', o.parameters/1e6), ('PFLOP of matrix products', o.flop/1e15), ('loss in training', o.train_loss)):
@@ -435,12 +473,13 @@ def trial(a):
     a.sizes, a.shares, a.sets, a.n_masks = ('nano', 'tiny'), (1/4, 1.), ('toy', 'toys'), 64
     a.shape, a.out = dict(layers=1, decoder_layers=1), a.work/'scaling_law.tsv'
     run(a)
+    rival(a)
     table(a)
     if not a.cuda: print('**No CUDA card is used here: a check of the script at toy size. None of its numbers is a result.**')
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['run', 'table', 'trial'])
+    p.add_argument('what', choices=['run', 'rival', 'table', 'trial'])
     p.add_argument('--work', type=Path, required=True, help='folder of people.tsv and runs.tsv')
     p.add_argument('--data', type=Path, nargs='+', default=[root/'.gpu'/'first', root/'.gpu'/'second'], help='folders of packed sets')
     p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'scaling_law.tsv', help='the table of results')
@@ -455,6 +494,6 @@ def main(argv=None):
     a.cuda, a.toy, a.until = torch.cuda.is_available(), False, time.time()+a.seconds
     a.device, a.shape, a.n_masks = 'cuda' if a.cuda else 'cpu', {}, 4096
     a.work.mkdir(parents=True, exist_ok=True)
-    dict(run=run, table=table, trial=trial)[a.what](a)
+    dict(run=run, rival=rival, table=table, trial=trial)[a.what](a)
 
 if __name__=='__main__': main()
