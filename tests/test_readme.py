@@ -20,7 +20,7 @@ def section(title):
     return re.search(rf'^## {re.escape(title)}\n(.*?)(?=^## )', readme, re.S | re.M)[1]
 
 def files_of_a_reader(folder, n=20):
-    "Series of 424 parcels as XCP-D leaves them, of simulated people, and a table of their ages"
+    "Series of 424 parcels in the layout of XCP-D, with no word on the repetition time, and a table of ages: simulated people"
     from brainlm.simulation import simulate_cohort
     store = simulate_cohort(folder/'simulated', n, 'a424', n_time=200)
     first = store.table.drop_duplicates('subject')
@@ -29,7 +29,6 @@ def files_of_a_reader(folder, n=20):
         d.mkdir(parents=True)
         stem = f'{who}_task-rest_space-MNI152NLin2009cAsym_seg-A424_stat-mean_timeseries'
         pd.DataFrame(store.read(row), columns=store.parcellation.names).to_csv(d/f'{stem}.tsv', sep='\t', index=False, float_format='%.5g')
-        (d/f'{stem}.json').write_text(json.dumps(dict(RepetitionTime=.735)))
     about = dict(Name='Twenty people', BIDSVersion='1.8.0', DatasetType='derivative', Provenance='simulated')
     (folder/'derivatives'/'dataset_description.json').write_text(json.dumps(about))
     people = pd.DataFrame(dict(participant_id=[f'sub-{i+1:02}' for i in range(n)], age=first['age'].to_numpy().round(1)))
@@ -81,6 +80,17 @@ def test_three_lines_run(tmp_path, monkeypatch):
     try: exec(code, said)
     except FileNotFoundError as e: pytest.skip(f'the sample is not here: {e}')
     assert np.isfinite(said['whole'].signal).all() and said['future'].shape[0]==20 and said['person'].ndim==1
+
+@pytest.mark.slow
+def test_a_map_is_compared():
+    code = re.search(r'```python\n(.*?)```', section('Maps, and a scoreboard'), re.S)[1]
+    *lines, last = code.strip().splitlines()
+    said = {}
+    try: exec('\n'.join(lines), said)
+    except FileNotFoundError as e: pytest.skip(f'the maps are not here: {e}')
+    try: found = eval(last, said)
+    except FileNotFoundError as e: pytest.skip(f'the maps are not here: {e}')
+    assert found['p'].between(0, 1).all()
 
 if __name__=='__main__':                                                    # python tests/test_readme.py FOLDER: what README is to say
     files_of_a_reader(folder := Path(sys.argv[1]))
