@@ -11,11 +11,12 @@ trainings take turns, a step each, on a stream of their own; the number of steps
 written as trainings end. `tools/scaling.py pack` makes the data. Without a card, `run` stops and says so, unless it is
 told a number of steps."""
 import argparse
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ sizes = ('nano', 'tiny', 'small', '13m')
 sets = dict(hcp=.2, psychosis=.15, abide=.2, depression=.25, pain=.15, aal=.05)   # of the batches
 judged = dict(hcp=8, psychosis=20, abide=20, depression=20, pain=8, aal=3, toy=4, toys=3)   # people
 watched = dict(hcp=3, psychosis=4, abide=7, depression=17, pain=3, aal=1, toy=1, toys=1)
+cycle = lru_cache(one_cycle)
 task, data, measure = 'fill in, 75% hidden, no prior', 'six public sets, unseen people', 'share of variance left'
 
 # Data
@@ -161,11 +163,14 @@ class Training:
         if not self.a.cuda: return
         memory = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
+        gc.collect()
+        gc.disable()                                                        # nothing may be freed while a graph is recorded
         try:
             for k in self.cohorts: self.played[k] = self.recorded(k, memory)
         except Exception as e:
             print(f'{self.size}, {self.share}: no graphs, {type(e).__name__}: {e}'[:300], flush=True)
             self.played = {}
+        finally: gc.enable()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
@@ -175,7 +180,7 @@ class Training:
         with self.here(): self.step(k)
         torch.cuda.synchronize()
         with self.here():
-            graph.capture_begin(pool=memory, capture_error_mode='thread_local')
+            graph.capture_begin(pool=memory)
             try: self.step(k)
             finally: graph.capture_end()
         return graph
@@ -190,7 +195,7 @@ class Training:
             for state in self.o.state.values():
                 for o in state.values(): o.zero_()
             self.at[:go.steps].copy_(at)
-            self.rate[:go.steps].copy_(one_cycle(rates[self.size], go.steps))
+            self.rate[:go.steps].copy_(cycle(rates[self.size], go.steps))
             self.now.zero_()
         self.looks = {round(go.steps*q) for q in (.25, .5, .75, 1)}
         if self.stream: torch.cuda.synchronize()
@@ -485,14 +490,14 @@ def main(argv=None):
     p.add_argument('--out', type=Path, default=root/'nbs'/'results'/'scaling_law.tsv', help='the table of results')
     p.add_argument('--seconds', type=float, default=240, help='for all trainings, from the start of the script')
     p.add_argument('--steps', type=int, default=0, help='of each training; 0: what the time allows')
-    p.add_argument('--part', type=float, default=.55, help='of the time, for the first training of each size and amount')
+    p.add_argument('--part', type=float, default=.5, help='of the time, for the first training of each size and amount')
     p.add_argument('--sizes', nargs='+', default=sizes, choices=sizes)
     p.add_argument('--shares', nargs='+', type=float, default=shares, help='of the training people')
     p.add_argument('--sets', nargs='+', default=tuple(sets), choices=sets)
     p.add_argument('--draws', type=int, default=400, help='of people and seeds, for the intervals of the law')
     a = p.parse_args(argv)
     a.cuda, a.toy, a.until = torch.cuda.is_available(), False, time.time()+a.seconds
-    a.device, a.shape, a.n_masks = 'cuda' if a.cuda else 'cpu', {}, 4096
+    a.device, a.shape, a.n_masks = 'cuda' if a.cuda else 'cpu', {}, 1024
     a.work.mkdir(parents=True, exist_ok=True)
     dict(run=run, rival=rival, table=table, trial=trial)[a.what](a)
 
