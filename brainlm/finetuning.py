@@ -45,7 +45,8 @@ from .published import finetuning_losses, load_model
 from .recordings import RecordingStore, Split, learned_from, seen_rows, split_of
 from .scaling import LogMinMax, MinMax, TargetTransform, ZScore
 from .stats import correlations, upper
-from .windows import Windows, dt_words, sided_windows, window_dls
+from .streaming import window_dls
+from .windows import Windows, dt_words, sided_windows
 
 # %% ../nbs/22_finetuning.ipynb #fd090a96
 def checked_split(
@@ -502,6 +503,7 @@ class _WithTarget:
     "Windows as (signal, valid, target of the recording)"
     def __init__(self, windows, y): self.windows, self.y = windows, y       # y: [recording of the store]
     def __len__(self): return len(self.windows)
+    def plan(self, i): return partial(self.__getitem__, i)
     def __getitem__(self, i): return (*self.windows[i], torch.as_tensor(self.y[self.windows.recordings[i]]))
     def set_epoch(self, epoch): self.windows.set_epoch(epoch)
 
@@ -509,6 +511,7 @@ class _WithTarget:
 class _Features(_WithTarget):
     """What a frozen encoder makes of windows, and the target of their recording; a window that was encoded once is not
     encoded again"""
+    plan = None                                                             # there is nothing to read
     def __init__(self, tuned, windows, y):
         super().__init__(windows, y)
         self.tuned, self.known = tuned, {}

@@ -38,7 +38,8 @@ from .prior import all_parts, stack_context
 from .recordings import RecordingStore, Split, learned_from
 from .scaling import RobustScaler
 from .stats import verdicts
-from .windows import sided_windows, window_dls
+from .streaming import window_dls
+from .windows import sided_windows
 
 # %% ../nbs/21a_mixture.ipynb #99a18e57
 class MixedWindows:
@@ -85,6 +86,11 @@ def _in_turn(self:MixedWindows, i):
     return windows, at*self.bs + i%self.bs
 
 # %% ../nbs/21a_mixture.ipynb #cbe92d35
+@patch
+def plan(self:MixedWindows, i): # function that a thread may call, whoever's turn it is by then
+    windows, at = self._in_turn(i)
+    return windows.plan(at)
+
 @patch(as_prop=True)
 def averaged(self:MixedWindows): # frames that the mean of each window was taken over, [window]
     if self._averaged is None:

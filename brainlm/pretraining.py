@@ -44,7 +44,8 @@ from .model import BrainLM, BrainLMConfig, clear_leftovers
 from .prior import GaussianPrior, KeptGuesses, window_context
 from .recordings import RecordingStore, Split, hide_people, learned_from, side_names
 from .scaling import RobustScaler
-from .windows import dt_words, sided_windows, window_dls
+from .streaming import window_dls
+from .windows import dt_words, sided_windows
 
 # %% ../nbs/21_pretraining.ipynb #f7aa15ce
 @dataclass
@@ -375,8 +376,10 @@ def _epoch_row(self:RunFolder):
     row = dict(epoch=self.epoch, train_loss=float(train), valid_loss=None if valid is None else float(valid))
     row |= dict(lr=float(self.opt.hypers[-1]['lr']), seconds=round(seconds, 2), cpu_seconds=round(cpu, 2))
     gb = peak_gb(self.dls.train.device or 'cpu')
+    row |= dict(windows_per_s=round(n/seconds, 2), peak_gb=None if gb is None else round(gb, 3))
+    row |= dict(waited_s=round(getattr(loader, 'waited', 0.), 3))
     if self.joules is not None and self.company.n==1: row['joules'] = round(self.joules, 1)
-    return row | dict(windows_per_s=round(n/seconds, 2), peak_gb=None if gb is None else round(gb, 3))
+    return row
 
 # %% ../nbs/21_pretraining.ipynb #3aa812ad
 @patch
@@ -589,11 +592,12 @@ def cost(self:RunFolder)->dict: # JSON types; what is not known is None
     seconds, device = float(log.seconds.sum()), self.dls.train.device or 'cpu'
     used = seconds if torch.device(device).type=='cuda' else float(log.cpu_seconds.sum())
     rate = float((log.windows_per_s*log.seconds).sum()/max(seconds, 1e-9))
-    gb = log['peak_gb'].max() if 'peak_gb' in log else None
+    gb, waited = (log[k].max() if k in log else None for k in ('peak_gb', 'waited_s'))
+    more = {} if pd.isna(waited) else dict(waiting=round(float(log['waited_s'].sum())/max(seconds, 1e-9), 4))
     told = 'joules' in log and log['joules'].notna().all()                  # of every epoch, or of none
-    energy = dict(joules=round(float(log['joules'].sum()), 1)) if told else {}
+    if told: more['joules'] = round(float(log['joules'].sum()), 1)
     return dict(device=device_words(device), processes=n, windows_per_s=round(rate, 2), hours=round(seconds/3600, 5),
-                device_hours=round(used*n/3600, 5), peak_gb=None if pd.isna(gb) else float(gb)) | energy
+                device_hours=round(used*n/3600, 5), peak_gb=None if pd.isna(gb) else float(gb)) | more
 
 # %% ../nbs/21_pretraining.ipynb #63955753
 def cost_words(
@@ -604,8 +608,9 @@ def cost_words(
     memory = '' if cost['peak_gb'] is None else f", at most {cost['peak_gb']:.2f} GB"
     energy = f", {cost['joules']/1000:.3g} kJ" if 'joules' in cost else ''
     hours, used = (f'{3600*cost[k]:.0f} s' if cost[k]<.1 else f'{cost[k]:.1f} h' for k in ('hours','device_hours'))
+    wait = f", {cost['waiting']:.1%} of it waiting for data" if 'waiting' in cost else ''
     speed = f"{cost['windows_per_s']:g} windows/s on {cost['device']}{many}"
-    return f"{speed}, {hours}, {used} of CPU or card{memory}{energy}"
+    return f"{speed}, {hours}{wait}, {used} of CPU or card{memory}{energy}"
 
 # %% ../nbs/21_pretraining.ipynb #29e3493d
 def make_learner(

@@ -18,15 +18,15 @@ import torch.distributed as dist
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
-from fastai.data.load import DataLoader
 from fastai.torch_core import to_detach
 from fastcore.basics import patch
 
 from .basics import optional
 from .pretraining import Alone, Place, company, in_company
+from .streaming import AheadLoader
 
 # %% ../nbs/21b_processes.ipynb #b0aedf3e
-class PartLoader(DataLoader):
+class PartLoader(AheadLoader):
     "What one of `n` processes reads of a loader: its part of each training batch, every n-th batch of validation"
     def __init__(self, whole, rank, n):
         self.whole_bs, self.rank, self.of, self.trains = whole.bs, rank, n, whole.drop_last
@@ -34,7 +34,7 @@ class PartLoader(DataLoader):
             raise ValueError(f"batch_size: found {whole.bs}, expected a multiple of {n}, the number of processes"
                              "; choose such a one")
         super().__init__(whole.dataset, bs=whole.bs//n if self.trains else whole.bs, shuffle=False,
-                         drop_last=whole.drop_last, num_workers=whole.num_workers, device=whole.device)
+                         drop_last=whole.drop_last, num_workers=whole.fake_l.num_workers, device=whole.device)
         self.n = len(self.get_idxs())
 
     def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False) # nothing is gathered here

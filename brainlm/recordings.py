@@ -45,7 +45,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from .atlas import Parcellation
-from .basics import LeftOut, one_of, open_own, printable, some, tell, write_whole
+from .basics import LeftOut, one_of, open_own, optional, printable, some, tell, write_whole
 from .files import check_ordinary, check_size, json_object, one_line, read_json
 
 # %% ../nbs/01_recordings.ipynb #7d2f6e23
@@ -380,8 +380,15 @@ def _coded(t, codes, new):
     for c,code in new.items(): have[c] = code
     return _parquet(t.replace_schema_metadata(None), crc32c=b64encode(have.tobytes()))
 
+# %% ../nbs/01_recordings.ipynb #965e5388
+def _lacks_back_end(url, e):
+    "ImportError says what brings the back end of an address"
+    if url.startswith(('s3', 'http')): optional('s3fs', 's3', f'{url}: a store that is not in a folder')
+    raise ImportError(f"{url}: {one_line(e, 160)}; expected it here: install it with pip") from None
+
 # %% ../nbs/01_recordings.ipynb #2d91a4fc
 def _out_of_reach(url, e): # An exception to raise
+    if isinstance(e, ImportError): _lacks_back_end(str(url), e)
     why = f'{type(e).__name__}: {one_line(e, 120)}'
     return ConnectionError(f"{url}: cannot be reached ({why}); is the address right, and may you read there?")
 
@@ -399,7 +406,7 @@ class RecordingStore:
         self._address,self.storage_options = str(url),storage_options
         try: fs,self.path = url_to_fs(self._address, **(storage_options or {}))
         except ValueError as e: raise ValueError(f"{url}: {e}, expected an address; give a folder or a URL") from None
-        except OSError as e: raise _out_of_reach(url, e) from None
+        except (OSError, ImportError) as e: raise _out_of_reach(url, e) from None
         self._fs,self.local = (os.getpid(), fs),isinstance(fs, LocalFileSystem)
         self._computed,self._right = {},{}
         self.url = self.path if self.local else str(url).rstrip('/')

@@ -139,8 +139,9 @@ def spread(
     else: yield from _by_workers(_clients[-1], f, tasks)
 
 def _by_workers(client, f, tasks):
+    from dask.utils import SerializableLock  # it comes with distributed
     name = getattr(f, '__name__', type(f).__name__).strip('_')
-    turns = optional('dask.utils', 'cluster', '--scheduler').SerializableLock('brainlm') # one for each process
+    turns = SerializableLock('brainlm')                                     # one for each process
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Sending large graph')
         shared = client.submit(_as_is, f, pure=False)

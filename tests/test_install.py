@@ -105,10 +105,11 @@ watched = SimpleNamespace(run_folder=SimpleNamespace(company=SimpleNamespace(ran
 features = dict(
     attribution=('captum', 'attention', lambda room: room.attribution(None, None)),
     ode=('torchdiffeq', 'baselines', lambda room: room._flow(None, None, 1)),
-    cluster=('distributed', 'preprocessing', lambda room: room._client(2, None).__enter__()),
+    cluster=('distributed', 'spreading', lambda room: room.dask_client(2).__enter__()),
     distributed=('accelerate', 'processes', lambda room: room.Several(0, 2, True).joined(None)),
     hdf5=('h5py', 'readers', lambda room: room.formats['hdf5'].read(None, None, None)),
     lora=('peft', 'protocol', lambda room: room.peft()),
+    s3=('s3fs', 'recordings', lambda room: room._lacks_back_end('s3://bucket/store', ImportError('no s3fs'))),
     interactive=('plotly', 'turning', lambda room: room.turning_page({}, 'x')),
     tensorboard=('tensorboard', 'pretraining', lambda room: room.track(watched, 'tensorboard')),
     wandb=('wandb', 'pretraining', lambda room: room.track(watched, 'wandb')))

@@ -45,21 +45,6 @@ def test_too_short_is_named(tmp_path):
     assert RandomWindows(store, scaler, rows=[0]).complete
 
 
-# %% ../nbs/06_windows.ipynb #f6b7728f
-@pytest.mark.parametrize('workers', [0, 2])
-def test_batches_are_a_function_of_seed_and_epoch(tmp_path, workers):
-    "Resumed at epoch 2, with any number of workers: the batches of an uninterrupted run. Another seed: others."
-    store, scaler = make(tmp_path/'s', [490, 600, 250])
-    tiles = TiledWindows(store, scaler)
-    def run(epochs, seed=5, workers=0):
-        windows = RandomWindows(store, scaler, seed=seed); dls, out = window_dls(windows, tiles, 2, workers, 'cpu'), []
-        for e in epochs: windows.set_epoch(e); out.append(torch.cat([s for s,_ in dls.train]))
-        return out
-    whole, resumed = run(range(4)), run([2,3], workers=workers)
-    assert torch.equal(whole[2], resumed[0]) and torch.equal(whole[3], resumed[1])
-    assert not torch.equal(whole[0], whole[1]) and not torch.equal(run([0], seed=6)[0], whole[0])
-
-
 # %% ../nbs/06_windows.ipynb #2c0af870
 import pandas as pd
 

@@ -1,0 +1,133 @@
+"What page 21b says of clusters, measured: `python tools/cluster.py stream|equal` (docs in `--help`)"
+import argparse
+import multiprocessing
+import os
+import platform
+import resource
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+tables = Path(__file__).parent/'cluster_tables'
+
+def keep(name, rows):
+    "Write a table, with where and when it was made"
+    t = pd.DataFrame(rows)
+    made = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {date.today():%Y-%m-%d}"
+    t.assign(made=made).to_csv(tables/f'{name}.tsv', sep='\t', index=False)
+    print(t.to_string())
+
+def peak_gb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024/1e9
+
+def recording(i, atlas, frames):
+    "A simulated recording: noise and a mean"
+    from brainlm.recordings import Recording
+    x = np.random.default_rng(i).standard_normal((frames, len(atlas)), 'float32')
+    return Recording(10*x+1000, .735, f's{i:06}', provenance='simulated')
+
+def listed_store(folder, atlas, n, frames):
+    "A store whose table lists `n` recordings; there are no signals but those of the first"
+    import pyarrow as pa
+
+    from brainlm.recordings import RecordingStore
+    store = RecordingStore.create(folder, atlas)
+    store.extend([recording(0, atlas, frames)])
+    t, at = store.table.iloc[np.zeros(n, int)].reset_index(drop=True), np.arange(n)
+    t = t.assign(subject=[f's{i:06}' for i in at*61//77], start=at*frames, run=[f'{i}' for i in at], signal_hash=[f'{i:032x}' for i in at])
+    store._codes = np.zeros(-(-n*frames//store._meta['chunk_rows']), '<i8')
+    with store.writer(): store.put_table(pa.Table.from_pandas(t, store._pa.schema, preserve_index=False))
+    return store
+
+def real_store(folder, atlas, n, frames):
+    "A store of `n` recordings; the one that is there, where it has as many"
+    from brainlm.recordings import RecordingStore
+    store = RecordingStore.create(folder, atlas, exist_ok=True)
+    for a in range(len(store), n, 100): store.extend(recording(i, atlas, frames) for i in range(a, min(a+100, n)))
+    return store
+
+def forget(store):
+    "Drop the files of a store from the cache of the system"
+    os.sync()
+    for f in (Path(store.url)/'bold').iterdir():
+        fd = os.open(f, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+def waiting(store, scaler, preset, steps, batch, ahead, cold):
+    "Seconds of a step, and the share of it in which no batch was there"
+    from brainlm.model import preset as shape
+    from brainlm.pretraining import Timed, Training, pretrain_learner
+    with tempfile.TemporaryDirectory() as tmp:
+        learn = pretrain_learner(store, shape(preset, n_parcels=store.n_parcels), f'{tmp}/run', scaler=scaler, training=Training(batch, device='cpu', progress=False))
+        learn.dls.train.ahead = ahead
+        if cold: forget(store)
+        timed, start = Timed(steps-1), time.perf_counter()
+        with learn.removed_cbs([learn.run_folder]), learn.added_cbs(timed): learn.fit(1, 1e-4)
+        took = time.perf_counter()-start
+    return np.median(timed.seconds), learn.dls.train.waited/took
+
+def reading(store, scaler, batch, batches, workers, ahead, cold):
+    "Windows that are read in a second while nobody trains, in the first epoch, which reads whole recordings"
+    from brainlm.streaming import window_dls
+    from brainlm.windows import RandomWindows
+    loader = window_dls(RandomWindows(store, scaler), None, batch, workers, 'cpu').train
+    loader.ahead = ahead
+    if cold: forget(store)
+    start = time.perf_counter()
+    for i,_ in enumerate(loader):
+        if i==batches-1: break
+    return batch*batches/(time.perf_counter()-start)
+
+def stream(a):
+    "Opening and splitting a long table; steps that wait for data"
+    from brainlm.atlas import load_parcellation
+    from brainlm.recordings import RecordingStore
+    from brainlm.scaling import RobustScaler
+    from brainlm.windows import RandomWindows
+    torch.set_num_threads(1)
+    atlas, rows, many = load_parcellation('a424'), [], a.recordings
+    def timed(what, f):
+        before, start = peak_gb(), time.perf_counter()
+        got = f()
+        took = time.perf_counter()-start
+        rows.append(dict(what=what, seconds=f'{took:.2f}', gb=f'{peak_gb()-before:.2f}', waiting=''))
+        return got
+    with tempfile.TemporaryDirectory() as tmp:
+        maker = multiprocessing.get_context('fork').Process(target=listed_store, args=(f'{tmp}/listed', atlas, many, a.frames))
+        maker.start()                                                       # elsewhere, so that the peak is that of a reader
+        maker.join()
+        store = timed(f'open a store of {many:,} recordings', lambda: RecordingStore(f'{tmp}/listed'))
+        split = timed('split it by subject', store.split)
+        scaler = RobustScaler().fit(real_store(f'{tmp}/few', atlas, 8, a.frames), rows='all')
+        timed('draw the windows of an epoch', lambda: RandomWindows(store, scaler, split.train))
+    if a.opening: return keep('opening', rows)
+    few = timed(f'write {many//50:,} recordings', lambda: real_store(a.store, atlas, many//50, a.frames))
+    for cold in (False, True):
+        for ahead in (0, 2):
+            s, share = waiting(few, scaler, a.preset, a.steps, a.batch_size, ahead, cold)
+            files = 'dropped from the cache' if cold else 'in the cache'
+            rows.append(dict(what=f'step, {a.preset}, batch {a.batch_size}, files {files}, {ahead} batches ahead', seconds=f'{s:.2f}', gb='', waiting=f'{share:.1%}'))
+        for workers in (0, 2):
+            rate = reading(few, scaler, a.batch_size, 2*a.steps, workers, 2, cold)
+            who = f'{workers} processes' if workers else '4 threads'
+            rows.append(dict(what=f'read by {who}, files {files}: {rate:.0f} windows/s', seconds='', gb='', waiting=''))
+    keep('stream', rows)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    sub = p.add_subparsers(dest='command', required=True)
+    o = sub.add_parser('stream', help=stream.__doc__)
+    o.add_argument('--store', default='/tmp/brainlm_stream', help='folder of the store that is written once')
+    for k,v in (('recordings', 77_298), ('frames', 490), ('steps', 10), ('batch_size', 8)): o.add_argument(f'--{k}', type=int, default=v)
+    o.add_argument('--preset', default='nano')
+    o.add_argument('--opening', action='store_true', help='only what is done with the table')
+    o.set_defaults(run=stream)
+    a = p.parse_args()
+    a.run(a)
+
+if __name__=='__main__': main()
