@@ -179,13 +179,51 @@ def _preprocess(a):
     from brainlm.corpus import is_corpus
     from brainlm.preprocessing import preprocess
     if len(a.input)==1 and is_corpus(a.input[0]): return _preprocess_corpus(a)
+    if _is_electro(a): return _preprocess_electro(a)
     if a.plan: return _plan(a)
     how = dict(jobs=a.jobs, scheduler=a.scheduler, manifest=a.manifest, **_intake_settings(a))
     try: got = preprocess(a.input, a.store, _atlas(a), **how)
     except OSError as e:
+        if isinstance(e, FileNotFoundError) and _holds_electro(a): return _preprocess_electro(a)
         if is_full(e): raise DiskFull(errno.ENOSPC, 'the disk is full', a.store) from None
         raise
     return _say_intake(a.store, got, a)
+
+# %% ../nbs/51_cli.ipynb #4a7ac102
+def _is_electro(a):
+    "Is EEG or MEG asked for, by an option that only it has, or by the names of files?"
+    ends = ('.fif', '.fif.gz', '.edf', '.bdf', '.vhdr', '.ds', '.set')
+    return bool(a.bands or a.rate_hz or a.to_atlas) or all(o.lower().endswith(ends) for o in a.input)
+
+def _holds_electro(a):
+    from brainlm.electrophysiology import electro_files
+    return bool(electro_files(a.input))
+
+def _preprocess_electro(a):
+    "`preprocess_electro` from a shell; 1 if some files failed"
+    from brainlm.atlas import load_parcellation
+    from brainlm.electrophysiology import ElectroSettings, preprocess_electro
+    atlas = load_parcellation(a.parcellation) if a.to_atlas else None
+    bands = [tuple(o.split('-')) if o[:1].isdigit() else o for o in a.bands]
+    own = {k:getattr(a, k) for k in ElectroSettings.__dataclass_fields__} | dict(bands=bands)
+    got = preprocess_electro(a.input, a.store, atlas, **own)
+    got.update(passed_over=0, store=got.sessions)
+    return _say_intake(a.store, got, a)
+
+# %% ../nbs/51_cli.ipynb #dd511df7
+def _electro_options(p):
+    "What only EEG and MEG take"
+    g = p.add_argument_group('EEG and MEG (FIF, EDF, BDF, BrainVision)')
+    _options(g,
+        ('--bands', [], 'envelopes of these: delta, theta, alpha, beta, gamma, "high gamma", or 8-12 (Hz)',
+         dict(nargs='+', metavar='BAND')),
+        ('--rate', None, 'of what is stored; 10 for envelopes, else that of the file', _HZ | dict(dest='rate_hz')),
+        ('--to-atlas', False, 'reconstruct the parcels of --parcellation', dict(action='store_true')),
+        ('--method', 'mne', 'minimum norm, or beamformer', _of('mne', 'lcmv')),
+        ('--forward', 'sphere', "sphere, fsaverage, or MNE's file of your own", dict(metavar='NAME|FILE-fwd.fif')),
+        ('--montage', None, 'places of electrodes, a name that MNE knows or a file', dict(metavar='NAME|FILE')),
+        ('--unit', None, 'of EEG, where files do not say it', _of('V', 'mV', 'uV', 'nV')),
+        ('--modality', None, 'take only this', _of('eeg', 'meg')))
 
 # %% ../nbs/51_cli.ipynb #ac310e9e
 def _preprocess_corpus(a):
@@ -242,6 +280,7 @@ def _preprocess_parser(sub):
         ('--space', None, 'take this space only from BIDS folders', dict(metavar='NAME')),
         ('--provenance', None, 'what the data are; default: what the data set says, else real',
          _of('real', 'semi-synthetic', 'simulated')))
+    _electro_options(p)
     p.set_defaults(run=_preprocess, beyond=lambda a: _beyond(p, a))
 
 # %% ../nbs/51_cli.ipynb #c0fbe7a7

@@ -521,6 +521,12 @@ def __call__(self:Inverse,
     return z@parcel_weights(self.L, self.whose, len(self.atlas), z.T@z/len(z), self.method).T
 
 # %% ../nbs/03c_electrophysiology.ipynb #0d814814
+def _known_bands(bands):
+    "Names, or edges as numbers; ValueError"
+    bands = (bands,) if isinstance(bands, str) else tuple(bands)
+    return tuple(b if band_hz(b) and isinstance(b, str) else band_hz(b) for b in bands)
+
+# %% ../nbs/03c_electrophysiology.ipynb #f869a4e9
 @dataclass(frozen=True)
 class ElectroSettings:
     "How files of EEG and MEG become recordings; ValueError names the field at fault"
@@ -536,8 +542,7 @@ class ElectroSettings:
     def __post_init__(self):
         may = dict(modality=(None, 'eeg', 'meg'), method=inverses, unit=(None, *units), provenance=(None, *provenances))
         for k,o in may.items(): one_of(k, getattr(self, k), o)
-        object.__setattr__(self, 'bands', (self.bands,) if isinstance(self.bands, str) else tuple(self.bands))
-        for b in self.bands: band_hz(b)
+        object.__setattr__(self, 'bands', _known_bands(self.bands))
         if self.rate_hz is not None and not 0 < self.rate_hz < 1e5:
             raise ValueError(f"rate: found {self.rate_hz}, expected samples in a second: leave it out")
 

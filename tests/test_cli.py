@@ -30,6 +30,7 @@ import brainlm.preprocessing
 import brainlm.recordings
 from brainlm.atlas import load_parcellation
 from brainlm.recordings import Recording, RecordingStore, split_of
+from brainlm.sessions import Sessions
 
 
 # %% ../nbs/51_cli.ipynb #71053e9d
@@ -471,6 +472,24 @@ def made(tmp_path_factory):
     "Six files of which one is bad, through two processes of a shell: the folder, and what was printed"
     top = tmp_path_factory.mktemp('made'); np.savetxt(text_files(top/'in')/'sub-2.dat', np.random.default_rng(0).standard_normal((120,93)))
     return top, shell(*words_for('in', 'store', jobs=2), cwd=top)
+
+
+# %% ../nbs/51_cli.ipynb #7f3e6cc3
+def test_preprocess_eeg(tmp_path, capsys):
+    mne = pytest.importorskip('mne', reason="MNE-Python is not here: pip install 'brainlm[eeg]'")
+    info = mne.create_info('Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 T7 T8 Fz Cz Pz Oz'.split(), 200., 'eeg')
+    raw = mne.io.RawArray(2e-5*np.random.default_rng(0).normal(size=(16, 4000)), info, verbose='ERROR')
+    (tmp_path/'in').mkdir()
+    raw.save(tmp_path/'in/sub-1_task-rest_eeg.fif', verbose='ERROR')
+    paths = ['preprocess', str(tmp_path/'in')]
+    asked = '--bands alpha 15-25 --rate 5 --to-atlas --parcellation glasser360'.split()
+    assert not main([*paths, str(tmp_path/'out'), *asked])
+    both = Sessions(tmp_path/'out')
+    assert list(both.parts) == ['eeg-15-25hz', 'eeg-alpha'] and both['eeg-alpha'].n_parcels == 360
+    assert both['eeg-15-25hz'].band == (15., 25.) and both['eeg-alpha'].dt_s == .2
+    assert 'Sessions out: 1 of eeg-15-25hz, eeg-alpha' in capsys.readouterr().out
+    assert not main([*paths, str(tmp_path/'sensors')])
+    assert list(Sessions(tmp_path/'sensors').parts) == ['eeg']
 
 
 # %% ../nbs/51_cli.ipynb #eba120a3
