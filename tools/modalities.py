@@ -1,0 +1,134 @@
+"""One model of BOLD and EEG on simulated cohorts, beside linear rivals: scores of unseen people, and what is said of them.
+
+    python tools/modalities.py --out DIR --seconds 380 --cores 16   # all cohorts, on a card
+    python tools/modalities.py --out DIR --toy                      # the same code at toy size, on the CPU, a minute
+    python tools/modalities.py --out DIR --judge nbs/results/modalities.tsv   # tables of several runs into one of results
+
+Each training and each cohort's rivals are a process of their own, which writes DIR/scores_*.csv when it is done. All read
+the same people: 48 to learn from, 20 that are tested (toy: 8 and 4)."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
+
+import pandas as pd
+import torch
+
+from brainlm.crossing import (
+    ModalRun,
+    coupling_read,
+    crossing_verdicts,
+    joint_signals,
+    joint_streams,
+    model_scores,
+    new_modal,
+    rival_scores,
+)
+from brainlm.evidence import keep_results, result_rows
+from brainlm.joint import Coupling, JointCohort, couplings, spread_parcels
+
+words = dict(linear='linear coupling', saturating='saturating coupling', product='product of two bands', none='null')
+first_tested = 1000 # number of the first person who is tested
+
+def sizes(toy):
+    "People learned from and tested, parcels, network, steps, windows in a step"
+    return (8, 4, 4, 'nano', 6, 4) if toy else (48, 20, 16, 'tiny', 6000, 32)
+
+def cohort(kind, toy):
+    "Signals of the people learned from and of those who are tested, names of these, and the cohort"
+    train, test, parcels, *_ = sizes(toy)
+    c = JointCohort(spread_parcels(n=parcels), Coupling(kind), seed=22)
+    unseen = c.people(test, first_tested)
+    return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
+
+def jobs(toy):
+    "Names of what is to be done, trainings first"
+    seeds = (0,) if toy else (0, 1)
+    both = [f'both:{k}:{s}' for s in seeds for k in ('linear', 'product', 'none')]
+    alone = [f'bold:linear:{s}' for s in seeds]
+    return both+alone+['both:saturating:0']*(not toy)+[f'rivals:{k}:0' for k in couplings]
+
+def train(what, kind, seed, a):
+    "Train one model and score it"
+    *_, size, steps, batch = sizes(a.toy)
+    signals, tested, names, c = cohort(kind, a.toy)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    streams = joint_streams if what=='both' else joint_streams[:1]
+    model = new_modal(c.parcellation, streams, 4 if a.toy else 8, size, seed).to(device)
+    run = ModalRun(steps, 2e-3, batch, seed=seed, seconds=max(1, a.until-time.time()-a.spare))
+    began = time.time()
+    losses = run.train(model, {k: x.to(device) for k,x in signals.items() if k in {s.name for s in streams}})
+    took = time.time()-began
+    on = {k: x.to(device) for k,x in tested.items()}
+    t = model_scores(model, on, names, 'BrainLM' if what=='both' else 'BrainLM of BOLD alone')
+    t = t.assign(cohort=kind, seed=seed, steps=len(losses), seconds=took, loss=sum(losses[-50:])/len(losses[-50:]))
+    if what=='both' and seed==0:
+        read = coupling_read(model, on).assign(cohort=kind, channel=range(len(c.parcellation)))
+        planted = pd.DataFrame(c.weights.T, columns=['planted_'+b for b in ('alpha', 'beta', 'gamma')])
+        pd.concat([read, planted], axis=1).to_csv(a.out/f'read_{kind}.csv', index=False)
+        model.save_pretrained(a.out/f'model_{kind}')
+    return t
+
+def rivals(kind, a):
+    "Fit and score the rivals of one cohort"
+    signals, tested, names, c = cohort(kind, a.toy)
+    model = new_modal(c.parcellation, n_patches=4 if a.toy else 8)
+    t, chosen = rival_scores(signals, tested, names, model)
+    settings = {' | '.join(k): dict(own=m.own, penalty=m.penalty, rank=m.rank, shifts=len(m.shifts_s)) for k,m in chosen.items()}
+    (a.out/f'settings_{kind}.json').write_text(json.dumps(settings, indent=1))
+    return t.assign(cohort=kind, seed=0)
+
+def work(name, a):
+    "One job, whose rows are written"
+    what, kind, seed = name.split(':')
+    t = rivals(kind, a) if what=='rivals' else train(what, kind, int(seed), a)
+    t.to_csv(a.out/f"scores_{name.replace(':', '_')}.csv", index=False, float_format='%.5f')
+
+def begin(a):
+    "All jobs at once, as many as there are cores"
+    left, running = jobs(a.toy), {}
+    same = ['--out', str(a.out), '--until', str(a.until), '--spare', str(a.spare)]+['--toy']*a.toy
+    while left or running:
+        while left and len(running)<a.cores:
+            name = left.pop(0)
+            log = open(a.out/f"log_{name.replace(':', '_')}.txt", 'w')
+            running[name] = subprocess.Popen([sys.executable, __file__, '--job', name, *same], stdout=log, stderr=log)
+        for name,p in list(running.items()):
+            if p.poll() is not None: print(name, 'done' if running.pop(name).returncode==0 else 'FAILED', flush=True)
+        if time.time()>a.until+a.spare/2:
+            for p in running.values(): p.kill()
+            print('out of time:', *running, *left)
+            return
+        time.sleep(.5)
+
+def judge(folder, file):
+    "Scores of a folder into a table of results"
+    t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
+    for kind,rows in t.groupby('cohort', sort=False):
+        for q,(values,found) in crossing_verdicts(rows).items():
+            facts = dict(task=q, data=f'BOLD and EEG, {words[kind]}', kind='simulated', metric='R²', ours=['BrainLM', 'BrainLM of BOLD alone'])
+            r = result_rows(values, found, **facts)
+            keep_results(file, r, f'python tools/modalities.py --judge {file}')
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--out', type=Path, required=True, help='folder')
+    p.add_argument('--seconds', type=float, default=380, help='all of it together')
+    p.add_argument('--cores', type=int, default=16, help='processes at once')
+    p.add_argument('--toy', action='store_true', help='a few steps on few people')
+    p.add_argument('--judge', type=Path, help='table of results to write')
+    p.add_argument('--job', help='one of the jobs only')
+    p.add_argument('--until', type=float, help='of a job: when it must be done, as time.time()')
+    p.add_argument('--spare', type=float, default=45, help='seconds for the scores after a training')
+    a = p.parse_args()
+    if a.judge: return judge(a.out, a.judge)
+    a.out.mkdir(parents=True, exist_ok=True)
+    a.until = a.until or time.time()+a.seconds-5
+    return work(a.job, a) if a.job else begin(a)
+
+if __name__=='__main__': main()
