@@ -537,7 +537,7 @@ def vector(a, piece, n=15):
 
 # Fine-tuned
 
-rates = dict(none=(1e-3,), lora=(1e-3, 1e-4), all=(1e-4, 1e-5))
+rates = dict(none=(1e-3,), lora=(1e-3, 1e-4), all=(1e-5, 1e-6))
 tuned_ways = {'frozen|trained': 'none', 'frozen|untrained': 'none', 'LoRA|trained': 'lora', 'all weights|trained': 'all',
               'LoRA|untrained': 'lora', 'all weights|untrained': 'all'}
 closed_ways = {'FC and ridge': PersonEmbedding('fc'), 'whitened embedding and ridge': PersonEmbedding()}
