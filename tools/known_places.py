@@ -50,7 +50,8 @@ def pack(a):
 def scaled(x):
     "Each parcel of a recording [time, parcel] with median 0 and IQR 1"
     x = x.astype('float32')
-    low, mid, high = np.percentile(x, [25, 50, 75], axis=0)
+    n, order = len(x), np.sort(np.ascontiguousarray(x.T))                   # much faster than percentiles
+    low, mid, high = order[:,[n//4, n//2, 3*n//4]].T
     return (x-mid)/np.maximum(high-low, 1e-6)
 
 def at_rate(x, dt):
@@ -165,6 +166,7 @@ def lean_on(model, fibres, weight=None):
     def layout(*args, **more):
         found = layout_of(model, *args, **more)
         mask, more_likely = found.masks['parcel'], (weight*bias)[None]
+        if torch.is_autocast_enabled('cuda'): more_likely = more_likely.to(torch.get_autocast_dtype('cuda'))
         found.masks['parcel'] = more_likely if mask is None else more_likely.masked_fill(~mask, -torch.inf)
         return found
     model._layout = layout
