@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TASK_CONDITIONS', 'public_sets', 'Dataset', 'Registry', 'fetch_hcp_rest', 'fetch_hcp_task_betas',
-           'fetch_hcp_sample', 'fetch_pain_task', 'fetch_npi', 'fetch_maps', 'fetch_connectome', 'fetch_hcp_surfaces',
-           'fetch_a424', 'fetch_ukb_normalization', 'fetch_atlas', 'fetch_abide', 'fetch_psychosis', 'fetch_depression',
-           'fetch_development_fmri', 'is_here', 'public_store', 'cache_dir', 'mirror_dir']
+           'fetch_hcp_sample', 'fetch_pain_task', 'fetch_npi', 'fetch_maps', 'fetch_connectome', 'fetch_eeg_fmri',
+           'fetch_eeg_sample', 'fetch_hcp_surfaces', 'fetch_a424', 'fetch_ukb_normalization', 'fetch_atlas',
+           'fetch_abide', 'fetch_psychosis', 'fetch_depression', 'fetch_development_fmri', 'is_here', 'public_store',
+           'cache_dir', 'mirror_dir']
 
 # %% ../nbs/04_datasets.ipynb #b9142553
 import io
@@ -235,6 +236,22 @@ _enter('effective', 'effective connectivity of 800 HCP people, by perturbing a n
       'Whole-brain_EC/MNI-MMP1/labels_MNI-MMP1.txt':
       'e8e755eacb29a32005398c704c49a5f3a4843b3713f7562e8854263f84f8a96d'})
 
+# %% ../nbs/04_datasets.ipynb #7f09e3e6
+_enter('eeg_fmri', 'one person, EEG and fMRI at once: spectra of 31 electrodes and 5,124 places of cortex x 38 volumes',
+     'GPL-3 (repository): read at run time, nothing of it is shipped',
+     'Karahan et al. 2015, Tensor analysis and fusion of multimodal brain images, Proceedings of the IEEE 103:1531',
+     'esinkarahan/tensor_cmtf_eeg-fmri/c05f53a39725e1058e2109fe0292be7b05e39ff5', {
+     'data/eeg.mat': 'ec2237edd60594b987322ca7d34c45f7597843aa1e0e2ecc974fb3fbfeb4b5c6',
+     'data/fmri.mat': '071008823475c6c91b84d050d6b92218bdd5f957304bb916c9761c4de1e17938',
+     'data/LeadField.mat': '3af98c2067b66a12b044e996f1fd9a1fc1ded04045ef987529de8232c33dfb8c'})
+_BRAINVISION = 'mne/io/brainvision/tests/data/test'
+_enter('eeg_sample', 'one person, 8 s of EEG with marks, 26 electrodes at 1,000 Hz (test file of MNE-Python)', 'BSD-3',
+     'Gramfort et al. 2013, MEG and EEG data analysis with MNE-Python, Frontiers in Neuroscience 7:267',
+     'mne-tools/mne-python/8aa8dec45a522363be02cba78d0856442b208067', {
+     f'{_BRAINVISION}.vhdr': '5ab4716f7a5894c789c627338dd2f01ed1e81a43d847eda3511438b4e2f02345',
+     f'{_BRAINVISION}.eeg': '0023a682b3291e095acb593472eb06d00e630c7abcfabad5ebc3ef46faafe850',
+     f'{_BRAINVISION}.vmrk': '009d3c61d422f1c69677b7eca0d2856f2b9ee096a4e2c4fdabbfeb50571902c2'})
+
 # %% ../nbs/04_datasets.ipynb #cc011483
 _all_ = ['cache_dir', 'mirror_dir'] # live in `brainlm.basics`: every room that fetches needs them
 
@@ -323,6 +340,7 @@ def _hdf5(path, name):
     h5py = optional('h5py', 'hdf5', 'reading the files of the HCP')
     with h5py.File(path) as h: return h[name][:]
 
+# %% ../nbs/04_datasets.ipynb #aa6a845b
 def fetch_hcp_rest(
     n_subjects:int=30, # the first n of 30, sorted by subject id
     _base=None
@@ -492,6 +510,51 @@ def fetch_connectome(
     "Who is connected to whom; raises ValueError for another name or a wrong hash, FileNotFoundError offline"
     one_of('name', name, tuple(_matrix_readers))
     return _matrix_readers[name](_base)
+
+# %% ../nbs/04_datasets.ipynb #4db9f40d
+def _cortex_means(x, at_mm, p, reach_mm=12.):
+    "Means [time, parcel] of places [time, place] by the nearest parcel; NaN where fewer than 3 places are near"
+    far = np.linalg.norm(at_mm[:,None]-p.xyz_mm, axis=2)
+    whose = np.where(far.min(1) < reach_mm, far.argmin(1), -1)
+    y = np.full((len(x), len(p)), np.nan, 'float32')
+    for k in np.flatnonzero(np.bincount(whose[whose >= 0], minlength=len(p)) >= 3): y[:,k] = x[:,whose == k].mean(1)
+    return y
+
+def _peak_amplitude(S):
+    "Root of the power [electrode, step, time] around its peak, [time, electrode]; and which steps these are"
+    mean = S.mean((0, 2))
+    top = int(mean[10:].argmax())+10
+    near = [k for k in range(len(mean)) if (mean[min(k, top):max(k, top)+1] > mean[top]/2).all()]
+    return np.sqrt(S[:,near].mean(1)).T.astype('float32'),near
+
+# %% ../nbs/04_datasets.ipynb #c3560cf3
+def fetch_eeg_fmri(
+    parcellation:Parcellation=None, # With places; None: `glasser360`
+    _base=None
+)->dict: # 'bold' and 'eeg-peak': (`Recording` of 38 volumes, `Parcellation`), for `Sessions.add`
+    "Real EEG and fMRI of one person, at once; ValueError for a wrong hash, FileNotFoundError without a network"
+    from brainlm.electrophysiology import sensor_parcellation
+    files = _fetch(DATASETS['eeg_fmri'], base=_base)
+    eeg,fmri,field = (loadmat(f, squeeze_me=True, struct_as_record=False) for f in files)
+    p = parcellation or load_parcellation('glasser360')
+    bold = _cortex_means(fmri['B'].T, np.asarray(field['Mesh'].vertices, float), p)
+    amplitude,near = _peak_amplitude(eeg['S'])
+    steps = f'root of power in steps {near[0]} to {near[-1]} of 51, of which no frequency is stated'
+    names = [f'electrode {k+1}' for k in range(amplitude.shape[1])]
+    return {'bold':(_of_one_volume_each(bold), p),
+            'eeg-peak':(_of_one_volume_each(amplitude, 'envelope', steps=steps), sensor_parcellation(names))}
+
+def _of_one_volume_each(x, modality='bold', **said):
+    said['clock'] = 'in volumes: the repetition time is not stated'
+    return Recording(x, 1., '01', task='rest', source='eeg_fmri', offset_s=0., modality=modality, covariates=said)
+
+# %% ../nbs/04_datasets.ipynb #9cc11d79
+def fetch_eeg_sample(
+    _base=None
+)->tuple: # `Recording` [7900, 26] in uV with events, `Parcellation` of its electrodes
+    "Real EEG of a few seconds; ValueError for a wrong hash, FileNotFoundError without a network, ImportError"
+    from brainlm.electrophysiology import electro_parts
+    return electro_parts(_fetch(DATASETS['eeg_sample'], base=_base)[0])['eeg']
 
 # %% ../nbs/04_datasets.ipynb #c6fcaa1a
 def _mesh(z, side, kind):
