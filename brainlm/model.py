@@ -639,13 +639,13 @@ def attention_maps(self:BrainLM,
     `encode`"""
     patches, valid, xyz_mm = self._check(signal, valid, xyz_mm)
     self._check_context_read(context, True)
-    found, K = [], patches.shape[2]
-    def watch(block, args):
-        z = block.norm1(args[0])
-        found.append(args[1].maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
-    hooks = [self.encoder[i].register_forward_pre_hook(watch) for i in self.parcel_layers]
-    try: self._read_visible(patches, xyz_mm, valid=valid, profile=self._profile(context))
-    finally: [h.remove() for h in hooks]
+    found, K, last = [], patches.shape[2], self.parcel_layers[-1]
+    x, layout, _ = self._embedded(patches, xyz_mm, valid=valid, profile=self._profile(context))
+    for i,block in enumerate(self.encoder[:last+1]):
+        if i in self.parcel_layers:
+            z = block.norm1(x)
+            found.append(layout.maps(block.query(z), block.key_value(z).chunk(2, -1)[0], block.heads, K))
+        if i<last: x = block(x, layout)                                     # nobody reads what the last one makes of it
     if valid is None: return torch.stack(found, 1)
     there = F.pad(valid.any(-1), (1,0), value=True)[:,None,None,None]
     return torch.stack(found, 1).masked_fill(~(there & there.mT), float('nan'))

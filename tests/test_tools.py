@@ -19,9 +19,10 @@ def run(script, *args):
 
 def test_bench(tmp_path):
     size = dict(n_parcels=6, width=8, decoder_width=8, mlp=8, decoder_mlp=8, layers=1, decoder_layers=1, heads=2, decoder_heads=2)
-    out = run('bench.py', '--only', 'step', 'store', '--size', json.dumps(size), '--batch', 2, '--steps', 1, '--threads', 1, '--recordings', 50, '--ingest', 4, '--dir', tmp_path, '--json', tmp_path/'out.json')
+    out = run('bench.py', '--only', 'step', 'limits', 'store', '--size', json.dumps(size), '--batch', 2, '--steps', 1, '--threads', 1, '--recordings', 50, '--ingest', 4, '--dir', tmp_path, '--json', tmp_path/'out.json')
     results = json.loads((tmp_path/'out.json').read_text())
     assert [o['case'] for o in results['step']]==['joint','axial'] and all(o['peak_gb']>0 and len(o['seconds'])==1 for o in results['step'])
+    assert {o['use'] for o in results['limits']}>={'training step', 'filling in', 'embedding', 'attention maps', "prior's Cholesky"}
     assert results['store']['recordings']==50 and results['store']['read_per_s']>0
     assert '| joint | 2 x 1 |' in out and 'published figure' not in out     # which is only of use beside the published sizes
     assert {o.name for o in tmp_path.iterdir()}=={'out.json'}, 'temporary folders were left'
@@ -210,3 +211,10 @@ def test_a_job_for_each_line(cluster, tmp_path):
     assert cluster('each.sbatch', 'lines', SLURM_ARRAY_TASK_ID='2').stdout=='echo "two words"\ntwo words\n'
     r = cluster('each.sbatch', 'lines', SLURM_ARRAY_TASK_ID='3')
     assert r.returncode==2 and 'found no line 3, expected a command' in r.stderr
+
+def test_scaling_law_at_toy_size(tmp_path):
+    "A law that was put in is found, and every training leaves its rows"
+    from brainlm.evidence import read_kept
+    assert 'nothing' not in (said := run('scaling_law.py', 'trial', '--work', tmp_path, '--steps', 4)) and 'No CUDA card' in said
+    t = read_kept(tmp_path/'scaling_law.tsv')
+    assert set(t.kind)=={'simulated'} and 'exponent of people' in set(t.metric) and len(t.query("rival!=''"))==5

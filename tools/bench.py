@@ -1,4 +1,4 @@
-"""Speed and memory on this machine, as Markdown: a training step (`step`), a large store (`store`), files read beside nilearn (`read`), and how soon a model has learned something (`learn`).
+"""Speed and memory on this machine, as Markdown: a training step (`step`), how near everything is to its limit (`limits`), a large store (`store`), files read beside nilearn (`read`), and how soon a model has learned something (`learn`).
 
     make bench                                   # everything, at most about 25 minutes on 2 cores
     make bench ARGS='--only store'               # one section, two minutes at most
@@ -127,6 +127,62 @@ def step(a):
     if base: print(f"² Measured in turn with ours; reference with torch {base['torch']}, batch {a.batch} at once.")
     print()
     return [dict(case=c, micro=m, batch=a.batch, **r) for (c,m),r in results.items()]
+
+# limits: what matrix products alone would take
+
+def cpu_s(f, n=2):
+    "Least CPU seconds of a few calls"
+    found = []
+    for _ in range(n):
+        start = time.process_time(); f()
+        found.append(time.process_time()-start)
+    return min(found)
+
+def uses_of(attention, size):
+    "What a model is used for with one window: name → (function, operations of its matrix products, nothing counted twice)"
+    import torch
+    from gpu_speed import encoding, products
+    model = our_model(attention, size)[1]
+    c, x = model.config, torch.randn(1, size['n_parcels'], size['n_time'])
+    n, P, K = c.n_parcels*c.n_patches+1, c.n_parcels+1, c.n_patches
+    scores, n = len(model.parcel_layers)*2*c.width*(n*n if attention=='joint' else K*P*P), n if attention=='joint' else K*P
+    maps = encoding(type(c)(**vars(c) | dict(layers=model.parcel_layers[-1]))) + 4*n*c.width**2 + scores
+    def still(f):
+        def call():
+            with torch.no_grad(): f()
+        return call
+    return {'training step': (lambda: model(x).loss.backward(), products(c, .75)[1]), 'filling in': (still(lambda: model(x)), products(c, .75)[0]),
+            'embedding': (still(lambda: model.encode(x)), encoding(c)), 'attention maps': (still(lambda: model.attention_maps(x)), maps)}
+
+def prior_uses(size):
+    "The same for the Gaussian of a prior, whose factors are of symmetric matrices"
+    import torch
+    from gpu_speed import made_up_prior
+
+    from brainlm.prior import GaussianPrior
+    P, K, S = size['n_parcels'], size['n_time']//size['patch_size'], size['patch_size']
+    prior, patches = made_up_prior(P), torch.randn(1, P, K, S)
+    see, many = torch.rand(1, P, K)>.75, prior.cov.expand(K, P, P)
+    factors = K*P**3/3
+    return {"prior's Cholesky": (lambda: torch.linalg.cholesky_ex(many), factors),
+            "prior's guess": (lambda: GaussianPrior.forward(prior, patches, see), factors+K*4*P*P*S)}
+
+def limits(a):
+    "CPU seconds of a window, beside what its matrix products would take at the highest rate measured here"
+    import torch
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(0)
+    size = {**shape, **json.loads(a.size)}
+    n = 2048 if size==shape else 64
+    x, y = torch.randn(n, n), torch.randn(n, n)
+    peak, rows = 2*n**3/cpu_s(lambda: x@y, 5), []
+    for name in ('joint', 'axial', ''):
+        for use,(f,flop) in (uses_of(name, size) if name else prior_uses(size)).items():
+            took = cpu_s(f)
+            rows.append({'model': name, 'use': use, 'CPU s': f'{took:.3f}', 'limit, CPU s': f'{flop/peak:.3f}', 'share': f'{flop/peak/max(took, 1e-9):.0%}'})
+    print(f"## How near to the limit: one window of {size['n_parcels']} x {size['n_time']}, width {size['width']}, fp32; products at {peak/1e9:.0f} GFLOP a CPU second, the most measured here")
+    table(rows)
+    return rows
 
 # store: many recordings, and the rates of writing and reading
 
@@ -338,7 +394,7 @@ arrangements = {'joint, as published': dict(attention='joint', parcel_embedding=
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--only', nargs='+', choices=['step','store','read','learn'], default=['step','store','read','learn'], help='sections')
+    p.add_argument('--only', nargs='+', choices=['step','limits','store','read','learn'], default=['step','limits','store','read','learn'], help='sections')
     p.add_argument('--json', metavar='OUT', help='write the numbers there as well')
     p.add_argument('--threads', type=int, default=2)
     p.add_argument('--dir', help='where temporary folders go')
@@ -357,7 +413,7 @@ def main():
     if a.worker: print(json.dumps(step_worker(**json.loads(a.worker)))); return
     where = facts(a.threads)
     print(f"Sections: {', '.join(a.only)}. All take at most about 25 minutes on 2 cores; choose with --only. {say(where)}.\n", flush=True)
-    results = dict(machine=where, **{s: dict(step=step, store=store, read=read, learn=learn)[s](a) for s in a.only})
+    results = dict(machine=where, **{s: dict(step=step, limits=limits, store=store, read=read, learn=learn)[s](a) for s in a.only})
     print(f'Load at the end: {os.getloadavg()[0]:.1f}.')
     if a.json: Path(a.json).write_text(json.dumps(results, indent=1)+'\n')
 

@@ -257,21 +257,21 @@ def keep(a, done):
     for name,t in (('people', people), ('runs', runs.assign(**facts))):
         write_whole(a.work/f'{name}.tsv', t.to_csv(sep='\t', index=False, float_format='%.6g'))
 
-def round_s(a, trainings, rounds=24):
+def round_s(trainings, cuda, rounds):
     "Seconds in which all trainings take a step, sets as they come"
     for o in trainings: o.begin(Go(o.size, o.share, at_most))
     for o in trainings: o.looks = set()
     start = time.time()
     for _ in range(rounds):
         for o in trainings: o.advance()
-    if a.cuda: torch.cuda.synchronize()
+    if cuda: torch.cuda.synchronize()
     return (time.time()-start)/rounds
 
 def goes(a, trainings, steps):
     "What each training does one after the other: all steps; with everybody, fewer steps too; then another seed"
     for o in trainings:
         one = partial(Go, o.size, o.share)
-        o.left = [one(steps)]+[one(steps//k) for k in (4, 16) if o.share==1]
+        o.left = [one(steps)]+[one(max(1, steps//k)) for k in (4, 16) if o.share==1]
         if o.size!='13m': o.left += [one(steps, seed=1)]
 
 def run(a):
@@ -284,7 +284,7 @@ def run(a):
     print({k: f'{c.x.shape[0]} x {c.long}, {len(c.people)} people' for k,c in cohorts.items()}, flush=True)
     trainings = [Training(a, s, n, cohorts) for s in a.sizes[::-1] for n in a.shares[::-1]]
     for o in trainings: o.record()
-    ready, each = time.time()-begun, round_s(a, trainings, 24 if a.cuda else 1)
+    ready, each = time.time()-begun, round_s(trainings, a.cuda, 24 if a.cuda else 1)
     steps = a.steps or int(min(at_most, max(100, a.part*(a.until-time.time())/each)))
     print(f'recorded in {ready:.0f} s, a round of {len(trainings)} takes {each*1e3:.1f} ms: {steps} steps each', flush=True)
     goes(a, trainings, steps)
