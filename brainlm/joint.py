@@ -15,6 +15,8 @@ from scipy.signal import fftconvolve, lfilter
 
 from .atlas import Parcellation, load_parcellation
 from .basics import one_of
+from .recordings import Recording
+from .sessions import Sessions
 from .simulation import haemodynamic_response
 
 # %% ../nbs/05a_joint_simulation.ipynb #1c082180
@@ -158,6 +160,23 @@ def person(self:JointCohort,
 def people(self:JointCohort, n:int, first:int=0)->list: # of `JointPerson`
     "The people number `first` to `first + n - 1`"
     return [self.person(k) for k in range(first, first+n)]
+
+# %% ../nbs/05a_joint_simulation.ipynb #76d8f6d1
+@patch
+def sessions(self:JointCohort,
+    folder, # a new one
+    people, # of `JointPerson`
+)->Sessions: # parts `bold` and the names of the bands
+    "Write people into stores"
+    def each(dt_s, signal, **kw):
+        facts = dict(task='rest', provenance='simulated', offset_s=0.) | kw
+        return [Recording(signal(p).astype('float32'), dt_s, p.subject, **facts) for p in people]
+    out = Sessions.create(folder)
+    out.add('bold', each(self.tr_s, lambda p: p.bold), self.parcellation)
+    for b,hz in joint_bands.items():
+        recordings = each(1/self.rate_hz, lambda p, b=b: p.envelopes[b], modality='envelope', band=hz)
+        out.add(b, recordings, self.parcellation)
+    return out
 
 # %% ../nbs/05a_joint_simulation.ipynb #6a2d8d43
 head_mm = (0., -20., 10.) # The middle of the sphere, MNI
