@@ -423,7 +423,7 @@ def _settings(a):
     "The settings of a training that options name"
     from brainlm.pretraining import Training
     return Training(a.batch_size, a.accumulate, tuple(a.mask_ratios), bf16=a.bf16, seed=a.seed, num_workers=a.workers,
-                    device=a.device)
+                    device=a.device, shard=a.shard)
 
 # %% ../nbs/51_cli.ipynb #9b2e5ade
 def _one_store(a):
@@ -536,6 +536,7 @@ def _pretrain_parser(sub):
         ('--bf16', None, 'bfloat16; default: on CUDA only', dict(action=argparse.BooleanOptionalAction)),
         ('--workers', 0, 'processes that read windows', _I),
         ('--track', None, 'where to watch the training', _of('tensorboard', 'wandb')),
+        ('--shard', False, 'processes share one model that is too large for each', dict(action='store_true')),
         _DEVICE)
     p.set_defaults(run=_pretrain)
 

@@ -61,6 +61,7 @@ class Training:
     device:object=None # as torch names it; None: CUDA where there is one
     progress:bool|None=None # bars and a table; None: in a terminal only
     patience:int|None=None # stop after so many epochs without gain in validation; 0: never; None: the learner's own
+    shard:bool=False # several processes share weights, gradients and optimiser: for models too large for one
 
     def __post_init__(self): self._check_settings()                         # a dataclass calls what stands in its body
 
@@ -110,7 +111,7 @@ def recipe(self:Training)->dict: # JSON types
     "What of the settings makes a run what it is"
     names = ['batch_size', 'weight_decay', 'bf16', 'seed']
     if self.accumulate>1: names.append('accumulate')
-    if self.patience: names.append('patience')
+    names += [k for k in ('patience','shard') if getattr(self, k)]
     return {k: getattr(self, k) for k in names}
 
 # %% ../nbs/21_pretraining.ipynb #710e72f9
@@ -149,9 +150,23 @@ class Alone:
     "The company of a process that trains by itself"
     rank, n = 0, 1
     def first(self, f): return f()                                          # the first does it, all get what came of it
-    def joined(self, learn): return learn
+    def joined(self, learn, shard=False):
+        if not shard: return learn
+        raise ValueError("shard: found one process, expected several that share a model; start them with torchrun, or "
+                         "leave it out")
     def running(self, lock, folder): return lock                            # context manager of a training
 
+# %% ../nbs/21_pretraining.ipynb #efc1fb01
+@patch
+def whole(self:Alone, learn): # the model and what the optimiser keeps, wherever their parts lie
+    return bare(learn.model), learn.opt.state_dict()['state']
+
+@patch
+def take(self:Alone, learn, weights, opt): # what `whole` gave, and the optimiser's settings
+    learn.model.load_state_dict(weights)
+    learn.opt.load_state_dict(opt)
+
+# %% ../nbs/21_pretraining.ipynb #2a5d2478
 _present = [Alone()]
 
 def company()->Alone: # or `brainlm.processes.Several`
@@ -356,6 +371,7 @@ def after_epoch(self:RunFolder):
     "A row of the log, the models that are due, and the checkpoint"
     if self.epoch<len(self.log): return                                     # done before this run was resumed
     self.log.append(self._epoch_row())
+    self.whole = self.company.whole(self.learn)                             # all take part where they share a model
     if self.company.rank: return                                            # the first process writes
     valid = self.log[-1]['valid_loss']
     if valid is not None and valid<self.best:
@@ -387,16 +403,15 @@ def _save(self:RunFolder, name):
     "The model as it is now, with all that it remembers"
     recipe = {k:v for k,v in self.recipe.items() if k not in ('config','data')}
     about = dict(recipe=recipe, training=self.log[-1], cost=self.cost())
-    bare(self.model).save_pretrained(self.folder/name, **self.card, **about)
+    self.whole[0].save_pretrained(self.folder/name, **self.card, **about)
 
 @patch
 def _state(self:RunFolder):
     "What a run needs to go on"
-    opt = self.opt.state_dict()
-    hypers = [{k: float(v) for k,v in h.items()} for h in opt['hypers']]
+    hypers = [{k: float(v) for k,v in h.items()} for h in self.opt.hypers]
     mean = self.recorder.smooth_loss
-    weights, recipe = bare(self.model).state_dict(), json.dumps(self._recipe_to_keep())
-    return dict(model=weights, state=list(opt['state']), hypers=hypers, log=self.log, best=self.best,
+    (model, state), recipe = self.whole, json.dumps(self._recipe_to_keep())
+    return dict(model=model.state_dict(), state=list(state), hypers=hypers, log=self.log, best=self.best,
                 smooth=(float(mean.val), mean.count), recipe=recipe)
 
 # %% ../nbs/21_pretraining.ipynb #c865d6a5
@@ -411,9 +426,8 @@ def _read_checkpoint(file, device=None):
 def _take_up(self:RunFolder, file):
     "Put the learner where the checkpoint `file` left it"
     s = _read_checkpoint(file, next(self.learn.model.parameters()).device)
-    self.learn.model.load_state_dict(s['model'])
     if self.learn.opt is None: self.learn.create_opt()
-    self.learn.opt.load_state_dict(dict(state=s['state'], hypers=s['hypers']))
+    self.company.take(self.learn, s['model'], dict(state=s['state'], hypers=s['hypers']))
     self.log, self.best, self.smooth = s['log'], s['best'], s.get('smooth')
 
 # %% ../nbs/21_pretraining.ipynb #afacf23e
@@ -633,7 +647,7 @@ def make_learner(
     if not t.progress:
         learn.remove_cb(ProgressCallback)
         learn.logger = lambda _: None
-    return run.company.joined(learn)
+    return run.company.joined(learn, t.shard)
 
 # %% ../nbs/21_pretraining.ipynb #434e2237
 def data_card(
