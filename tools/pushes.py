@@ -7,7 +7,7 @@
 `respond`: each of 360 areas is pushed by 1 IQR in 8 people whom the model has not seen, with the network and with its
 prior alone. `turn`: what must change for rest to look like a task (`brainlm.perturbation.optimise`) in simulated
 people, where the task is planted in Visual, and in HCP rest to which the people's own task betas are added in
-blocks."""
+blocks. `longer`: networks whose connections are known, pushed after more steps of training than page 42a takes."""
 import argparse
 import os
 import time
@@ -24,6 +24,7 @@ from brainlm.basics import write_whole
 from brainlm.model import BrainLM
 from brainlm.perturbation import apart, direction, optimise
 from brainlm.recordings import RecordingStore
+from brainlm.responses import answers, folded_network, folded_series, push_halves, step_windows
 from brainlm.scaling import RobustScaler
 from brainlm.simulation import simulate_cohort
 
@@ -128,15 +129,35 @@ def with_betas(a, task):
     found = turned(a, pair_of(model), x[give], both[give], x[take])
     return found | dict(truth=beta[~seen]**2, others=beta[seen]**2)
 
+# Networks whose connections are known
+
+def published(a, k, frames):
+    "Agreement of BrainLM with a published network, after longer training"
+    got = np.load(a.data.parent/'h9'/'npi.npz')
+    x, truth = got[f'x{k}'][:frames].astype(float), got[f'e{k}']
+    t = answers(x, truth, names=['BrainLM'], steps=a.long, seed=k, device=a.device)
+    return dict(odd=t['odd'].to_numpy())
+
+def folded(a, k, frames):
+    "The same with a network of which a linear map sees half"
+    net = folded_network(np.random.default_rng(k))
+    x = folded_series(net, frames, np.random.default_rng(1000+k))
+    truth = push_halves(net, step_windows(x)[0][:2000], x.std(0).mean())
+    t = answers(x, *truth, names=['BrainLM'], steps=a.long, seed=k, device=a.device)
+    return dict(odd=t['odd'].to_numpy(), even=t['even'].to_numpy())
+
 def run(a):
     "All of it"
-    jobs = {'simulated': lambda: simulated(a)} | {f'betas {t}': lambda t=t: with_betas(a, t) for t in tasks}
-    jobs['respond'] = lambda: respond(a, range(0, 360, a.each))
+    jobs = dict(respond=lambda: respond(a, range(0, 360, a.each)), simulated=lambda: simulated(a))
+    jobs |= {f'betas {t}': lambda t=t: with_betas(a, t) for t in tasks[:a.tasks]}
+    each = (published, 8000), (folded, 8000), (published, 2000), (published, 500)
+    longer = [(f, k, n) for f,n in each for k in range(3)]
+    jobs |= {f'{f.__name__} {k} {n}': lambda f=f, k=k, n=n: f(a, k, n) for f,k,n in longer}
     for name,make in jobs.items():
         if time.time()<a.until: kept(a, name, make)
 
 def trial(a):
-    a.steps, a.people, a.each, a.cohort = 2, 1, 180, 6
+    a.steps, a.people, a.each, a.cohort, a.tasks, a.long = 2, 1, 180, 6, 1, 10
     run(a)
 
 def main(argv=None):
@@ -148,6 +169,8 @@ def main(argv=None):
     p.add_argument('--until', type=float, default=1e6, help='seconds after which nothing is begun')
     p.add_argument('--steps', type=int, default=60, help='of `optimise`')
     p.add_argument('--people', type=int, default=8, help='who are pushed')
+    p.add_argument('--long', type=int, default=6000, help='steps of training of a network with known connections')
+    p.add_argument('--tasks', type=int, default=len(tasks), help='of HCP')
     a = p.parse_args(argv)
     a.device, a.each, a.cohort = 'cuda' if torch.cuda.is_available() else 'cpu', 1, 90
     a.until += time.time()
