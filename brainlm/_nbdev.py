@@ -45,9 +45,14 @@ class ExportTests(Processor):
         f.parent.mkdir(exist_ok=True)
         if new!=old: f.write_text(new, encoding='utf-8')
 
+def tests_in(src):
+    "What the tests of a cell are about, by their names"
+    found = re.findall(r'^def test_(\w+)', src, re.M)
+    return f"Test: {'; '.join(o.replace('_', ' ') for o in found)}" if found else 'Test'
+
 def fold_tests(cell):
     "Fold the code of `#| test` cells on the site"
-    if cell.cell_type=='code' and 'test' in cell.directives_: cell.source = folded(cell.source, 'Test')
+    if cell.cell_type=='code' and 'test' in cell.directives_: cell.source = folded(cell.source, tests_in(cell.source))
 
 # The site: what the exported cells define
 

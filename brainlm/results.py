@@ -830,11 +830,10 @@ def verdict(self:_Forecasts, mine, best):
     rivals = [k for k in self.of if not k.startswith('BrainLM')]
     found = {v.rival: sentence(v, '+.3f') for v in score_verdicts(self.stats, mine, rivals)}
     first = f'Over {self.horizon} frames, beside the best of {len(rivals)} simple rivals: {found.pop(best)}'
-    others = ' '.join(found.values())
     beyond = sentence(beyond_spectrum(self.stats, self.on_surrogates, mine), '+.3f')
     short = whole_scan(self.store, np.unique(self.test.rows), self.context, self.horizon)
     seen = seen_before(self.model, self.store, set(self.test.subjects)) + unknown_people(self.model, self.store)
-    return [*seen, *said_first(self.model, self.store), *filter(None, (short, first, others, beyond))]
+    return [*seen, *said_first(self.model, self.store), *filter(None, (short, first, *found.values(), beyond))]
 
 # %% ../nbs/33_results.ipynb #63775943
 @patch

@@ -30,12 +30,25 @@ def keep_together(text, tags):
     return re.sub(r'\[[−+-]?\d[\d.,\s%−+-]*[\])]', r'<span class="together">\g<0></span>', text)
 
 def cells_in_shape(html):
-    "Short cells of tables, such as a date, are not broken; a cell that holds a path or another long word may be"
+    """Short cells of tables, such as a date, are not broken; a cell that holds a path or another long word may be. The
+    name of an index, which says what a table shows, takes the room of the empty cells beside it"""
     def change(m):
         text = unescape(re.sub('<[^>]*>', '', m[3]))
-        kind = 'together' if len(text)<=24 else 'long' if max(map(len, text.split()), default=0)>30 else ''
+        kind = 'together' if len(text)<=(24 if m[1]=='td' else 12) and '[' not in text else 'long' if longest_word(text)>30 else ''
         return f'<{m[1]}{m[2]} class="{kind}">{m[3]}</' if kind and 'class=' not in m[2] else m[0]
+    def wide(m): return f'<th colspan="{1+m[2].count("<th")}">{m[1]}</th>'
+    html = re.sub(r'<th>([^<]{25,})</th>((?:\s*<th></th>)+)(?=\s*</tr>)', wide, html)
     return re.sub(r'<(td|th)\b([^>]*)>((?:(?!</?t[dh]\b).)*)</', change, html, flags=re.S)
+
+def longest_word(text): return max(map(len, text.split()), default=0)
+
+def in_columns(html):
+    "What cells print as a table keeps its columns and scrolls; sentences are wrapped"
+    def change(m):
+        lines = [o for o in unescape(re.sub('<[^>]*>', '', m[1])).splitlines() if o.strip()]
+        table = len(lines)>2 and sum(len(re.findall(r'\S {2,}(?=\S)', o))>1 for o in lines)>len(lines)/2
+        return m[0].replace('<pre', '<pre data-columns', 1) if table else m[0]
+    return re.sub(r'<pre\b[^>]*>((?:(?!</pre>).)*)</pre>', change, html, flags=re.S)
 
 def terms(page):
     "The terms of the glossary: the anchor of each, and the words that lead there (its heading, or what `forms` says)"
@@ -90,7 +103,7 @@ def finish(out, known, chapters):
     ids = {f:set(re.findall(r'\bid="([^"]+)"', t)) for f,t in pages.items()}
     for f,t in pages.items():
         new = fewer_spans(plain(symbol_links(f, ids)(t)))
-        new = in_main(new, lambda s: cells_in_shape(each_text(s, keep_together)))
+        new = in_main(new, lambda s: in_columns(cells_in_shape(each_text(s, keep_together))))
         if f.stem in chapters: new = in_main(new, lambda s: each_text(s, link_terms(known)))
         if new!=t: f.write_text(new, encoding='utf-8')
     for f in out.rglob('*.css'):            # a theme asks for fonts from elsewhere
