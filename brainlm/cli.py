@@ -206,7 +206,10 @@ def _preprocess_electro(a):
     atlas = load_parcellation(a.parcellation) if a.to_atlas else None
     bands = [tuple(o.split('-')) if o[:1].isdigit() else o for o in a.bands]
     own = {k:getattr(a, k) for k in ElectroSettings.__dataclass_fields__} | dict(bands=bands)
-    got = preprocess_electro(a.input, a.store, atlas, **own)
+    takes = (*own, 'to_atlas', 'parcellation', 'subject_pattern')
+    if not_for := a.beyond(a, takes):
+        raise ValueError(f"{', '.join(not_for)}: found with EEG or MEG, expected none of these: leave out")
+    got = preprocess_electro(a.input, a.store, atlas, a.subject_pattern, **own)
     got.update(passed_over=0, store=got.sessions)
     return _say_intake(a.store, got, a)
 
@@ -281,12 +284,11 @@ def _preprocess_parser(sub):
         ('--provenance', None, 'what the data are; default: what the data set says, else real',
          _of('real', 'semi-synthetic', 'simulated')))
     _electro_options(p)
-    p.set_defaults(run=_preprocess, beyond=lambda a: _beyond(p, a))
+    p.set_defaults(run=_preprocess, beyond=lambda a, *takes: _beyond(p, a, *takes))
 
 # %% ../nbs/51_cli.ipynb #c0fbe7a7
-def _beyond(p, a):
-    "Options that were given, but for those that a corpus takes"
-    takes = ('tr_s', 'parcellation', 'jobs')
+def _beyond(p, a, takes=('tr_s', 'parcellation', 'jobs')):
+    "Options that were given, but for those that are taken (those of a corpus)"
     return [o.option_strings[0] for o in p._actions
             if o.option_strings and o.dest not in takes and getattr(a, o.dest, o.default)!=o.default]
 

@@ -22,10 +22,23 @@ import pandas as pd
 from fastcore.basics import AttrDict, patch
 from scipy import signal as sps
 
+# %% ../nbs/03c_electrophysiology.ipynb #42a08c7a
 from .atlas import Parcellation
 from .basics import neutral, one_of, optional, printable, some, write_whole
 from .files import BadInput, decoding, read_json
-from .readers import Found, Source, bids_parts, check_here, file_hash, told_provenance, walk, who, with_people
+from .readers import (
+    Found,
+    Source,
+    bids_parts,
+    by_pattern,
+    check_here,
+    check_pattern,
+    file_hash,
+    told_provenance,
+    walk,
+    who,
+    with_people,
+)
 from .recordings import Recording, band_hz, provenances
 from .sessions import Sessions
 
@@ -106,11 +119,13 @@ def electro_files(
 # %% ../nbs/03c_electrophysiology.ipynb #e06596cc
 def electro_source(
     path, # Of a file
+    subject_pattern:str=None, # Regular expression that says whose a file is
 )->Source: # With subject, session, task and run
-    "Whose recording a file is, by its name and its folders"
+    "Whose recording a file is, by its name and its folders; `BadInput` where the pattern does not fit"
     bare = _bare_name(path)
     names,how = who(Path(path).parent/bare)
     if how == 'file name': names = {**names, 'subject':bare.removesuffix('_raw')}
+    if subject_pattern: names |= by_pattern(path, subject_pattern)
     return Source(str(path), who=names)
 
 # %% ../nbs/03c_electrophysiology.ipynb #f19e419a
@@ -327,8 +342,9 @@ def place_sensors(
     with decoding(s.path, 'has electrodes that cannot be placed'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         s.info.set_montage(m, match_case=False, on_missing='ignore', verbose='ERROR')
-    s.steps.append(f'places of {montage}, by name' if montage else said)
-    return _has_place(s.info)
+    there = _has_place(s.info)
+    s.steps += [f'places of {montage}, by name' if montage else said]*bool(there.any())
+    return there
 
 # %% ../nbs/03c_electrophysiology.ipynb #048092b5
 def sensor_parcellation(
@@ -686,6 +702,7 @@ def preprocess_electro(
     inputs, # File or folder, or a list of them
     url, # Folder of the stores; made if missing
     atlas:Parcellation=None, # Parcels with places; None: sensors stay sensors
+    subject_pattern:str=None, # Regular expression that says whose a file is
     **settings, # Fields of `ElectroSettings`
 )->AttrDict: # `sessions`; numbers `added`, `skipped` (there already); table `failures`
     "All EEG and MEG that `inputs` hold, into stores; call it again to go on. ValueError, FileNotFoundError"
@@ -693,16 +710,22 @@ def preprocess_electro(
     if not files:
         raise FileNotFoundError(f"{inputs}: found no EEG or MEG, expected files that end in {some(electro_ends, 9)}: "
                                 "give such")
+    check_pattern(subject_pattern)
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    found = with_people([Found(electro_source(f)) for f in files], inputs)
-    sessions = Sessions.create(url)
-    return _told_intake(sessions, [_tried(sessions, f.source, atlas, st) for f in found])
+    found,sessions = with_people([_named_electro(f, subject_pattern) for f in files], inputs),Sessions.create(url)
+    return _told_intake(sessions, [_tried_file(sessions, f, atlas, st) for f in found])
+
+# %% ../nbs/03c_electrophysiology.ipynb #13022ff6
+def _named_electro(file, pattern):
+    try: return Found(electro_source(file, pattern))
+    except BadInput as e: return Found(Source(str(file)), 'failed', e.found, e.remedy)
 
 # %% ../nbs/03c_electrophysiology.ipynb #dba06b3a
-def _tried(sessions, source, atlas, st):
+def _tried_file(sessions, f, atlas, st):
     "(file, outcome, reason, remedy)"
-    try: return source.name,_take_file(sessions, source, atlas, st),'',''
-    except BadInput as e: return source.name,'failed',e.found,e.remedy
+    if f.outcome: return f.source.name,f.outcome,f.reason,f.remedy
+    try: return f.source.name,_take_file(sessions, f.source, atlas, st),'',''
+    except BadInput as e: return f.source.name,'failed',e.found,e.remedy
 
 def _told_intake(sessions, rows):
     "What became of every file, written beside the stores"

@@ -488,6 +488,8 @@ def test_preprocess_eeg(tmp_path, capsys):
     assert list(both.parts) == ['eeg-15-25hz', 'eeg-alpha'] and both['eeg-alpha'].n_parcels == 360
     assert both['eeg-15-25hz'].band == (15., 25.) and both['eeg-alpha'].dt_s == .2
     assert 'Sessions out: 1 of eeg-15-25hz, eeg-alpha' in capsys.readouterr().out
+    assert main([*paths, str(tmp_path/'no'), '--bands', 'alpha', '--low-pass', '4']) == 1
+    assert '--low-pass: found with EEG or MEG' in capsys.readouterr().err
     assert not main([*paths, str(tmp_path/'sensors')])
     assert list(Sessions(tmp_path/'sensors').parts) == ['eeg']
 

@@ -104,6 +104,27 @@ def test_folder_goes_on_and_names_failures(tmp_path):
     assert again.failures['reason'].str.contains('made from another content').sum() == 2
     with pytest.raises(FileNotFoundError, match='found no EEG or MEG'): preprocess_electro(tmp_path/'out', tmp_path/'x')
 
+def test_bids_companions(tmp_path):
+    d = tmp_path/'sub-7/ses-a/eeg'
+    d.mkdir(parents=True)
+    own = 'sub-7_ses-a_task-rest'
+    x = 20*np.random.default_rng(0).normal(size=(2000, 16))
+    f = _edf(d/f'{own}_eeg.edf', x, [f'E{i}' for i in range(16)], 200)
+    rows = ['name\ttype\tstatus', 'E0\tEOG\tgood', 'E1\tEEG\tbad']
+    (d/f'{own}_channels.tsv').write_text('\n'.join(rows)+'\n')
+    (d/f'{own}_events.tsv').write_text('onset\tduration\ttrial_type\n1.5\t.2\ttone\n3\tn/a\trest\n')
+    at = np.random.default_rng(1).normal(size=(16, 3))
+    at = 9*at/np.linalg.norm(at, axis=1, keepdims=True)
+    lines = ['\t'.join([f'E{i}', *(f'{v:.4f}' for v in at[i])]) for i in range(16)]
+    (d/f'{own}_electrodes.tsv').write_text('name\tx\ty\tz\n'+'\n'.join(lines)+'\n')
+    (d/f'{own}_coordsystem.json').write_text('{"EEGCoordinateUnits": "cm"}')
+    rec,channels = electro_parts(f)['eeg']
+    assert len(channels) == 15 and rec.missing.tolist() == [True]+[False]*14 and rec.session == 'a'
+    assert rec.events == ((1.5, .2, 'tone'), (3., 0., 'rest')) and 'electrodes.tsv' in rec.covariates['steps']
+    assert np.abs(channels.xyz_mm-10*at[1:]).max() < .1
+    got = preprocess_electro(d, tmp_path/'out', subject_pattern='sub-(7)/')
+    assert got.added == 1 and preprocess_electro(d, tmp_path/'o', subject_pattern='(nobody)').failures['file'][0] == str(f)
+
 def test_own_forward_solution(tmp_path):
     atlas = Parcellation('some', load_parcellation('glasser360').table.iloc[::12].reset_index(drop=True))
     raw = _eeg()
