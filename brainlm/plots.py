@@ -428,7 +428,7 @@ def plot_claims(
         plot_intervals(rows, colour=colour, line=0, ax=ax, **how)
     ax.set_ylim(len(tasks)-.5, -.5)
     legend(ax, loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
-    named(ax, title, label).title.set_y(1+.3/ax.figure.get_figheight()*2)
+    named(ax, across=label).set_title(title, fontsize=10, pad=24) # Above the legend
     return ax
 
 # %% ../nbs/09_plots.ipynb #7bf6178c
