@@ -802,6 +802,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._check_eeg_size': ( 'electrophysiology.html#_check_eeg_size',
                                                                                           'brainlm/electrophysiology.py'),
+                                           'brainlm.electrophysiology._check_electro_asked': ( 'electrophysiology.html#_check_electro_asked',
+                                                                                               'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._electro_hash': ( 'electrophysiology.html#_electro_hash',
                                                                                         'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._forward_of': ( 'electrophysiology.html#_forward_of',

@@ -25,7 +25,7 @@ from scipy import signal as sps
 # %% ../nbs/03c_electrophysiology.ipynb #42a08c7a
 from .atlas import Parcellation
 from .basics import neutral, one_of, optional, printable, some, write_whole
-from .files import BadInput, decoding, read_json
+from .files import BadInput, decoding, one_line, read_json
 from .readers import (
     Found,
     Source,
@@ -174,7 +174,8 @@ def open_electro(
     if os.path.isfile(path) and not os.path.getsize(path):
         raise BadInput(path, 'is empty', 'expected a recording: get the file again')
     if path.lower().endswith(('.edf', '.bdf')): _check_edf(path)
-    if path.lower().endswith('.vhdr'): _check_brainvision(path)
+    with decoding(path, 'is no BrainVision header that can be read'):
+        if path.lower().endswith('.vhdr'): _check_brainvision(path)
     with decoding(path, 'is no recording of EEG or MEG that can be read'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return mne.io.read_raw(path, preload=False, verbose='ERROR')
@@ -711,6 +712,7 @@ def preprocess_electro(
         raise FileNotFoundError(f"{inputs}: found no EEG or MEG, expected files that end in {some(electro_ends, 9)}: "
                                 "give such")
     check_pattern(subject_pattern)
+    _check_electro_asked(st, atlas)
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found,sessions = with_people([_named_electro(f, subject_pattern) for f in files], inputs),Sessions.create(url)
     return _told_intake(sessions, [_tried_file(sessions, f, atlas, st) for f in found])
@@ -726,7 +728,20 @@ def _tried_file(sessions, f, atlas, st):
     if f.outcome: return f.source.name,f.outcome,f.reason,f.remedy
     try: return f.source.name,_take_file(sessions, f.source, atlas, st),'',''
     except BadInput as e: return f.source.name,'failed',e.found,e.remedy
+    except (ImportError, FileNotFoundError): raise
+    except MemoryError: return f.source.name,'failed','does not fit into memory','take a machine with more'
+    except Exception as e:
+        return f.source.name,'failed',f'{type(e).__name__}: {one_line(e, 160)}','not foreseen: please report it'
 
+def _check_electro_asked(st, atlas):
+    "ValueError or FileNotFoundError for a montage, a forward model or an atlas that is none"
+    if st.montage is not None: _named_montage(st.montage, '')
+    if atlas is not None: len(atlas.xyz_mm)
+    if st.forward not in ('sphere', 'fsaverage') and not Path(st.forward).is_file():
+        raise FileNotFoundError(f"forward: found no file {st.forward}, expected one of MNE's, or 'sphere': mend the "
+                                "path")
+
+# %% ../nbs/03c_electrophysiology.ipynb #cb96c523
 def _told_intake(sessions, rows):
     "What became of every file, written beside the stores"
     t = pd.DataFrame([[printable(o) for o in r] for r in rows], columns=['file', 'outcome', 'reason', 'remedy'])

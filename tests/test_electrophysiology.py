@@ -65,6 +65,8 @@ def test_refusals_of_files(tmp_path):
     _fails(_edf(tmp_path/'zero.edf', x*0, names, 200), 'has no good channel of eeg')
     (tmp_path/'no.vhdr').write_text('Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\nDataFile=no.eeg\n')
     _fails(tmp_path/'no.vhdr', 'has its numbers in no.eeg, which is not beside it')
+    (tmp_path/'far.vhdr').write_text((tmp_path/'no.vhdr').read_text().replace('no.eeg', '/etc/passwd'))
+    _fails(tmp_path/'far.vhdr', 'is no BrainVision header that can be read')
     (tmp_path/'no_raw.fif').write_bytes(b'nothing of the kind'*99)
     _fails(tmp_path/'no_raw.fif', 'is no recording of EEG or MEG that can be read')
 
@@ -102,6 +104,10 @@ def test_folder_goes_on_and_names_failures(tmp_path):
     assert preprocess_electro(tmp_path/'in', tmp_path/'out').skipped == 2
     again = preprocess_electro(tmp_path/'in', tmp_path/'out', montage=_template_montage())
     assert again.failures['reason'].str.contains('made from another content').sum() == 2
+    with pytest.raises(ValueError, match="montage: found 'hat'"):
+        preprocess_electro(tmp_path/'in', tmp_path/'x', montage='hat')
+    with pytest.raises(FileNotFoundError, match='forward: found no file'):
+        preprocess_electro(tmp_path/'in', tmp_path/'x', forward='mine')
     with pytest.raises(FileNotFoundError, match='found no EEG or MEG'): preprocess_electro(tmp_path/'out', tmp_path/'x')
 
 def test_bids_companions(tmp_path):
@@ -141,6 +147,25 @@ def test_own_forward_solution(tmp_path):
     ball = Inverse(s, atlas)
     assert own.whose.tolist() == list(range(len(atlas)))
     assert np.corrcoef(own.L.ravel(), ball.L.ravel())[0,1] > .999
+
+def test_source_is_found_by_its_electrodes_alone():
+    "Two places planted; with the names of electrodes in another order neither is found"
+    atlas = Parcellation('some', load_parcellation('glasser360').table.iloc[::12].reset_index(drop=True))
+    centre,radius = np.array(_template[0]),_template[1]
+    at = places_in_head(atlas.xyz_mm, centre, radius)
+    info = mne.create_info(names, 200., 'eeg')
+    info.set_montage(_template_montage())
+    L,wave = sphere_leadfield(info, at, centre, radius),np.sin(np.arange(4000)/3)
+    noise = 1e-6*np.random.default_rng(0).normal(size=(4000, 16))
+    def off_mm(k, order):
+        out = (at[k]-centre)/np.linalg.norm(at[k]-centre)
+        x = noise+4e-8*wave[:,None]*(L[:,k]@out)[order]
+        s = read_sensors(mne.io.RawArray(x.T, info, verbose='ERROR'), 'planted', 'eeg')
+        power = Inverse(s, atlas, 'lcmv')(s.signal).std(0)
+        return np.linalg.norm(atlas.xyz_mm[power.argmax()]-atlas.xyz_mm[k])
+    top = atlas.xyz_mm[:,2].argsort()[::-1][:8:4]
+    assert max(off_mm(k, np.arange(16)) for k in top) < 25
+    assert min(off_mm(k, np.arange(16)[::-1]) for k in top) > 25
 
 def test_weights_know_their_parcel():
     rng = np.random.default_rng(0)
