@@ -287,7 +287,7 @@ def _preprocess_parser(sub):
     p.set_defaults(run=_preprocess, beyond=lambda a, *takes: _beyond(p, a, *takes))
 
 # %% ../nbs/51_cli.ipynb #c0fbe7a7
-def _beyond(p, a, takes=('tr_s', 'parcellation', 'jobs')):
+def _beyond(p, a, takes=('tr_s', 'parcellation')):
     "Options that were given, but for those that are taken (those of a corpus)"
     return [o.option_strings[0] for o in p._actions
             if o.option_strings and o.dest not in takes and getattr(a, o.dest, o.default)!=o.default]

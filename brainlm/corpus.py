@@ -35,6 +35,25 @@ def _licence_name(words):
     for a,b in _licence_parts.items(): name = name.replace(a, b)
     return name
 
+# %% ../nbs/04a_corpus.ipynb #32848257
+_licence_url = re.compile(
+    r'https?://(?:www\.)?(?:creativecommons\.org/(?:licenses/(?P<cc>by[a-z-]*)|publicdomain/(?P<pd>zero|mark))'
+    r'|opendatacommons\.org/licenses/(?P<odc>pddl|by|odbl))'
+    r'(?:/\d[\d.-]*)?(?:/[a-z]{2})?(?:/(?:legalcode|deed)(?:\.[a-z]+)*)?/?'
+    r'(?=[\s).,;>]|$)', re.I)
+_licence_of_data = re.compile(
+    r'^(?:this |the |all |these |our )*(?:data ?sets?|data|files|work) (?:is |are )?(?:licen[sc]ed |released |shared |'
+    r'made available |available |distributed |published )?under (?:the )?(?:terms of (?:the )?)?', re.I)
+
+def _licence_names(words):
+    "Names in words such as `licensed under CC BY 4.0 (https://...)`: that of each address, and that of what is left"
+    domain = dict(zero='cc0', mark='publicdomain')
+    found = [f"cc{m['cc']}" if m['cc'] else f"odc{m['odc']}" if m['odc'] else domain[m['pd'].lower()]
+             for m in _licence_url.finditer(words)]
+    rest = _licence_of_data.sub('', ' '.join(_licence_url.sub(' ', words).split()))
+    rest = _licence_name(re.sub(r'[<>;:]|\b(?:see|at)\b(?=\W*$)', ' ', rest))
+    return {_licence_name(o) for o in found} | ({rest} if rest else set())
+
 # %% ../nbs/04a_corpus.ipynb #c0fbe0a0
 def may_be_used(
     licence # words, or a dictionary that holds them, or None
@@ -43,7 +62,8 @@ def may_be_used(
     if isinstance(licence, dict):
         said = {str(k).lower(): v for k,v in licence.items()}
         licence = said.get('license') or said.get('licence') or said.get('name')
-    name = _licence_name(licence) if isinstance(licence, str) else ''
+    names = _licence_names(licence) if isinstance(licence, str) else set()
+    name = names.pop() if len(names)==1 else ''                             # several that differ are none
     return 'yes' if name in _free_licences else 'not for commerce' if name in _uncommercial_licences else ''
 
 # %% ../nbs/04a_corpus.ipynb #3213d4b6
@@ -197,6 +217,13 @@ def _corpus_window(x, o, run, source):
     return Recording(x, float(o.dt_s), o.subject, session=o.session, task=o.task, run=run, covariates=facts,
                      source=source)
 
+# %% ../nbs/04a_corpus.ipynb #aa4977df
+def _corpus_remedy(why):
+    "What to do about a recording that is left out"
+    if 'licence' in why: return 'ask its authors; what they answer belongs into licenses.json'
+    if 'repetition time' in why: return 'write it into repetition_times.json beside the windows, or say it with --tr'
+    return 'leave the window out, or get the corpus again'
+
 # %% ../nbs/04a_corpus.ipynb #047eb77d
 def _corpus_terms(store, found):
     "TERMS.txt in the store: the licence of each data set; a line of what was left out"
@@ -206,6 +233,7 @@ def _corpus_terms(store, found):
     said = ['F-BERT corpus: data derived from OpenNeuro; each data set keeps its licence and asks to be cited', *lines]
     store.put_file('TERMS.txt', ('\n'.join(said)+'\n').encode())
     table = left.rename(columns=dict(recording='file', why='reason'))[['file', 'reason']]
+    table = table.assign(remedy=[_corpus_remedy(o) for o in left['why']])
     store.put_file('failures.tsv', table.to_csv(sep='\t', index=False).encode())
     if not len(left): return
     hint = '; repetition_times.json beside the windows, or --tr, says it' if left['dt_s'].isna().any() else ''

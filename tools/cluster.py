@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import tempfile
 import time
 from datetime import date
@@ -118,6 +119,110 @@ def stream(a):
             rows.append(dict(what=f'read by {who}, files {files}: {rate:.0f} windows/s', seconds='', gb='', waiting=''))
     keep('stream', rows)
 
+def people_store(folder, n=16):
+    "Simulated people of ten parcels, with an age"
+    from brainlm.atlas import Parcellation, load_parcellation
+    from brainlm.recordings import Recording, RecordingStore
+    rng, store = np.random.default_rng(0), RecordingStore.create(folder, Parcellation('ten', load_parcellation('aal2').table.iloc[:10]))
+    def waves(i):
+        x = rng.standard_normal((240, 2)).cumsum(0)@rng.standard_normal((2, 10))+rng.standard_normal((240, 10))
+        return Recording(x.astype('float32'), 1., f's{i:02}', covariates=dict(age=20.+3*i), provenance='simulated')
+    store.extend(waves(i) for i in range(n))
+    return store
+
+def untrained(store):
+    "A model with random weights"
+    from brainlm.model import BrainLM, preset
+    from brainlm.scaling import RobustScaler
+    torch.manual_seed(0)
+    model = BrainLM(preset('nano', n_parcels=store.n_parcels), store.parcellation, RobustScaler().fit(store, store.split()))
+    model.card = dict(untrained=True)
+    return model
+
+def dies_in(epoch):
+    "The second process is killed in an epoch"
+    from brainlm.pretraining import RunFolder, company
+    after = RunFolder.after_train
+    def killed(self):
+        if self.epoch==epoch and company().rank==1: os.kill(os.getpid(), signal.SIGKILL)
+        return after(self)
+    RunFolder.after_train = killed
+
+def reported(kind, store, top, name, kill=None, **how):
+    "A report of fine-tuning or forecasting; only the first process writes where it is to be"
+    from brainlm import results
+    from brainlm.pretraining import Training, company
+    if kill is not None: dies_in(kill)
+    out = f'{top}/{name}' + (f'-{company().rank}' if company().rank else '')
+    how |= dict(epochs=2, training=Training(4, device='cpu', progress=False))
+    if kind=='finetune': results.finetune_report(store, untrained(store), 'age', out, unfreeze='all', pooling='cls', rivals=['mean'], **how)
+    else: results.forecast_report(store, untrained(store), out, rivals=['persistence'], **how)
+
+def mixed(stores, top, name, kill=None, resume=False):
+    "A training on two data sets"
+    from brainlm.mixture import Part, mixture_learner
+    from brainlm.model import BrainLMConfig
+    from brainlm.pretraining import Training
+    if kill is not None: dies_in(kill)
+    config = BrainLMConfig(n_parcels=1, n_time=80, width=16, layers=2, heads=2, mlp=32, decoder_width=16, decoder_layers=2, decoder_heads=2, decoder_mlp=32,
+                           parcel_embedding=False)
+    parts = {k: Part(o) for k,o in stores.items()}
+    mixture_learner(parts, config, f'{top}/{name}', training=Training(4, device='cpu', progress=False), context=0.).pretrain(3, resume=resume)
+
+def apart(a, b):
+    "Largest differences of the losses and of the last weights of two runs"
+    from safetensors.torch import load_file
+    logs = [pd.read_csv(next(Path(o).rglob('log.csv')))[['train_loss','valid_loss']] for o in (a, b)]
+    files = [sorted(o.relative_to(a) for o in Path(a).rglob('*.safetensors') if 'last' in o.parts)]
+    weights = [(load_file(Path(a)/o), load_file(Path(b)/o)) for o in files[0]]
+    far = max(float((x[k].float()-y[k].float()).abs().max()) for x,y in weights for k in x)
+    return dict(losses=f'{(logs[0]-logs[1]).abs().max().max():.1e}', weights=f'{far:.1e}')
+
+def equal(a):
+    "What must be equal: one process and two, killed and resumed, one machine and a Dask cluster"
+    from functools import partial
+
+    from brainlm.processes import forked
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as top:
+        store, more = people_store(f'{top}/store'), people_store(f'{top}/more', 9)
+        for kind in ('finetune', 'forecast'):
+            run = partial(reported, kind, store, top)
+            run(f'{kind}1')
+            print([code for code,_ in forked(partial(run, f'{kind}2'))])
+            rows.append(dict(what=f'{kind}: two processes beside one', **apart(f'{top}/{kind}1', f'{top}/{kind}2')))
+            print(forked(partial(run, f'{kind}3', kill=1)))
+            print([code for code,_ in forked(partial(run, f'{kind}3', resume=True))])
+            rows.append(dict(what=f'{kind}: killed and taken up beside two', **apart(f'{top}/{kind}2', f'{top}/{kind}3')))
+        both = partial(mixed, dict(a=store, b=more), top)
+        for name,kw in (('m1', {}), ('m2', dict(kill=2)), ('m2', dict(resume=True))): print([code for code,_ in forked(partial(both, name, **kw))])
+        rows.append(dict(what='two data sets: killed and taken up beside two', **apart(f'{top}/m1', f'{top}/m2')))
+        rows += scheduled(store, top)
+    keep('equal', rows)
+
+def scheduled(store, top):
+    "One machine beside a Dask cluster of two processes"
+    from brainlm.clinical import nested_cv, recordings_array
+    from brainlm.embedding import embed_store
+    from brainlm.readouts import readouts
+    from brainlm.spreading import dask_client, on_scheduler
+    from brainlm.stats import contrast, spins
+    who, age = store.table['subject'].to_numpy(), store.table['age'].to_numpy()
+    X = recordings_array(store, untrained(store).scaler)
+    def models(): return {k: o for k,o in readouts().items() if k in ('mean', 'ridge on FC (correlation)')}
+    def results(name):
+        os.makedirs(f'{top}/{name}')
+        reported('finetune', store, top, f'{name}/folds', folds=2)
+        return {'embed, 16 recordings': embed_store(store, untrained(store), f'{top}/{name}/z.parquet', progress=False),
+                'finetune, two folds': pd.read_csv(f'{top}/{name}/folds/results.csv'),
+                'nested_cv, five folds': nested_cv(X, age, who, models), 'spins, 1,000': pd.DataFrame(spins(store.parcellation, 1000)),
+                'permutations, 1,000': contrast(np.random.default_rng(0).standard_normal((16, 3)), age>40, who, 'xyz', n_permutations=1000)}
+    one = results('one')
+    with dask_client(2) as client, on_scheduler(client.scheduler.address): two = results('two')
+    def far(a, b): return max([float(np.nanmax(np.abs(x))) for c in a.select_dtypes('number') if len(x := a[c].to_numpy(float)-b[c].to_numpy(float)) and np.isfinite(x).any()])
+    return [dict(what=f'{k}: --scheduler, two workers, beside one machine', losses='', weights='', results=f'{far(one[k], two[k]):.1e}') for k in one]
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     sub = p.add_subparsers(dest='command', required=True)
@@ -127,6 +232,7 @@ def main():
     o.add_argument('--preset', default='nano')
     o.add_argument('--opening', action='store_true', help='only what is done with the table')
     o.set_defaults(run=stream)
+    sub.add_parser('equal', help=equal.__doc__).set_defaults(run=equal)
     a = p.parse_args()
     a.run(a)
 
