@@ -21,7 +21,7 @@ from .simulation import haemodynamic_response
 
 # %% ../nbs/05a_joint_simulation.ipynb #1c082180
 joint_bands = {'alpha': (8., 13.), 'beta': (13., 30.), 'gamma': (30., 45.)} # Hz
-couplings = ('linear', 'saturating', 'product', 'none') # How power drives BOLD
+couplings = ('linear', 'saturating', 'gated', 'product', 'none') # How power drives BOLD
 
 @dataclass(frozen=True)
 class Coupling:
@@ -51,6 +51,7 @@ def driven(
 )->np.ndarray: # [band, time, parcel], the share of each band; of mean 0, variances add up to about 1
     "What drives the BOLD of each parcel"
     if kind=='saturating': z = np.tanh(2*z)/.79
+    if kind=='gated': return np.stack([0*z[0], 0*z[0], np.sqrt(2)*z[2]*(z[0]*np.where(weights[0]<0, 1., -1.)<0)])
     if kind=='product': return np.stack([z[0]*z[2]*np.where(weights[0]<0, -1., 1.), 0*z[0], 0*z[0]])
     return weights[:,None]*z
 

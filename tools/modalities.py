@@ -30,9 +30,10 @@ from brainlm.crossing import (
     rival_scores,
 )
 from brainlm.evidence import keep_results, result_rows
-from brainlm.joint import Coupling, JointCohort, couplings, spread_parcels
+from brainlm.joint import Coupling, JointCohort, spread_parcels
 
-words = dict(linear='linear coupling', saturating='saturating coupling', product='product of two bands', none='null')
+words = dict(linear='linear coupling', saturating='saturating coupling', gated='gated coupling', none='null',
+             product='product of two bands')
 first_tested = 1000 # number of the first person who is tested
 
 def sizes(toy):
@@ -47,25 +48,28 @@ def cohort(kind, toy):
     return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
 
 def jobs(toy):
-    "Names of what is to be done, trainings first"
-    seeds = (0,) if toy else (0, 1)
-    both = [f'both:{k}:{s}' for s in seeds for k in ('linear', 'product', 'none')]
-    alone = [f'bold:linear:{s}' for s in seeds]
-    return both+alone+['both:saturating:0']*(not toy)+[f'rivals:{k}:0' for k in couplings]
+    "Names of what is to be done, the most important first; `one`: asked for BOLD from EEG alone"
+    first = 'both:linear both:gated both:none bold:linear rivals:linear rivals:gated rivals:none'.split()
+    then = 'both:product one:product rivals:product both:saturating rivals:saturating'.split()
+    again = 'both:linear bold:linear both:gated both:none both:product'.split()
+    return [f'{o}:0' for o in first+then]+[f'{o}:1' for o in again]*(not toy)
 
 def train(what, kind, seed, a):
     "Train one model and score it"
     *_, size, steps, batch = sizes(a.toy)
     signals, tested, names, c = cohort(kind, a.toy)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    streams = joint_streams if what=='both' else joint_streams[:1]
+    streams = joint_streams[:1] if what=='bold' else joint_streams
     model = new_modal(c.parcellation, streams, 4 if a.toy else 8, size, seed).to(device)
-    run = ModalRun(steps, 2e-3, batch, seed=seed, seconds=max(1, a.until-time.time()-a.spare))
+    run = ModalRun(steps, 2e-3, batch, seed=seed, seconds=max(1, a.until-time.time()-a.spare),
+                   question='BOLD from EEG' if what=='one' else '')
     began = time.time()
     losses = run.train(model, {k: x.to(device) for k,x in signals.items() if k in {s.name for s in streams}})
     took = time.time()-began
     on = {k: x.to(device) for k,x in tested.items()}
-    t = model_scores(model, on, names, 'BrainLM' if what=='both' else 'BrainLM of BOLD alone')
+    name = dict(both='BrainLM', bold='BrainLM of BOLD alone', one='BrainLM of one question')[what]
+    t = model_scores(model, on, names, name)
+    if what=='one': t = t[t['question']=='BOLD from EEG']
     t = t.assign(cohort=kind, seed=seed, steps=len(losses), seconds=took, loss=sum(losses[-50:])/len(losses[-50:]))
     if what=='both' and seed==0:
         read = coupling_read(model, on).assign(cohort=kind, channel=range(len(c.parcellation)))
@@ -94,7 +98,7 @@ def begin(a):
     left, running = jobs(a.toy), {}
     same = ['--out', str(a.out), '--until', str(a.until), '--spare', str(a.spare)]+['--toy']*a.toy
     while left or running:
-        while left and len(running)<a.cores:
+        while left and len(running)<2*a.cores:
             name = left.pop(0)
             log = open(a.out/f"log_{name.replace(':', '_')}.txt", 'w')
             running[name] = subprocess.Popen([sys.executable, __file__, '--job', name, *same], stdout=log, stderr=log)
@@ -111,7 +115,8 @@ def judge(folder, file):
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
     for kind,rows in t.groupby('cohort', sort=False):
         for q,(values,found) in crossing_verdicts(rows).items():
-            facts = dict(task=q, data=f'BOLD and EEG, {words[kind]}', kind='simulated', metric='R²', ours=['BrainLM', 'BrainLM of BOLD alone'])
+            ours = [m for m in values.index if m.startswith('BrainLM')]
+            facts = dict(task=q, data=f'BOLD and EEG, {words[kind]}', kind='simulated', metric='R²', ours=ours)
             r = result_rows(values, found, **facts)
             keep_results(file, r, f'python tools/modalities.py --judge {file}')
 
@@ -119,7 +124,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', type=Path, required=True, help='folder')
     p.add_argument('--seconds', type=float, default=380, help='all of it together')
-    p.add_argument('--cores', type=int, default=16, help='processes at once')
+    p.add_argument('--cores', type=int, default=16, help='half as many as processes at once')
     p.add_argument('--toy', action='store_true', help='a few steps on few people')
     p.add_argument('--judge', type=Path, help='table of results to write')
     p.add_argument('--job', help='one of the jobs only')
