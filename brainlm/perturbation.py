@@ -820,7 +820,6 @@ def _energy_table(q, r, p):
 
 # %% ../nbs/42_perturbation.ipynb #ee8372a8
 @register(analyses, 'perturb', does='what must change for one condition to look like another', needs='read',
-    spreads=True,
     about='Find the change of recordings of one condition that moves the latents toward another, '
           'and what the model expects to follow from it.',
     options=(
