@@ -778,6 +778,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology.Inverse._see': ( 'electrophysiology.html#inverse._see',
                                                                                        'brainlm/electrophysiology.py'),
+                                           'brainlm.electrophysiology.Inverse.weighed': ( 'electrophysiology.html#inverse.weighed',
+                                                                                          'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology.Sensors': ( 'electrophysiology.html#sensors',
                                                                                   'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._amplitude': ( 'electrophysiology.html#_amplitude',

@@ -67,19 +67,23 @@ def band_pass(
     return sps.sosfiltfilt(sos, x-np.mean(x, 0), axis=0, padlen=pad)
 
 # %% ../nbs/03c_electrophysiology.ipynb #2064a47a
-def _rate_means(x, dt_s, rate_hz):
-    "Means of `x` [time, channel] over the samples of a slower rate"
+def _rate_means(x, dt_s, rate_hz, weights=None, block=2**14):
+    "Means of the size of `x` [time, channel], or of what parcels take of it, over the samples of a slower rate"
     n = int(len(x)*dt_s*rate_hz+1e-6)
     edges = np.rint(np.arange(n+1)/rate_hz/dt_s).astype(int)
-    sums = np.add.reduceat(x[:edges[-1]], edges[:-1], axis=0)
-    return sums/np.diff(edges)[:,None]
+    step,means = max(1, int(block*dt_s*rate_hz)),[np.empty((0, x.shape[1] if weights is None else len(weights)))]
+    for a in range(0, n, step): # parcels are many: never all of them at the rate of the file
+        e = edges[a:a+step+1]
+        y = np.abs(x[e[0]:e[-1]] if weights is None else x[e[0]:e[-1]]@weights.T)
+        means.append(np.add.reduceat(y, e[:-1]-e[0], axis=0)/np.diff(e)[:,None])
+    return np.concatenate(means)
 
-def _amplitude(x, dt_s, band, rate_hz):
-    "Envelope of a signal that was filtered already"
+def _amplitude(x, dt_s, band, rate_hz, weights=None):
+    "Envelope of a signal that was filtered already, or of what parcels take of it"
     if not 0 < rate_hz <= 1/dt_s:
         raise ValueError(f"rate: found {rate_hz:g} Hz, expected at most that of the signal, {1/dt_s:g} Hz: lower it")
     cut = int(np.ceil(3/max(band_hz(band)[0], .1)/dt_s))
-    env = _rate_means(np.abs(sps.hilbert(x, axis=0))[cut:len(x)-cut], dt_s, rate_hz)
+    env = _rate_means(sps.hilbert(x, axis=0)[cut:len(x)-cut], dt_s, rate_hz, weights)
     if len(env) < 2: raise ValueError(f"signal: found {len(env)} samples of the envelope, expected 2: it is too short")
     return env.astype('float32'),1/rate_hz,cut*dt_s
 
@@ -529,13 +533,21 @@ def _referenced(self:Inverse, x): return x-x.mean(-1, keepdims=True) if self.kin
 
 # %% ../nbs/03c_electrophysiology.ipynb #06b10a03
 @patch
+def weighed(self:Inverse,
+    x, # [time, channel], all channels of the recording
+):  # (good channels in units of their noise [time, good], weights [parcel, good])
+    "What `__call__` multiplies: weights are those of this signal"
+    z = self._referenced(x[:,self.good])/self.noise
+    z = z-z.mean(0)
+    return z,parcel_weights(self.L, self.whose, len(self.atlas), z.T@z/len(z), self.method)
+
+@patch
 def __call__(self:Inverse,
     x, # [time, channel], all channels of the recording
 )->np.ndarray: # [time, parcel], in units of noise
     "The series of parcels"
-    z = self._referenced(x[:,self.good])/self.noise
-    z = z-z.mean(0)
-    return z@parcel_weights(self.L, self.whose, len(self.atlas), z.T@z/len(z), self.method).T
+    z,W = self.weighed(x)
+    return z@W.T
 
 # %% ../nbs/03c_electrophysiology.ipynb #0d814814
 def _known_bands(bands):
@@ -584,16 +596,16 @@ def _at_rate(x, dt_s, rate_hz):
 # %% ../nbs/03c_electrophysiology.ipynb #06996d1c
 def _one_part(s, band, inverse, st):
     "(series [time, channel or parcel], seconds between samples, seconds cut before, sentences)"
-    x = s.signal if band is None else band_pass(s.signal, s.dt_s, band)
-    if band is not None and (top := s.info['lowpass']) <= band_hz(band)[0]:
-        raise ValueError(f'band: found one from {band_hz(band)[0]:g} Hz on where all above {top:g} Hz was filtered '
-                         'out, expected a slower one: leave it out')
-    if inverse: x = inverse(x)
     if band is None:
-        x,dt_s = _at_rate(x, s.dt_s, st.rate_hz)
-        return x,dt_s,0.,[f'resampled to {1/dt_s:g} Hz']*(dt_s != s.dt_s)
-    env,dt_s,cut = _amplitude(x, s.dt_s, band, st.rate_hz or 10.)
-    low,high = band_hz(band)
+        x,dt_s = _at_rate(s.signal, s.dt_s, st.rate_hz)
+        return inverse(x) if inverse else x,dt_s,0.,[f'resampled to {1/dt_s:g} Hz']*(dt_s != s.dt_s)
+    (low,high),top = band_hz(band),s.info['lowpass']
+    if top <= low:
+        raise ValueError(f'band: found one from {low:g} Hz on where all above {top:g} Hz was filtered out, expected a '
+                         'slower one: leave it out')
+    x,W = band_pass(s.signal, s.dt_s, band),None
+    if inverse: x,W = inverse.weighed(x)
+    env,dt_s,cut = _amplitude(x, s.dt_s, band, st.rate_hz or 10., W)
     return env,dt_s,cut,[f'Butterworth of order 4, {low:g} to {high:g} Hz, both ways',
                          f'amplitude of the analytic signal, means at {1/dt_s:g} Hz, {cut:.3g} s cut at both ends']
 

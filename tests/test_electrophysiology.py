@@ -12,7 +12,7 @@ import pytest
 
 from brainlm.atlas import *
 from brainlm.electrophysiology import *
-from brainlm.electrophysiology import _template, _template_montage
+from brainlm.electrophysiology import _amplitude, _template, _template_montage
 from brainlm.files import BadInput
 
 
@@ -166,6 +166,16 @@ def test_source_is_found_by_its_electrodes_alone():
     top = atlas.xyz_mm[:,2].argsort()[::-1][:8:4]
     assert max(off_mm(k, np.arange(16)) for k in top) < 25
     assert min(off_mm(k, np.arange(16)[::-1]) for k in top) > 25
+
+def test_envelopes_of_parcels_are_those_of_their_series():
+    atlas = Parcellation('some', load_parcellation('glasser360').table.iloc[::40].reset_index(drop=True))
+    raw = _eeg()
+    raw.set_montage(_template_montage())
+    s = read_sensors(raw, 'x', 'eeg')
+    x = band_pass(s.signal, s.dt_s, 'alpha')
+    inverse = Inverse(s, atlas)
+    whole = _amplitude(inverse(x), s.dt_s, 'alpha', 7.)[0]
+    assert np.abs(_amplitude(*inverse.weighed(x)[:1], s.dt_s, 'alpha', 7., inverse.weighed(x)[1])[0]/whole-1).max() < 1e-4
 
 def test_weights_know_their_parcel():
     rng = np.random.default_rng(0)
