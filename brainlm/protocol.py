@@ -98,13 +98,13 @@ class StoreView(RecordingStore):
         moved=None # bool [recording]
     ):
         self.__dict__.update(base.__dict__)
-        self.base, self.dt_s, self._parc, self.n_parcels = base, dt_s, parcellation, len(parcellation)
+        self.base, self.to_s, self._parc, self.n_parcels = base, dt_s, parcellation, len(parcellation)
         self.moved = np.zeros(len(base), bool) if moved is None else np.asarray(moved, bool)
         names = {n: i for i,n in enumerate(parcellation.names)}
         self.at = np.array([names[n] for n in base.parcellation.names])
         self._meta = {**base._meta, 'parcellation': parcellation.name}
         self._retable()
-    def __reduce__(self): return StoreView, (self.base, self._parc, self.dt_s, self.moved)
+    def __reduce__(self): return StoreView, (self.base, self._parc, self.to_s, self.moved)
     def writer(self, *args, **kw):
         raise TypeError(f"{self.name}: found a view of a store for a model, expected the store to write")
 
@@ -114,8 +114,8 @@ def _retable(self:StoreView):
     "The table, with frames, sampling intervals and missing parcels as they are read"
     t, frames = self.base._pa, self.base._n.copy()
     dt = t.column('tr_s').to_numpy().copy()
-    frames[self.moved] = [_length_at(n, d, self.dt_s) for n,d in zip(frames[self.moved], dt[self.moved], strict=True)]
-    dt[self.moved] = self.dt_s
+    frames[self.moved] = [_length_at(n, d, self.to_s) for n,d in zip(frames[self.moved], dt[self.moved], strict=True)]
+    dt[self.moved] = self.to_s
     lost = t.column('n_missing').to_numpy()+self.n_parcels-len(self.at)
     for name,values in dict(n_time=frames, tr_s=dt, n_missing=lost).items():
         i = t.schema.get_field_index(name)
@@ -154,13 +154,13 @@ def _at_dt(store, i, dt_s, to_s): return at_interval(store.read(i), dt_s, to_s) 
 
 @patch
 def _at_model_dt(self:StoreView, i):
-    return _at_dt(self.base, i, float(self.base._pa.column('tr_s')[i].as_py()), self.dt_s)
+    return _at_dt(self.base, i, float(self.base._pa.column('tr_s')[i].as_py()), self.to_s)
 
 @patch
 def readable(self:StoreView)->StoreView: # itself, or that of what can be read
     "As `RecordingStore.readable`"
     rest = self.base.readable()
-    return self if rest is self.base else StoreView(rest, self._parc, self.dt_s, self.moved[rest.kept])
+    return self if rest is self.base else StoreView(rest, self._parc, self.to_s, self.moved[rest.kept])
 
 @patch
 def signal_hashes(self:StoreView, rows=None): return self.base.signal_hashes(rows) # as they were recorded
@@ -168,7 +168,7 @@ def signal_hashes(self:StoreView, rows=None): return self.base.signal_hashes(row
 @patch
 def refresh(self:StoreView)->StoreView: # itself
     self.base.refresh()
-    self.__init__(self.base, self._parc, self.dt_s, self.moved if len(self.moved)==len(self.base) else None)
+    self.__init__(self.base, self._parc, self.to_s, self.moved if len(self.moved)==len(self.base) else None)
     return self
 
 # %% ../nbs/12a_protocol.ipynb #bc42c28d
@@ -250,7 +250,7 @@ def _of_view(store):
     words, lost, n = [], store.n_parcels-len(store.at), int(store.moved.sum())
     if lost: words.append(f'{lost} of {store.n_parcels} parcels are missing in all recordings: they are in '
                           f'{store.base.parcellation.name}, the model in {store.parcellation.name}.')
-    if n: words.append(f'{n} of {len(store)} recordings were resampled to {store.dt_s:g} s, the interval of the model.')
+    if n: words.append(f'{n} of {len(store)} recordings were resampled to {store.to_s:g} s, the interval of the model.')
     return words
 
 def _of_weights(model):

@@ -114,7 +114,7 @@ def test_report_refuses_before_any_work(model, people, tmp_path, monkeypatch):
     refused("strange", model=other)
     assert not out.exists()
 
-def test_report_without_networks_says_it_by_parcel(model, people, tmp_path):
+def test_report_without_networks_says_it_by_parcel(coarse_cortex, model, people, tmp_path):
     bare = Parcellation('bare', model.parcellation.table.assign(yeo7=''))
     other = BrainLM(model.config, bare, scaler_of(model, 'bare'))
     store = RecordingStore.create(tmp_path/'bare', bare)
@@ -124,7 +124,7 @@ def test_report_without_networks_says_it_by_parcel(model, people, tmp_path):
     page = f.read_text()
     assert 'bare has no networks' in page and '<h2>Networks' not in page and 'of 10 parcels differ' in page
 
-def test_report_on_people_that_the_model_knows(model, people, tmp_path):
+def test_report_on_people_that_the_model_knows(coarse_cortex, model, people, tmp_path):
     "Refused before any work; with a flag the page says it first; whoever is not contrasted does not count"
     model.seen = learned_from(people, np.where(people.table.subject=='s00', 'train', 'test'))
     try:

@@ -28,7 +28,7 @@ import brainlm.datasets
 import brainlm.model
 import brainlm.preprocessing
 import brainlm.recordings
-from brainlm.atlas import load_parcellation
+from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.recordings import Recording, RecordingStore, split_of
 from brainlm.sessions import Sessions
 
@@ -38,10 +38,18 @@ def shell(*words, cwd=None, **env):
     "`brainlm words` in a process of its own"
     return subprocess.run([sys.executable, '-m', 'brainlm.cli', *map(str, words)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
 
-def waves(n_time=200, n_subjects=7):
+def waves(n_time=200, n_subjects=7, n_parcels=94):
     "Small simulated recordings"
-    rng = np.random.default_rng(0); mix = rng.standard_normal((4,94))
-    return [Recording((1000 + rng.standard_normal((n_time,4)).cumsum(0)@mix/9 + rng.standard_normal((n_time,94))).astype('float32'), tr_s=0.72, subject=f'sim{s}', provenance='simulated') for s in range(n_subjects)]
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((4, n_parcels))
+    def one(): return 1000 + rng.standard_normal((n_time,4)).cumsum(0)@mix/9 + rng.standard_normal((n_time, n_parcels))
+    return [Recording(one().astype('float32'), tr_s=0.72, subject=f'sim{s}', provenance='simulated') for s in range(n_subjects)]
+
+def few():
+    "Every fourth parcel of AAL2"
+    return Parcellation('few', load_parcellation('aal2').table.iloc[::4].reset_index(drop=True))
+
+def small_waves(n_time=200, n_subjects=7): return waves(n_time, n_subjects, len(few()))
 
 def blank(store):
     "A model that has learned nothing"
@@ -51,12 +59,12 @@ def blank(store):
     from brainlm.scaling import RobustScaler
     torch.manual_seed(0)
     size = dict(width=8, heads=1, mlp=8, layers=1, decoder_width=8, decoder_heads=1, decoder_mlp=8, decoder_layers=1)
-    return BrainLM(preset('tiny', n_parcels=94, **size), store.parcellation, RobustScaler().fit(store, rows='all'))
+    return BrainLM(preset('tiny', n_parcels=store.n_parcels, **size), store.parcellation, RobustScaler().fit(store, rows='all'))
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp('cli')/'store'
-    RecordingStore.create(path, load_parcellation('aal2')).extend(waves())
+    RecordingStore.create(path, few()).extend(small_waves())
     return path
 
 
@@ -88,9 +96,13 @@ def test_presets_are_those_of_the_model():
     (['forecast','x','--model','m','--out','y','--context','recording'], 'found recording, expected a whole number above 0'),
     (['finetune','x','--out','y','--target','age'], '--model --preset'), (['forecast','x','--out','y','--model','m','--preset','tiny'], 'not allowed with'), (['finetune','x','--out','y','--preset','tiny'], '--target'), (['compare'], 'RESULTS'), (['networks','x','--out','y'], '--model'), (['attention','x','--model','m','--out','y'], '--contrast'), 
     (['perturb','x','--model','m','--out','y','--latent','soul'], "invalid choice: 'soul'"), (['perturb','x','--model','m','--out','y','--kind','magic'], "invalid choice: 'magic'")])
-def test_wrong_usage(words, says):
-    r = shell(*words)
-    assert r.returncode==2 and says in r.stderr and 'Traceback' not in r.stderr
+def test_wrong_usage(words, says, capsys):
+    with pytest.raises(SystemExit) as e: main(words)
+    assert e.value.code==2 and says in (err := capsys.readouterr().err) and 'Traceback' not in err
+
+def test_wrong_usage_in_a_shell():
+    r = shell('pretrain', 'x')
+    assert r.returncode==2 and '--out' in r.stderr and 'Traceback' not in r.stderr
 
 def test_errors_are_one_line(small, tmp_path, capsys, monkeypatch):
     words = ['pretrain', str(tmp_path/'nowhere'), '--out', str(tmp_path/'x')]
@@ -109,27 +121,27 @@ def test_a_model_is_judged_on_people_it_has_not_seen(tmp_path, monkeypatch):
 
     from brainlm.model import BrainLM
     monkeypatch.chdir(tmp_path)
-    store = RecordingStore.create('s', load_parcellation('aal2'))
-    store.extend(replace(r, covariates=dict(score=float(i))) for i,r in enumerate(waves(n_time=60, n_subjects=50)))
+    store = RecordingStore.create('s', few())
+    store.extend(replace(r, covariates=dict(score=float(i))) for i,r in enumerate(small_waves(n_time=60, n_subjects=50)))
     assert main('pretrain s --out run --epochs 1 --batch-size 16 --split-seed 2'.split())==0
     shutil.copytree('s', 'renamed')
     model = BrainLM.from_pretrained('run/last')
     trained = {*split_of(model, store).subjects['train']}
     assert trained and not any(f'"{k}"' in Path('run/last/card.json').read_text(encoding='utf-8') for k in trained)
-    few = '--model run/last --target score --epochs 1'.split()
+    how = '--model run/last --target score --epochs 1'.split()
     for name in ('s','renamed'):
-        assert main(['finetune', name, '--out', f'{name}_out', *few])==0
+        assert main(['finetune', name, '--out', f'{name}_out', *how])==0
         judged = {*pd.read_parquet(f'{name}_out/predictions.parquet').subject}
         assert judged and judged=={*store.split(seed=2).subjects['test']} and not judged & trained
     assert main('finetune s --preset tiny --target score --epochs 1 --out new'.split())==0
     assert {*pd.read_parquet('new/predictions.parquet').subject}=={*store.split().subjects['test']}
 
-def test_people_that_a_model_knows_are_not_judged_unasked(tmp_path, capsys, monkeypatch):
+def test_people_that_a_model_knows_are_not_judged_unasked(coarse_cortex, tmp_path, capsys, monkeypatch):
     "Refused in the words of a shell; with a flag the page says it first; or they are left out"
     from brainlm.recordings import learned_from
     monkeypatch.chdir(tmp_path)
-    store = RecordingStore.create('s', load_parcellation('aal2'))
-    store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=13)))
+    store = RecordingStore.create('s', few())
+    store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(small_waves(n_subjects=13)))
     model = blank(store)
     model.seen = learned_from(store, ['train']+['test']*12)
     model.save_pretrained('m')
@@ -140,8 +152,8 @@ def test_people_that_a_model_knows_are_not_judged_unasked(tmp_path, capsys, monk
     assert '=' not in err and err.count('\n')==1 and not Path('o').exists()
     assert main([*words, 'o', '--seen-ok'])==0 and '1 of the 13 people judged' in capsys.readouterr().out
     assert main([*words, 'p', '--unseen-only'])==0 and 'own training' not in capsys.readouterr().out
-    again = RecordingStore.create('again', load_parcellation('aal2'))
-    again.extend(replace(r, signal=r.signal+1, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=13)))
+    again = RecordingStore.create('again', few())
+    again.extend(replace(r, signal=r.signal+1, covariates=dict(half='ab'[i%2])) for i,r in enumerate(small_waves(n_subjects=13)))
     assert main([w.replace('s', 'again') if w=='s' else w for w in words] + ['r', '--unseen-only'])==0
     assert capsys.readouterr().err.count('cannot be known')==1
     model.seen = learned_from(store, ['train']*13)
@@ -179,9 +191,9 @@ def test_people_too_few_for_any_share_are_drawn_again(tmp_path, capsys, monkeypa
     "Another seed where no share fits; a run without `best` says so, also to who asks for it"
     from brainlm.cli import _split_of_few
     monkeypatch.chdir(tmp_path)
-    store = RecordingStore.create('s', load_parcellation('aal2'))
+    store = RecordingStore.create('s', few())
     ids = [f'p{i}' for i in range(5)]
-    store.extend(replace(r, subject=i, covariates=dict(score=float(k))) for k,(r,i) in enumerate(zip(waves(n_time=60, n_subjects=5), ids)))
+    store.extend(replace(r, subject=i, covariates=dict(score=float(k))) for k,(r,i) in enumerate(zip(small_waves(n_time=60, n_subjects=5), ids)))
     split = _split_of_few(store)
     assert split.rule['seed'] and len(split.subjects['test'])>1 and split.subjects['valid']
     assert f"drawn with seed {split.rule['seed']}" in capsys.readouterr().err
@@ -195,7 +207,7 @@ def test_people_too_few_for_any_share_are_drawn_again(tmp_path, capsys, monkeypa
 def test_few_people_pretrain_and_forecast(tmp_path, capsys, monkeypatch):
     "The model's own split keeps people to be judged on; a side that stays empty is said"
     monkeypatch.chdir(tmp_path)
-    RecordingStore.create('s', load_parcellation('aal2')).extend(waves(n_time=220))
+    RecordingStore.create('s', few()).extend(small_waves(n_time=220))
     assert len(RecordingStore('s').split().subjects['test'])<2
     assert main('pretrain s --epochs 1 --out m'.split())==0
     assert 'few people: 15%' in capsys.readouterr().err
@@ -265,17 +277,31 @@ def test_finetune_from_a_shell(small, tmp_path, capsys, monkeypatch):
 
 
 # %% ../nbs/51_cli.ipynb #3cba0bcd
+@pytest.fixture(scope='module')
+def halves(tmp_path_factory):
+    "Thirty people in two halves, an untrained model of them, and people in another atlas"
+    top, rng = tmp_path_factory.mktemp('halves'), np.random.default_rng(0)
+    store = RecordingStore.create(top/'s', load_parcellation('aal2'))
+    store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=30)))
+    blank(store).save_pretrained(top/'m')
+    noise = rng.standard_normal((8, 200, 360)).astype('float32')
+    RecordingStore.create(top/'other', load_parcellation('glasser360')).extend(
+        Recording(x, 1., f'{i}', provenance='simulated', covariates=dict(half='ab'[i%2])) for i,x in enumerate(noise))
+    return top
+
 @pytest.mark.parametrize('words,says', [(['networks','--permutations','2'], 'k-NN on attention'), (['attention','--contrast','half','--groups','a','b','--permutations','20'], 'differ in CLS attention'), 
     (['perturb','--column','half','--source','a','--target','b','--steps','2','--kind','gain','--device','cpu'], 'From a toward b')])
-def test_what_a_model_knows_from_a_shell(tmp_path, capsys, monkeypatch, words, says):
-    "Thirty people in two halves and an untrained model: a sentence and a page; a store in another atlas is one line on stderr"
-    monkeypatch.chdir(tmp_path); store = RecordingStore.create('s', load_parcellation('aal2')); store.extend(replace(r, covariates=dict(half='ab'[i%2])) for i,r in enumerate(waves(n_subjects=30)))
-    blank(store).save_pretrained('m')
-    assert main([words[0], 's', '--model', 'm', '--out', 'o', *words[1:]])==0
-    out, err = capsys.readouterr(); assert says in out and 'Open o/report.html' in out and (words[0]!='perturb' or 'G: gain' in Path('o/report.html').read_text(encoding='utf-8'))
-    RecordingStore.create('other', load_parcellation('glasser360')).extend([Recording(np.random.default_rng(i).standard_normal((200,360)).astype('float32'), 1., f'{i}', provenance='simulated', covariates=dict(half='ab'[i%2])) for i in range(20)])
-    assert main([words[0], 'other', '--model', 'm', '--out', 'x', *words[1:]])==1
-    err = capsys.readouterr().err; assert "expected the model's, aal2" in err and err.count('\n')==1
+def test_what_a_model_knows_from_a_shell(halves, coarse_cortex, tmp_path, capsys, monkeypatch, words, says):
+    "A sentence and a page; a store in another atlas is one line on stderr"
+    monkeypatch.chdir(tmp_path)
+    s, other, m = (str(halves/o) for o in ('s', 'other', 'm'))
+    assert main([words[0], s, '--model', m, '--out', 'o', *words[1:]])==0
+    out, err = capsys.readouterr()
+    assert says in out and 'Open o/report.html' in out
+    assert words[0]!='perturb' or 'G: gain' in Path('o/report.html').read_text(encoding='utf-8')
+    assert main([words[0], other, '--model', m, '--out', 'x', *words[1:]])==1
+    err = capsys.readouterr().err
+    assert "expected the model's, aal2" in err and err.count('\n')==1
 
 
 # %% ../nbs/51_cli.ipynb #cc198987
@@ -401,7 +427,7 @@ def test_published_weights_are_trained_further(cortex, tmp_path):
     with pytest.raises(ValueError, match='expected 60 in all: published models know no shorter'):
         forecast_learner(store, model, tmp_path/'no', sides, context=20, horizon=20, training=t)
 
-def test_published_weights_from_a_shell(cortex, small, tmp_path, capsys, monkeypatch):
+def test_published_weights_from_a_shell(cortex, coarse_cortex, small, tmp_path, capsys, monkeypatch):
     "Attention with 64 parcels missing; another atlas, units that do not fit, and what has no decoder: one line each"
     monkeypatch.chdir(tmp_path)
     mae, age = published(tmp_path/'mae'), published(tmp_path/'age', 'vit', finetuned=True)
@@ -433,13 +459,13 @@ sys.exit(main(sys.argv[1:]))"""
     return r.stderr, r.returncode
 
 def test_stopped_and_resumed_is_the_same(small, tmp_path, capsys):
-    words = lambda name, *more: ['pretrain', str(small), '--out', str(tmp_path/name), *'--epochs 12 --prior gaussian --batch-size 2 --valid 0.2 --test 0.2 --split-seed 0'.split(), *more]
+    words = lambda name, *more: ['pretrain', str(small), '--out', str(tmp_path/name), *'--preset nano --epochs 6 --prior gaussian --batch-size 2 --valid 0.2 --test 0.2 --split-seed 0'.split(), *more]
     assert main(words('whole'))==0
-    out, err = capsys.readouterr(); assert err=='' and '\r' not in out and '12 epochs' in out, 'no bars in a pipe'
-    err, code = stopped(words('broken'), 3, signal.SIGINT)
+    out, err = capsys.readouterr(); assert err=='' and '\r' not in out and '6 epochs' in out, 'no bars in a pipe'
+    err, code = stopped(words('broken'), 2, signal.SIGINT)
     assert code==130 and f'--out {tmp_path}/broken' in err and err.rstrip().endswith('--resume') and 'Traceback' not in err
-    _, code = stopped(words('broken', '--resume'), 6, signal.SIGKILL); assert code==-9
-    n = (tmp_path/'broken/log.csv').read_text().count('\n')-1; assert 5<=n<12
+    _, code = stopped(words('broken', '--resume'), 4, signal.SIGKILL); assert code==-9
+    n = (tmp_path/'broken/log.csv').read_text().count('\n')-1; assert 3<=n<6
     assert main(words('broken'))==1 and not (tmp_path/'broken/last').exists()
     assert main(words('broken', '--resume'))==0
     for name in ('last','best'): assert (tmp_path/'broken'/name/'model.safetensors').read_bytes()==(tmp_path/'whole'/name/'model.safetensors').read_bytes()

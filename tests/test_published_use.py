@@ -2,6 +2,7 @@
 command line. People, image and weights are simulated and small; one parcel is uncovered, units are those of no scanner,
 and a frame takes 0.8 s."""
 import json
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from fastcore.basics import AttrDict
 from safetensors.torch import load_file, save_file
 
+import brainlm.networks as networks
 from brainlm.atlas import load_parcellation
 from brainlm.baselines import forecasters
 from brainlm.cli import main
@@ -74,9 +76,13 @@ def test_what_the_first_command_made(place):
 
 
 @pytest.fixture
-def there(place, monkeypatch):
-    "Commands run in the folder; the simple rival is the one that takes no time"
+def there(place, coarse_cortex, monkeypatch):
+    "Commands run in the folder; the simple rival is the one that takes no time, and so are the folds of networks"
     monkeypatch.chdir(place)
+    quick = partial(networks.every_atlas, n_repeats=1)
+    monkeypatch.setattr(networks, 'every_atlas', quick)
+    monkeypatch.setattr(networks, 'network_atlases', ['yeo7'])
+    monkeypatch.setattr(networks, 'profile_transforms', {'raw': networks.profile_transforms['raw']})
     monkeypatch.setattr(type(readouts), 'quick', lambda self, classify: ['mean'])
     monkeypatch.setattr(type(forecasters), 'quick', lambda self: ('mean',))
     return place

@@ -3,17 +3,17 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import program
 
 root = Path(__file__).resolve().parents[1]
 tools = root/'tools'
 
 def run(script, *args):
-    r = subprocess.run([sys.executable, str(tools/script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    r = program(tools/script, *args)
     assert r.returncode==0, f'{script} failed\n{r.stdout[-3000:]}{r.stderr[-3000:]}'
     return r.stdout
 
@@ -52,7 +52,8 @@ for attention in ('joint', 'axial'):
     assert f.get_total_flops()==g.products(c)[0]+places
     with g.sdpa_kernel([g.SDPBackend.MATH]), FlopCounterMode(display=False) as f: model(x, mask_ratio=.75).loss.backward()
     assert f.get_total_flops()==g.products(c)[1]+2*places'''
-    subprocess.run([sys.executable, '-c', code], cwd=root/'tools', check=True, env={**os.environ, 'PYTHONPATH': str(root)})
+    r = program(code, cwd=tools)
+    assert r.returncode==0, r.stderr
 
 def test_calibration_goes_on(tmp_path):
     first = run('calibration.py', 'run', 'number', '-n', 1, '--runs', tmp_path)
@@ -65,7 +66,7 @@ def test_hcp_folds_go_on(tmp_path):
     from brainlm.evidence import read_kept
     where = ('--data', 'simulated', '--runs', tmp_path/'runs', '--tables', tmp_path/'tables', '--out', tmp_path/'out.tsv')
     small = {k: 8 for k in ('width', 'mlp', 'decoder_width', 'decoder_mlp')} | dict(heads=2, decoder_heads=2, layers=1, decoder_layers=1)
-    piece = (*where, '--fold', 1, '--seed', 0, '--epochs', 2, '--plain', '--size', json.dumps(small))
+    piece = (*where, '--fold', 1, '--seed', 0, '--epochs', 2, '--plain', '--size', json.dumps(small), '--every', 2, '--rivals', 'mean', 'gaussian', 'window')
     assert run('hcp_folds.py', *piece, '--budget', 0).strip()==''                       # no time, nothing is begun
     run('hcp_folds.py', *piece)
     assert run('hcp_folds.py', '--plan', '--fold', 1, '--seed', 0, *where)=='all is there\n'
@@ -78,7 +79,7 @@ def test_scaling_at_toy_size(tmp_path):
     said = run('scaling.py', 'trial', '--work', tmp_path)
     assert 'kept guesses and scores are those of a live prior' in said
     names = {o.name for o in (tmp_path/'runs').glob('*.tsv')}
-    assert names>={'toy-tiny-steps40-flipTrue.tsv', 'toy-tiny-steps40-people4-priornone.tsv', 'toy-mean.tsv'}
+    assert names>={'toy-tiny-steps10-flipTrue.tsv', 'toy-tiny-steps10-people4-priornone.tsv', 'toy-mean.tsv'}
     assert 'toy-tiny-steps2: no graphs' in said and 'chosen among' in said
 
 rooms = dict(store='def read(rows): return rows\n',
@@ -112,7 +113,7 @@ additions = re.findall(r'```python\n(.*?)```', (root/'CONTRIBUTING.md').read_tex
 @pytest.mark.parametrize('n', range(5))
 def test_an_addition(n):
     "In a process of its own: what it registers stays there"
-    r = subprocess.run([sys.executable, '-c', additions[n]], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    r = program(additions[n])
     assert r.returncode==0, f'{additions[n]}\n{r.stderr[-3000:]}'
     registered = re.search(r"@register\((\w+), '", additions[n])[1]
     assert registered==['parcellations', 'forecasters', 'readouts', 'analyses', 'formats'][n]
@@ -153,9 +154,7 @@ def test_a_taste_of_the_fuzz(tmp_path):
 def test_the_small_model_is_made_the_same_twice(tmp_path):
     "A toy of it on simulated recordings, all steps, in two folders: the same weights to the bit, and nobody who is left out was seen"
     from safetensors.numpy import load_file
-    both = '; '.join(f"m.main(['--simulated', '--work', {str(tmp_path/o)!r}, '--out', {str(tmp_path/o/'model')!r}])" for o in 'ab')
-    r = subprocess.run([sys.executable, '-c', f'import make_small as m; {both}'], cwd=tools, capture_output=True, text=True)
-    assert r.returncode==0, r.stderr[-3000:]
+    for o in 'ab': run('make_small.py', '--simulated', '--work', tmp_path/o, '--out', tmp_path/o/'model')
     files = sorted(o.relative_to(tmp_path/'a') for o in (tmp_path/'a/model').rglob('*.safetensors'))
     assert len(files)==6
     for o in files:

@@ -622,7 +622,7 @@ def mean_of_seeds(a):
 
 def choosing(kind='hcp'):
     "Trainings of about as much work as each other, on people for choosing; the first is as usual"
-    usual = Run(kind, group='inner', steps=20 if kind=='toy' else 4000)
+    usual = Run(kind, group='inner', steps=8 if kind=='toy' else 4000)
     larger = dict(steps=usual.steps//4, batch=64, lr=3e-3)
     return [usual, *(replace(usual, **o) for o in (dict(decay=.5), dict(drop=.1), larger))]
 
@@ -792,7 +792,7 @@ def attempt(a):
     kept = choices(a)
     wanted = len(jobs_of(a, name, 'inner'))//(1 if name=='toy' else 3)
     while len(list((a.work/'guesses'/f'{name}-inner').glob('*.pt')))<wanted and time.time()<a.until-30: time.sleep(.5)
-    pool, gain, steps = Pool(a, name, 'inner', a.device), {}, 6 if name=='toy' else 201
+    pool, gain, steps = Pool(a, name, 'inner', a.device), {}, 3 if name=='toy' else 201
     for graphs,bf16 in ((False, False), (True, False), (True, True)):
         try:
             model, s, n = trained(Run(name, steps=steps), {name: pool}, bf16=bf16, graphs=graphs)
@@ -803,7 +803,7 @@ def attempt(a):
         print(f'{n} pairs, {steps} steps, graph {graphs}, bfloat16 {bf16}: {found}', flush=True)
         kept = decided(gain)
         write_whole(a.work/'choices.json', kept)
-    try_steps(a, pool, 3 if name=='toy' else 30)
+    try_steps(a, pool, 2 if name=='toy' else 30)
     print('decided:', kept, flush=True)
 
 def decided(gain):
@@ -883,8 +883,8 @@ def trial(a):
     fill_one(a, 0)
     attempt(a)
     card(a)
-    tried = [Run('toy', steps=40, flip=True), Run('toy', steps=40, people=4, prior='none')]
-    a.runs = [*choosing('toy'), *tried, Run('toy', steps=30, best=True), Run('toy', steps=20), Run('toy', steps=20, seed=1)]
+    tried = [Run('toy', steps=10, flip=True), Run('toy', steps=10, people=4, prior='none')]
+    a.runs = [*choosing('toy'), *tried, Run('toy', steps=9, best=True), Run('toy', steps=8), Run('toy', steps=8, seed=1)]
     a.bf16 = a.graphs = False
     run_some(a, 0)
     mean_of_seeds(a)
@@ -905,7 +905,7 @@ def live_again(a):
     before = [p.detach().clone() for p in steps.parameters]
     if a.device=='cpu': steps.record()                                      # there is no card: it says so and changes nothing
     assert not steps.played and all(map(torch.equal, before, steps.parameters)) and steps.now.item()==0
-    model, *_ = trained(Run('toy', steps=40), {'toy': pool})
+    model, *_ = trained(Run('toy', steps=10), {'toy': pool})
     mine = scored(model, score_parts(a, 'toy', 'all')).set_index(['subject', 'ratio', 'beside'])
     live = model.on(c.store.parcellation, c.scaler, c.prior)
     windows, _ = score_files(c, 'all')
