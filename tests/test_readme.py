@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import program
 
 root = Path(__file__).resolve().parents[1]
 readme = (root/'README.md').read_text(encoding='utf-8')
@@ -21,7 +20,7 @@ def section(title):
     return re.search(rf'^## {re.escape(title)}\n(.*?)(?=^## )', readme, re.S | re.M)[1]
 
 def files_of_a_reader(folder, n=20):
-    "Series of 424 parcels as XCP-D leaves them, of simulated people, and a table of their ages"
+    "Series of 424 parcels in the layout of XCP-D, with no word on the repetition time, and a table of ages: simulated people"
     from brainlm.simulation import simulate_cohort
     store = simulate_cohort(folder/'simulated', n, 'a424', n_time=200)
     first = store.table.drop_duplicates('subject')
@@ -30,7 +29,6 @@ def files_of_a_reader(folder, n=20):
         d.mkdir(parents=True)
         stem = f'{who}_task-rest_space-MNI152NLin2009cAsym_seg-A424_stat-mean_timeseries'
         pd.DataFrame(store.read(row), columns=store.parcellation.names).to_csv(d/f'{stem}.tsv', sep='\t', index=False, float_format='%.5g')
-        (d/f'{stem}.json').write_text(json.dumps(dict(RepetitionTime=.735)))
     about = dict(Name='Twenty people', BIDSVersion='1.8.0', DatasetType='derivative', Provenance='simulated')
     (folder/'derivatives'/'dataset_description.json').write_text(json.dumps(about))
     people = pd.DataFrame(dict(participant_id=[f'sub-{i+1:02}' for i in range(n)], age=first['age'].to_numpy().round(1)))
@@ -45,10 +43,9 @@ def shown():
 def run(command, folder):
     words = shlex.split(command)
     assert words[0]=='.venv/bin/brainlm'
-    env = dict(OMP_NUM_THREADS='1', COLUMNS='80', PYTHONPATH=str(root), BRAINLM_CACHE=str(folder/'cache'))
-    if words[1]!='preprocess': return program(None, *words[1:], cwd=folder, **env)
+    alone = dict(OMP_NUM_THREADS='1', COLUMNS='80', PYTHONPATH=str(root), BRAINLM_CACHE=str(folder/'cache'))
     return subprocess.run([sys.executable, '-m', 'brainlm.cli', *words[1:]], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | env, stdin=subprocess.DEVNULL)
+                          env=os.environ | alone, stdin=subprocess.DEVNULL)
 
 def as_shown(says):
     "A pattern of the words that README shows: any numbers, and anything where it says …"
@@ -83,6 +80,17 @@ def test_three_lines_run(tmp_path, monkeypatch):
     try: exec(code, said)
     except FileNotFoundError as e: pytest.skip(f'the sample is not here: {e}')
     assert np.isfinite(said['whole'].signal).all() and said['future'].shape[0]==20 and said['person'].ndim==1
+
+@pytest.mark.slow
+def test_a_map_is_compared():
+    code = re.search(r'```python\n(.*?)```', section('Maps, EEG and a scoreboard'), re.S)[1]
+    *lines, last = code.strip().splitlines()
+    said = {}
+    try: exec('\n'.join(lines), said)
+    except FileNotFoundError as e: pytest.skip(f'the maps are not here: {e}')
+    try: found = eval(last, said)
+    except FileNotFoundError as e: pytest.skip(f'the maps are not here: {e}')
+    assert found['p'].between(0, 1).all()
 
 if __name__=='__main__':                                                    # python tests/test_readme.py FOLDER: what README is to say
     files_of_a_reader(folder := Path(sys.argv[1]))
