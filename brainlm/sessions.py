@@ -67,7 +67,16 @@ def refresh(self:Sessions)->Sessions: # Itself
         row = all_.merge(k.assign(row=np.arange(len(k))), how='left', on=_session_key)['row']
         self.table[n] = row.fillna(-1).astype('int64')
     self._pa = pa.table({c:pa.array(all_[c].tolist(), pa.string()) for c in _session_key})
+    self._usual = {n:s.dt_s for n,s in self.parts.items()}
+    self._rows = {n:self.table[n].to_numpy() for n in self.parts}
+    self._times = {n:_times_of(s.table, self._rows[n]) for n,s in self.parts.items()}
     return self
+
+# %% ../nbs/01a_sessions.ipynb #201ece0b
+def _times_of(t, rows):
+    "(offset or NaN, seconds between samples, samples) of each session in one part"
+    said = t['signal_offset_s'] if 'signal_offset_s' in t else pd.Series(np.nan, t.index)
+    return tuple(o.to_numpy()[rows] if len(t) else np.full(len(rows), np.nan) for o in (said, t['tr_s'], t['n_time']))
 
 # %% ../nbs/01a_sessions.ipynb #da58b903
 @patch(as_prop=True)
@@ -197,11 +206,9 @@ def refuse_seen(self:Sessions, model, judged, seen_ok:bool=False)->list: # Sente
 @patch
 def _begins(self:Sessions, name, i):
     "When on its clock the recording of a part begins; ValueError where others stand beside it and nobody says"
-    row,store = int(self.table[name].iloc[i]),self.parts[name]
-    said = store.table['signal_offset_s'].iloc[row] if 'signal_offset_s' in store.table else np.nan
-    if not np.isnan(said): return float(said)
+    if not np.isnan(said := self._times[name][0][i]): return float(said)
     if name in self.offsets: return float(self.offsets[name])
-    beside = [n for n in self.parts if n != name and self.table[n].iloc[i] >= 0]
+    beside = [n for n in self.parts if n != name and self._rows[n][i] >= 0]
     if not beside: return 0.
     raise ValueError(f"offset_s: found none of {self.session_name(i)} in {name}, expected the second at which it "
                      f"begins beside {some(beside)}: give it to its Recording, or "
@@ -210,8 +217,8 @@ def _begins(self:Sessions, name, i):
 @patch
 def _span(self:Sessions, name, i):
     "(first second, seconds between samples, samples) of a part in a session, None where it is not there"
-    row,t = int(self.table[name].iloc[i]),self.parts[name].table
-    return None if row < 0 else (self._begins(name, i), float(t['tr_s'].iloc[row]), int(t['n_time'].iloc[row]))
+    _,dt,n = self._times[name]
+    return None if self._rows[name][i] < 0 else (self._begins(name, i), float(dt[i]), int(n[i]))
 
 # %% ../nbs/01a_sessions.ipynb #97d64730
 @patch
@@ -219,7 +226,7 @@ def _within_session(self:Sessions, name, i, start_s, seconds):
     "First sample and number of samples of a window, or a sentence why it has none"
     if (span := self._span(name, i)) is None: return 'no recording of this session'
     begin,dt,n_time = span
-    n,usual = round(seconds/dt),round(seconds/self.parts[name].dt_s)
+    n,usual = round(seconds/dt),round(seconds/self._usual[name])
     if n != usual: return f'is at {1/dt:g} Hz, the part at {1/self.parts[name].dt_s:g} Hz'
     first = ceil((start_s-begin)/dt-1e-6)
     if first >= 0 and first+n <= n_time and n: return first,n
@@ -237,7 +244,7 @@ def window(self:Sessions,
     got = AttrDict(signals={}, missing={}, start_s={})
     for n in self.parts if parts is None else parts:
         at = self._within_session(n, i, start_s, seconds)
-        got.signals[n] = None if isinstance(at, str) else self.parts[n].read(int(self.table[n].iloc[i]), *at)
+        got.signals[n] = None if isinstance(at, str) else self.parts[n].read(int(self._rows[n][i]), *at)
         if isinstance(at, str): got.missing[n] = at
         else: got.start_s[n] = self._begins(n, i)+at[0]*self._span(n, i)[1]
     return got
