@@ -82,7 +82,8 @@ def there(place, coarse_cortex, monkeypatch):
     quick = partial(networks.every_atlas, n_repeats=1)
     monkeypatch.setattr(networks, 'every_atlas', quick)
     monkeypatch.setattr(networks, 'network_atlases', ['yeo7'])
-    monkeypatch.setattr(networks, 'profile_transforms', {'raw': networks.profile_transforms['raw']})
+    monkeypatch.setattr(networks, '_most_alone', 3)
+    monkeypatch.setattr(networks, 'classify_parcels', partial(networks.classify_parcels, transforms=['raw']))
     monkeypatch.setattr(type(readouts), 'quick', lambda self, classify: ['mean'])
     monkeypatch.setattr(type(forecasters), 'quick', lambda self: ('mean',))
     return place

@@ -350,7 +350,7 @@ async function lookIn(frame, page, width, dark) {
   const d = frame.contentDocument;
   const shown = d.documentElement.dataset.scheme==='alternate';
   if (shown!==dark) frame.contentWindow.smalldocsToggleScheme();
-  for (let i = 0; i<40 && (luminance(ground(d.body))<.2)!==dark; i++) await wait(50);
+  for (let i = 0; i<200 && (luminance(ground(d.body))<.2)!==dark; i++) await wait(50);
   const code = [...d.querySelectorAll('main pre.sourceCode:not(.module)')];
   const o = {page, width, mode: dark ? 'dark' : 'light', wide: d.documentElement.scrollWidth, body: contrast(d.body)};
   o.dark = luminance(ground(d.body))<.2;
