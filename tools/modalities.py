@@ -1,11 +1,12 @@
 """One model of BOLD and EEG on simulated cohorts, beside linear rivals: scores of unseen people, and what is said of them.
 
     python tools/modalities.py --out DIR --seconds 380 --cores 16   # all cohorts, on a card
-    python tools/modalities.py --out DIR --toy                      # the same code at toy size, on the CPU, a minute
+    python tools/modalities.py --out DIR --size toy                 # the same code at toy size, on the CPU, a minute
     python tools/modalities.py --out DIR --judge nbs/results/modalities.tsv   # tables of several runs into one of results
 
 Each training and each cohort's rivals are a process of their own, which writes DIR/scores_*.csv when it is done. All read
-the same people: 48 to learn from, 20 that are tested (toy: 8 and 4)."""
+the same people: 48 to learn from, 20 that are tested (toy: 8 and 4).
+A training that is out of time after a quarter of its steps writes no scores."""
 import argparse
 import json
 import os
@@ -36,36 +37,36 @@ words = dict(linear='linear coupling', saturating='saturating coupling', gated='
              product='product of two bands')
 first_tested = 1000 # number of the first person who is tested
 
-def sizes(toy):
-    "People learned from and tested, parcels, network, steps, windows in a step"
-    return (8, 4, 4, 'nano', 6, 4) if toy else (48, 20, 16, 'tiny', 6000, 32)
+# People learned from and tested, parcels, patches in a window, network, steps, windows in a step
+sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32))
 
-def cohort(kind, toy):
+def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
-    train, test, parcels, *_ = sizes(toy)
+    train, test, parcels, *_ = sizes[size]
     c = JointCohort(spread_parcels(n=parcels), Coupling(kind), seed=22)
     unseen = c.people(test, first_tested)
     return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
 
-def jobs(toy):
+def jobs(size):
     "Names of what is to be done, the most important first; `one`: asked for BOLD from EEG alone"
     first = 'both:linear both:gated both:none bold:linear rivals:linear rivals:gated rivals:none'.split()
     then = 'both:product one:product rivals:product both:saturating rivals:saturating'.split()
     again = 'both:linear bold:linear both:gated both:none both:product'.split()
-    return [f'{o}:0' for o in first+then]+[f'{o}:1' for o in again]*(not toy)
+    return [f'{o}:0' for o in first+then]+[f'{o}:1' for o in again]*(size=='large')
 
 def train(what, kind, seed, a):
     "Train one model and score it"
-    *_, size, steps, batch = sizes(a.toy)
-    signals, tested, names, c = cohort(kind, a.toy)
+    *_, patches, network, steps, batch = sizes[a.size]
+    signals, tested, names, c = cohort(kind, a.size)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     streams = joint_streams[:1] if what=='bold' else joint_streams
-    model = new_modal(c.parcellation, streams, 4 if a.toy else 8, size, seed).to(device)
-    run = ModalRun(steps, 2e-3, batch, seed=seed, seconds=max(1, a.until-time.time()-a.spare),
-                   question='BOLD from EEG' if what=='one' else '')
+    model = new_modal(c.parcellation, streams, patches, network, seed).to(device)
+    run = ModalRun(a.steps or steps, 2e-3 if a.size=='large' else 4e-3, batch, seed=seed,
+                   seconds=max(1, a.until-time.time()-a.spare), question='BOLD from EEG' if what=='one' else '')
     began = time.time()
     losses = run.train(model, {k: x.to(device) for k,x in signals.items() if k in {s.name for s in streams}})
     took = time.time()-began
+    if len(losses)<run.steps/4: sys.exit(f'{len(losses)} of {run.steps} steps: too few')
     on = {k: x.to(device) for k,x in tested.items()}
     name = dict(both='BrainLM', bold='BrainLM of BOLD alone', one='BrainLM of one question')[what]
     t = model_scores(model, on, names, name)
@@ -80,10 +81,11 @@ def train(what, kind, seed, a):
 
 def rivals(kind, a):
     "Fit and score the rivals of one cohort"
-    signals, tested, names, c = cohort(kind, a.toy)
-    model = new_modal(c.parcellation, n_patches=4 if a.toy else 8)
-    t, chosen = rival_scores(signals, tested, names, model)
-    settings = {' | '.join(k): dict(own=m.own, penalty=m.penalty, rank=m.rank, shifts=len(m.shifts_s)) for k,m in chosen.items()}
+    signals, tested, names, c = cohort(kind, a.size)
+    model = new_modal(c.parcellation, n_patches=sizes[a.size][3])
+    t, chosen = rival_scores(signals, tested, names, model, a.questions)
+    settings = {' | '.join(k): dict(own=m.own, penalty=m.penalty, rank=m.rank, shifts=len(m.shifts_s))
+                for k,m in chosen.items()}
     (a.out/f'settings_{kind}.json').write_text(json.dumps(settings, indent=1))
     return t.assign(cohort=kind, seed=0)
 
@@ -95,8 +97,8 @@ def work(name, a):
 
 def begin(a):
     "All jobs at once, as many as there are cores"
-    left, running = jobs(a.toy), {}
-    same = ['--out', str(a.out), '--until', str(a.until), '--spare', str(a.spare)]+['--toy']*a.toy
+    left, running = jobs(a.size), {}
+    same = ['--out', str(a.out), '--until', str(a.until), '--spare', str(a.spare), '--size', a.size]
     while left or running:
         while left and len(running)<2*a.cores:
             name = left.pop(0)
@@ -110,28 +112,30 @@ def begin(a):
             return
         time.sleep(.5)
 
-def judge(folder, file):
+def judge(folder, file, size):
     "Scores of a folder into a table of results"
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
     for kind,rows in t.groupby('cohort', sort=False):
         for q,(values,found) in crossing_verdicts(rows).items():
             ours = [m for m in values.index if m.startswith('BrainLM')]
-            facts = dict(task=q, data=f'BOLD and EEG, {words[kind]}', kind='simulated', metric='R²', ours=ours)
+            facts = dict(task=q, data=f'{sizes[size][2]} parcels, {words[kind]}', kind='simulated', metric='R²', ours=ours)
             r = result_rows(values, found, **facts)
-            keep_results(file, r, f'python tools/modalities.py --judge {file}')
+            keep_results(file, r, f'python tools/modalities.py --size {size}')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', type=Path, required=True, help='folder')
     p.add_argument('--seconds', type=float, default=380, help='all of it together')
     p.add_argument('--cores', type=int, default=16, help='half as many as processes at once')
-    p.add_argument('--toy', action='store_true', help='a few steps on few people')
+    p.add_argument('--size', default='large', choices=sizes, help='of cohorts, network and training')
+    p.add_argument('--questions', nargs='*', help='of the rivals; all where none is named')
+    p.add_argument('--steps', type=int, help='other than those of the size')
     p.add_argument('--judge', type=Path, help='table of results to write')
     p.add_argument('--job', help='one of the jobs only')
     p.add_argument('--until', type=float, help='of a job: when it must be done, as time.time()')
     p.add_argument('--spare', type=float, default=45, help='seconds for the scores after a training')
     a = p.parse_args()
-    if a.judge: return judge(a.out, a.judge)
+    if a.judge: return judge(a.out, a.judge, a.size)
     a.out.mkdir(parents=True, exist_ok=True)
     a.until = a.until or time.time()+a.seconds-5
     return work(a.job, a) if a.job else begin(a)
