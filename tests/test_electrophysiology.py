@@ -7,6 +7,8 @@ from brainlm.electrophysiology import *
 
 
 # %% ../nbs/03c_electrophysiology.ipynb #985c86c8
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,8 @@ from brainlm.files import BadInput
 
 
 # %% ../nbs/03c_electrophysiology.ipynb #76569940
-mne = pytest.importorskip('mne', reason="MNE-Python is not here: pip install 'brainlm[eeg]'")
+mne = importlib.util.find_spec('mne') and importlib.import_module('mne')
+pytestmark = pytest.mark.skipif(mne is None, reason="MNE-Python is not here: pip install 'brainlm[eeg]'")
 names = 'Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 T7 T8 Fz Cz Pz Oz'.split()
 
 def _eeg(n=16, seconds=20, rate=200., size=2e-5, seed=0, kind='eeg'):
