@@ -820,7 +820,7 @@ def _print_result(result):
 
 # %% ../nbs/51_cli.ipynb #f6dda0a1
 _parts = dict(attribution='captum', ode='torchdiffeq', cluster='distributed', distributed='accelerate', hdf5='h5py',
-              lora='peft', s3='s3fs', interactive='plotly', tensorboard='tensorboard', wandb='wandb')
+              lora='peft', s3='s3fs', eeg='mne', interactive='plotly', tensorboard='tensorboard', wandb='wandb')
 
 def _about_device():
     "The device that is used unless another is asked for"
