@@ -2,7 +2,7 @@
 
     python tools/scaling_law.py run --work W --seconds 240    # all trainings side by side on one card
     python tools/scaling_law.py rival --work W                # the group's Gaussian on the same windows, on a CPU
-    python tools/scaling_law.py table --work W                # nbs/results/scaling_law.tsv and the rows behind it
+    python tools/scaling_law.py table --work W                # nbs/results/scaling_law.tsv
     python tools/scaling_law.py trial --work W                # both at toy size, on a CPU
 
 The networks are plain ones, as published: joint attention, three quarters hidden, no prior. What is judged is the
@@ -395,14 +395,17 @@ def law_rows(people, draws):
     rows = [(k, v, *np.percentile(found[:,i], [2.5, 97.5])) for i,(k,v) in enumerate(zip(names, p, strict=True))]
     if len(loss)>6: rows += [(f'{names[i]}, profile', p[i], *profile(n, d, loss, i, p, error)) for i in (0, 2, 4)]
     rows += [('largest distance of a cell from the law', off.max(), np.nan, np.nan)]
-    for words,more in (('ten times the parameters', (10, 1)), ('ten times the people', (1, 10)), ('ten times both', (10, 10))):
-        at = (n.max()*more[0], d.max()*more[1])
-        rows.append((words, law(p, *at), *np.percentile([law(o, *at) for o in found], [2.5, 97.5])))
+    holds = True
     if (inner := (n<n.max())&(d<d.max())).sum()>5:
         q, at = fitted(n[inner], d[inner], loss[inner])[0], (n.max(), d.max())
         both = [law(fitted(n[inner], d[inner], o[order][inner], [q])[0], *at) for o in drawn_losses[:100]]
         rows += [('largest cell, foretold by the smaller ones', law(q, *at), *np.percentile(both, [2.5, 97.5])),
                  ('largest cell, found', loss[(n==n.max())&(d==d.max())][0], np.nan, np.nan)]
+        holds = rows[-2][2]<=rows[-1][1]<=rows[-2][3]
+    if not holds: return pd.DataFrame(rows, columns=['what', 'value', 'low', 'high'])   # a law that fails foretells nothing
+    for words,more in (('ten times the parameters', (10, 1)), ('ten times the people', (1, 10)), ('ten times both', (10, 10))):
+        at = (n.max()*more[0], d.max()*more[1])
+        rows.append((words, law(p, *at), *np.percentile([law(o, *at) for o in found], [2.5, 97.5])))
     return pd.DataFrame(rows, columns=['what', 'value', 'low', 'high'])
 
 def frontier(runs, people):
@@ -438,7 +441,7 @@ def beside_rival(a, people, word):
     return pd.DataFrame(values, ['value', 'low', 'high', 'n']).T, found, [name]
 
 def table(a):
-    "The table of results, and beside it the rows of people that it is made from"
+    "The table of results"
     people, runs = (pd.read_csv(a.work/f'{o}.tsv', sep='\t') for o in ('people', 'runs'))
     amount = dict(zip(people['share'], people['people'], strict=True))
     most = people['steps'].max()
