@@ -61,14 +61,15 @@ def test_the_other_recordings_of_a_person(tmp_path):
     "They lie end to end with this one, in the order of the store; nobody else's are given, and with `past` no later ones"
     store = RecordingStore.create(tmp_path/'s', load_parcellation('aal2'))
     rng = np.random.default_rng(0)
-    for i,(who,n) in enumerate((('a',250), ('b',300), ('a',450), ('a',100))):
+    for i,(who,n) in enumerate((('a',30), ('a',250), ('b',300), ('a',450), ('a',100), ('a',40))):
         store.append(Recording(rng.standard_normal((n,94)).astype('float32'), tr_s=1., subject=who, run=str(i), provenance='simulated'))
     scaler = RobustScaler().fit(store, rows='all')
-    tiles = TiledWindows(store, scaler, rows=[2])
+    tiles = TiledWindows(store, scaler, rows=[3])
     signal, away = tiles.others(1, 'subject')                               # frames 200 to 399 of 450
-    assert signal.shape==(94, 250+250+100) and len(away)==600
+    assert signal.shape==(94, 250+250+30+100+40) and len(away)==670
     own, rest = away[:250], away[250:]
-    assert own.max()==200 and rest[:250].tolist()==list(range(450, 200, -1)) and rest[250:].tolist()==list(range(51, 151))
-    assert torch.allclose(signal[:,250:500], torch.from_numpy(scaler.transform(store.read(0)).T), atol=1e-5)
-    past = TiledWindows(store, scaler, rows=[2], past=180)
-    assert past.others(1, 'subject')[0].shape==(94, 450)
+    assert own.max()==200 and rest[:280].tolist()==[*range(450, 200, -1), *range(480, 450, -1)]
+    assert rest[280:].tolist()==list(range(51, 191))
+    assert torch.allclose(signal[:,250:500], torch.from_numpy(scaler.transform(store.read(1)).T), atol=1e-5)
+    past = TiledWindows(store, scaler, rows=[3], past=180)
+    assert past.others(1, 'subject')[0].shape==(94, 480)
