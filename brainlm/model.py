@@ -200,14 +200,15 @@ def _take(x, idx):
 
 # %% ../nbs/11_model.ipynb #a442b6a2
 def _short_attention(q, k, v, mask):
-    "Attention of short sequences by plain products: what a CPU does fastest in bfloat16"
+    "Attention of short sequences by plain products: what is fastest in bfloat16"
     with torch.autocast(q.device.type, enabled=False):
         scores = q@k.mT*q.shape[-1]**-.5
         if mask is not None: scores = scores.masked_fill(~mask, float('-inf'))
         return scores.softmax(-1)@v
 
 def _sdpa(q, k, v, mask, most=65535):                                       # sequences that a CUDA kernel takes at once
-    if q.dtype==torch.bfloat16 and q.device.type=='cpu' and k.shape[-2]<=1200: return _short_attention(q, k, v, mask)
+    short = dict(cpu=1200, cuda=32).get(q.device.type, 0) if q.dtype==torch.bfloat16 else 0
+    if k.shape[-2]<=short: return _short_attention(q, k, v, mask)
     if len(q)<=most: return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     masks = [None]*len(q) if mask is None else mask.expand(len(q), *mask.shape[1:]).split(most)
     parts = zip(*(o.split(most) for o in (q, k, v)), masks, strict=False)
@@ -264,17 +265,30 @@ def attend(self:Axial, q, kv, heads, axis, asking=None):
     return asking.read(y.view(shape).movedim(3, line).flatten(3))
 
 # %% ../nbs/11_model.ipynb #e4f14ec6
+def _low(x):
+    "Does a card take the products with `x` in bfloat16?"
+    return x.is_cuda and torch.is_autocast_enabled('cuda') and torch.get_autocast_dtype('cuda')==torch.bfloat16
+
+class _Norm(nn.LayerNorm):
+    "What stays in bfloat16 where its input is"
+    def forward(self, x):
+        if x.dtype!=torch.bfloat16 or not _low(x): return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+# %% ../nbs/11_model.ipynb #c15d7107
 class _Block(nn.Module):
     "Pre-norm attention and MLP. `asks` [batch, m] limits the output to these tokens of the list."
     def __init__(self, width, heads, mlp, axis):
         super().__init__()
         self.heads, self.axis = heads, axis
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1, self.norm2 = _Norm(width), _Norm(width)
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2*width)
         self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
 
     def forward(self, x, layout, asks=None, asking=None):
+        if _low(x): x = x.bfloat16()                                        # memory takes the time there
         z = self.norm1(x)
         kv = self.key_value(z)
         if asks is not None: x, z = _take(x, asks), _take(z, asks)
@@ -340,7 +354,7 @@ def _add_decoder(self:BrainLM):
     self.to_decoder, self.decoder_place = nn.Linear(c.width, width), _Place(c, width)
     self.mask_token = nn.Parameter(torch.randn(width)*0.02)
     self.decoder = _blocks(c.decoder_layers, width, c.decoder_heads, c.decoder_mlp)
-    self.decoder_norm, self.head = nn.LayerNorm(width), nn.Linear(width, c.patch_size)
+    self.decoder_norm, self.head = _Norm(width), nn.Linear(width, c.patch_size)
     self.prior = None if c.prior=='none' else _priors[c.prior](c.n_parcels)
     if self.prior is None: return
     self.embed_prior = nn.Linear(c.patch_size, width)

@@ -229,11 +229,15 @@ def test_a_network_that_is_told_of_the_person(attention):
 
 # %% ../nbs/11_model.ipynb #24bc94df
 @pytest.mark.parametrize('attention', ['joint','axial'])
-def test_bf16_autocast_is_close(attention):
+@pytest.mark.parametrize('card', [False, True])
+def test_bf16_autocast_is_close(attention, card, monkeypatch):
+    "Also with what a card keeps in bfloat16 between layers"
+    if card: monkeypatch.setattr('brainlm.model._low', lambda x: torch.is_autocast_enabled('cpu'))
     model = small(attention, prior='gaussian').float()
     x, mask = torch.randn(2, 12, 200), random_mask(torch.ones(2, 12, 10, dtype=torch.bool), 0.5)
     with torch.autocast('cpu', torch.bfloat16): low = model(x, mask=mask)
     assert low.prediction.dtype==torch.float32 and torch.allclose(low.prediction, model(x, mask=mask).prediction, atol=0.1)
+    assert low.latent.dtype==low.cls.dtype==torch.float32
     low.loss.backward()
 
 
