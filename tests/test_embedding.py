@@ -135,6 +135,12 @@ def test_brainmarks_samples_of_any_repetition_time(published, family, dt, frames
     out = wrapper(torch.utils.data.default_collate([transform(sample()) for _ in range(2)]))
     assert out.cls_embeds.shape==(2,1,16) and out.cls_embeds.isfinite().all() and out.patch_embeds.isfinite().all()
 
+def test_brainmarks_without_a_scale_is_refused(published, monkeypatch):
+    def none(*args): raise FileNotFoundError('no network')
+    monkeypatch.setattr('brainlm.published.fetch_ukb_normalization', none)
+    with pytest.warns(UserWarning, match='could not be had'), pytest.raises(ValueError, match='scaler: found none'):
+        brainmarks_model(published[0], scaler='ukb')
+
 def tuned_of(vit):
     "The same encoder with a head in place of the decoder, as the `age` model has it"
     new = PublishedViTMAE(AttrDict(vit.published, finetuned=True)).eval()
