@@ -410,7 +410,7 @@ def _read_visible(self:BrainLM, *tokens, **more):
     "Encode the tokens of `_embedded` → CLS tokens and tokens, [batch, ·, width]"
     x, layout, n_cls = self._embedded(*tokens, **more)
     for block in self.encoder: x = block(x, layout)
-    x = self.norm(x)
+    x = self.norm(x.to(self.cls.dtype))
     return x[:,:n_cls], x[:,n_cls:]
 
 # %% ../nbs/11_model.ipynb #0e487f07
@@ -609,7 +609,7 @@ def encode_cls(self:BrainLM,
     for block in self.encoder[:last]: x = block(x, layout)
     x = self.encoder[last](x, layout, cls, alone)
     for block in self.encoder[last+1:]: x = block(x, alone)
-    return self._one_cls(self.norm(x), valid)
+    return self._one_cls(self.norm(x.to(self.cls.dtype)), valid)
 
 # %% ../nbs/11_model.ipynb #902fb09f
 def _probabilities(q, k, mask):

@@ -236,7 +236,9 @@ def test_bf16_autocast_is_close(attention, card, monkeypatch):
     model = small(attention, prior='gaussian').float()
     x, mask = torch.randn(2, 12, 200), random_mask(torch.ones(2, 12, 10, dtype=torch.bool), 0.5)
     with torch.autocast('cpu', torch.bfloat16): low = model(x, mask=mask)
-    assert low.prediction.dtype==torch.float32 and torch.allclose(low.prediction, model(x, mask=mask).prediction, atol=0.1)
+    full = model(x, mask=mask)
+    assert low.prediction.dtype==torch.float32 and torch.allclose(low.prediction, full.prediction, atol=.2 if card else .1)
+    assert abs(low.loss/full.loss-1)<.005
     assert low.latent.dtype==low.cls.dtype==torch.float32
     low.loss.backward()
 
