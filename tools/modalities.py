@@ -116,7 +116,8 @@ def judge(folder, file, size):
     "Scores of a folder into a table of results"
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
     for kind,rows in t.groupby('cohort', sort=False):
-        for q,(values,found) in crossing_verdicts(rows).items():
+        judged = 'BrainLM' if 'BrainLM' in set(rows['model']) else 'BrainLM of one question'
+        for q,(values,found) in crossing_verdicts(rows, judged).items():
             ours = [m for m in values.index if m.startswith('BrainLM')]
             facts = dict(task=q, data=f'{sizes[size][2]} parcels, {words[kind]}', kind='simulated', metric='R²', ours=ours)
             r = result_rows(values, found, **facts)
