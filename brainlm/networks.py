@@ -404,12 +404,9 @@ def _votes(order, y, train, test, n):
     "Predicted class [k, test] for every k, from the order of neighbours [parcel, parcel], the nearest first"
     may = np.zeros(len(y), bool)
     may[train] = True
-    near = min(max(_ks), len(train))
-    for far in (3*near, len(y)): # those who train are seldom rare among the nearest
-        first = order[test,:far]
-        known = may[first]
-        if (known.sum(1)>=near).all(): break
-    order = first[known & (known.cumsum(1)<=near)].reshape(len(test), near)
+    order,near = order[test], min(max(_ks), len(train))
+    known = may[order]
+    order = order[known & (known.cumsum(1)<=near)].reshape(len(test), near)
     votes = np.eye(n)[y[order]].cumsum(1)
     return np.stack([(votes[:,min(k, near)-1] - 1e-6*np.arange(n)).argmax(1) for k in _ks])
 

@@ -33,12 +33,14 @@ tasks = ('emotion:fear', 'gambling:win', 'language:story', 'motor:tongue', 'rela
     'wm_2back:faces')
 
 def pack(a):
-    "Task betas of the people of HCP rest"
-    from brainlm.datasets import fetch_hcp_task_betas
+    "Task betas of the people of HCP rest, and networks with known connections"
+    from brainlm.datasets import fetch_hcp_task_betas, fetch_npi
     got = fetch_hcp_task_betas()
     beta = got.beta[:,[got.conditions.index(t) for t in tasks]]
     a.data.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(a.data/'betas.npz', beta=beta.astype('float16'), subjects=got.subjects)
+    known = {f'{w}{k}': o[n] for k,o in enumerate(fetch_npi()) for w,n in (('x', 'series'), ('e', 'effective'))}
+    np.savez_compressed(a.data/'npi.npz', **known)
 
 def hcp_windows(a):
     "The first window of each person, scaled [person, 360, 200], whether the shipped model has seen them, and names"
@@ -133,7 +135,7 @@ def with_betas(a, task):
 
 def published(a, k, frames):
     "Agreement of BrainLM with a published network, after longer training"
-    got = np.load(a.data.parent/'h9'/'npi.npz')
+    got = np.load(a.data/'npi.npz')
     x, truth = got[f'x{k}'][:frames].astype(float), got[f'e{k}']
     t = answers(x, truth, names=['BrainLM'], steps=a.long, seed=k, device=a.device)
     return dict(odd=t['odd'].to_numpy())
@@ -149,10 +151,10 @@ def folded(a, k, frames):
 def run(a):
     "All of it"
     jobs = dict(respond=lambda: respond(a, range(0, 360, a.each)), simulated=lambda: simulated(a))
-    jobs |= {f'betas {t}': lambda t=t: with_betas(a, t) for t in tasks[:a.tasks]}
+    jobs |= {f'betas-{t}': lambda t=t: with_betas(a, t) for t in tasks[:a.tasks]}
     each = (published, 8000), (folded, 8000), (published, 2000), (published, 500)
     longer = [(f, k, n) for f,n in each for k in range(3)]
-    jobs |= {f'{f.__name__} {k} {n}': lambda f=f, k=k, n=n: f(a, k, n) for f,k,n in longer}
+    jobs |= {f'{f.__name__}-{k}-{n}': lambda f=f, k=k, n=n: f(a, k, n) for f,k,n in longer}
     for name,make in jobs.items():
         if time.time()<a.until: kept(a, name, make)
 
