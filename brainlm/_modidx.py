@@ -2118,6 +2118,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'brainlm.prior._frames_that_count': ('prior.html#_frames_that_count', 'brainlm/prior.py'),
                                'brainlm.prior._held_out_error': ('prior.html#_held_out_error', 'brainlm/prior.py'),
                                'brainlm.prior._in_full': ('prior.html#_in_full', 'brainlm/prior.py'),
+                               'brainlm.prior._in_given_order': ('prior.html#_in_given_order', 'brainlm/prior.py'),
                                'brainlm.prior._in_window': ('prior.html#_in_window', 'brainlm/prior.py'),
                                'brainlm.prior._inverted': ('prior.html#_inverted', 'brainlm/prior.py'),
                                'brainlm.prior._least': ('prior.html#_least', 'brainlm/prior.py'),

@@ -152,14 +152,11 @@ def test_a_taste_of_the_fuzz(tmp_path):
     assert run('fuzz.py', '--target', 'text', 'store', '--seeds', 1, '--examples', 3, '--log', log)==''
 
 def test_the_small_model_is_made_the_same_twice(tmp_path):
-    "A toy of it on simulated recordings, all steps, in two folders: the same weights to the bit, and nobody who is left out was seen"
-    from safetensors.numpy import load_file
+    "A toy of it on simulated recordings, all steps, in two folders: the same files of weights, and nobody who is left out was seen"
     for o in 'ab': run('make_small.py', '--simulated', '--work', tmp_path/o, '--out', tmp_path/o/'model')
     files = sorted(o.relative_to(tmp_path/'a') for o in (tmp_path/'a/model').rglob('*.safetensors'))
     assert len(files)==6
-    for o in files:
-        a,b = (load_file(tmp_path/k/o) for k in 'ab')
-        assert set(a)==set(b) and all(a[k].tobytes()==b[k].tobytes() for k in a), o
+    for o in files: assert (tmp_path/'a'/o).read_bytes()==(tmp_path/'b'/o).read_bytes(), o
     card = json.loads((tmp_path/'a/model/card.json').read_text())
     assert card['training']['preset']=='nano' and len(card['chosen'])==2 and {o['model'] for o in card['scores']}=={'BrainLM', 'BrainLM + context'}
 

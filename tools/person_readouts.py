@@ -435,6 +435,7 @@ def short(a, n):
     made, *both = [guesses(a, n, *o) for o in groups_of(n)]
     if len(made['raw'])<2: made = guesses(a, 60, *groups_of(60)[0])        # whole recordings: settings of 60 frames
     ways = {'as they are, settings of the default': ('raw', (0., .35, .3))} | {words[o]: (o, chosen_for(o, made, whole)) for o in words}
+    ways[alike] = 'raw', ways[words['network']][1]                          # powers and ridges differ in how far they set people apart
     for name,(source,about) in ways.items():
         e = PersonEmbedding(power=about[1], ridge=about[2]).fit(whole)
         first, second = (mixed(o, source, about[0]) for o in both)
@@ -443,6 +444,7 @@ def short(a, n):
         rows.append(pd.DataFrame(dict(model=name, setting=str(about), frames=n, subject=twice, found=np.mean(found, 0), first=found[0], margin=margin)))
     keep(a, 'psyden', n, pd.concat(rows))
 
+alike = 'as they are, settings of the network'
 words = dict(raw='as they are', prior='filled in by the prior', network='filled in by the network')
 
 def ages(a, piece):
@@ -666,7 +668,7 @@ def identity_rows(a, t):
     tables = {f'the same person after three months, first {n} frames': found_by(g) for n,g in t.groupby('frames')}
     return rows_of(tables, beside, 'share found', 'psychosis, 37 people, network from 18 others', 'real')
 
-guess_pairs = [(words['network'], words['prior']), (words['network'], words['raw']), (words['prior'], words['raw'])]
+guess_pairs = [(words['network'], words['prior']), (words['network'], words['raw']), (words['prior'], words['raw']), (words['network'], alike)]
 
 def short_rows(a, t):
     def tables(of, least): return {f'the same person after three months, {n} frames, some of them guessed': found_by(g, of) for n,g in t.groupby('frames') if n>=least}
