@@ -606,7 +606,7 @@ class Several:
 
 def mean_of_seeds(a):
     "Rows of the mean of the networks of the first plan that differ by their seeds"
-    kind, steps = a.cohorts[0], 20 if a.cohorts[0]=='toy' else Run.steps
+    kind, steps = a.cohorts[0], 8 if a.cohorts[0]=='toy' else Run.steps
     runs = [r for r in (Run(kind, steps=steps, seed=i) for i in range(6)) if (a.work/'runs'/f'{r.name}.pt').exists()]
     if len(runs)<2: return
     c, models = cohort_of(a, a.cohorts[0]), []
