@@ -518,7 +518,7 @@ def _check_version(file, was, now):
     lacks = [k for k in now.get('config', {}) if k not in was.get('config', now['config'])]
     if not lacks: return
     raise ValueError(f"{file}: this run was begun with an older version (its recipe does not know {lacks[0]}), which "
-                     "centred windows in another way; expected that version: finish it there, or begin in another "
+                     "may compute in another way; expected that version: finish it there, or begin in another "
                      "folder. Its models can be read")
 
 @patch
