@@ -12,6 +12,7 @@ __all__ = ['electro_ends', 'units', 'inverses', 'band_pass', 'band_envelope', 'e
 import hashlib
 import json
 import os
+import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -24,7 +25,7 @@ from scipy import signal as sps
 
 # %% ../nbs/03c_electrophysiology.ipynb #42a08c7a
 from .atlas import Parcellation
-from .basics import neutral, one_of, optional, printable, some, write_whole
+from .basics import neutral, one_of, optional, printable, some, tell, write_whole
 from .files import BadInput, decoding, one_line, read_json
 from .readers import (
     Found,
@@ -118,7 +119,12 @@ def electro_files(
         for f in walk(p) if p.is_dir() and p.suffix != '.ds' else [p]:
             f = next((d for d in f.parents if d.suffix == '.ds'), f)
             if f.name.lower().endswith(electro_ends) and not _bare_name(f).endswith(_no_raw): found.append(f)
-    return [f for f in dict.fromkeys(found) if bids_parts(_bare_name(f)).get('split', '01') in ('1', '01')]
+    return [f for f in dict.fromkeys(found) if not _goes_on(f)]
+
+def _goes_on(f): # Is it a later part of a file that was split? MNE reads it with the first
+    if bids_parts(_bare_name(f)).get('split', '01') not in ('1', '01'): return True
+    first = re.sub(r'(_(raw|sss|tsss|meg|eeg))-[0-9]+(\.fif(\.gz)?)$', r'\1\3', f.name)
+    return first != f.name and (f.parent/first).exists()
 
 # %% ../nbs/03c_electrophysiology.ipynb #e06596cc
 def electro_source(
@@ -126,7 +132,7 @@ def electro_source(
     subject_pattern:str=None, # Regular expression that says whose a file is
 )->Source: # With subject, session, task and run
     "Whose recording a file is, by its name and its folders; `BadInput` where the pattern does not fit"
-    bare = _bare_name(path)
+    bare = re.sub('_split-0*1(?=_|$)', '', _bare_name(path))
     names,how = who(Path(path).parent/bare)
     if how == 'file name': names = {**names, 'subject':bare.removesuffix('_raw')}
     if subject_pattern: names |= by_pattern(path, subject_pattern)
@@ -151,10 +157,11 @@ def _header_word(text, name):
 
 # %% ../nbs/03c_electrophysiology.ipynb #4f9f560a
 def _brainvision_data(path):
-    "The file with the numbers of a BrainVision header; None for other kinds"
+    "The file with the numbers of a BrainVision header; None for other kinds; `BadInput` for one in another folder"
     if not str(path).lower().endswith('.vhdr'): return None
-    name = _header_word(Path(path).read_bytes().decode(errors='replace'), 'DataFile')
-    return Path(path).with_name(name.replace('$b', Path(path).stem) or '-')
+    name = _header_word(Path(path).read_bytes().decode(errors='replace'), 'DataFile').replace('$b', Path(path).stem)
+    if name not in ('', '.', '..') and not set(name) & set('/\\\0'): return Path(path).with_name(name)
+    raise BadInput(path, f"DataFile: found {name or 'nothing'}", 'expected the name of a file beside it: mend it')
 
 def _check_brainvision(path):
     "`BadInput` where the numbers of a BrainVision header are not beside it, or are no whole number of samples"
@@ -669,6 +676,12 @@ def _in_layout(rec, channels, own):
         if n in at: x[:,j] = rec.signal[:,at[n]]
     return replace(rec, signal=x)
 
+def _words_left_out(channels, own):
+    "What a recording has and its store has not, because another file came first; '' where that is nothing"
+    if own.table['structure'].ne('sensor').any(): return ''
+    lost = [n for n in channels.names if n not in set(own.names)]
+    return f'{len(lost)} of {len(channels)} channels left out, unknown to the store ({some(lost, 3)})' if lost else ''
+
 # %% ../nbs/03c_electrophysiology.ipynb #f198b6e9
 def _electro_hash(path, atlas, st):
     "What all that is made of a file depends on"
@@ -694,21 +707,23 @@ def _hash_there(sessions, part, key):
 
 # %% ../nbs/03c_electrophysiology.ipynb #265ab01d
 def _take_file(sessions, source, atlas, st):
-    "Add what is lacking of one file: 'added' or 'there already'; `BadInput`"
-    made = _electro_hash(source.path, atlas, st)
-    there = {p:_hash_there(sessions, p, source.key) for p in _wanted(source, st)}
+    "Add what is lacking of one file: 'added' or 'there already', and what was left out of it; `BadInput`"
+    wanted,made = _wanted(source, st),_electro_hash(source.path, atlas, st)
+    there = {p:_hash_there(sessions, p, source.key) for p in wanted}
     if any(h not in (None, made) for h in there.values()):
         raise BadInput(source.path, 'is in the store already, made from another content or with other settings',
                        'expected the same: use another store')
-    if None not in there.values(): return 'there already'
+    if None not in there.values(): return 'there already',''
+    lost = {}
     for part,(rec,channels) in electro_parts(source, atlas, **asdict(st)).items():
         if there[part] is not None: continue
         rec = replace(rec, covariates={**rec.covariates, 'content_hash':made})
         own = sessions[part].parcellation if part in sessions.parts else channels
+        lost[_words_left_out(channels, own)] = part
         try: sessions.add(part, [_in_layout(rec, channels, own)], own)
         except (ValueError, TypeError) as e:
             raise e if isinstance(e, BadInput) else BadInput(source.path, *_halves(e)) from None
-    return 'added'
+    return 'added','; '.join(filter(None, lost))
 
 # %% ../nbs/03c_electrophysiology.ipynb #478cbd94
 def preprocess_electro(
@@ -738,9 +753,12 @@ def _named_electro(file, pattern):
 def _tried_file(sessions, f, atlas, st):
     "(file, outcome, reason, remedy)"
     if f.outcome: return f.source.name,f.outcome,f.reason,f.remedy
-    try: return f.source.name,_take_file(sessions, f.source, atlas, st),'',''
+    try: return f.source.name,*_take_file(sessions, f.source, atlas, st),''
     except BadInput as e: return f.source.name,'failed',e.found,e.remedy
-    except (ImportError, FileNotFoundError): raise
+    except ImportError: raise
+    except FileNotFoundError as e:
+        if st.forward == 'fsaverage': raise
+        return f.source.name,'failed',one_line(e, 160),'expected all that belongs to it: get it again'
     except MemoryError: return f.source.name,'failed','does not fit into memory','take a machine with more'
     except Exception as e:
         return f.source.name,'failed',f'{type(e).__name__}: {one_line(e, 160)}','not foreseen: please report it'
@@ -760,6 +778,8 @@ def _told_intake(sessions, rows):
     bad = t[t['outcome'] == 'failed'].drop(columns='outcome').reset_index(drop=True)
     for name,o in (('intake.tsv', t), ('failures.tsv', bad)):
         write_whole(Path(sessions.url)/name, neutral(o).to_csv(sep='\t', index=False))
+    less = t[(t['outcome'] == 'added') & t['reason'].ne('')]
+    if len(less): tell(f"{some(less['file'])}: {less['reason'].iloc[0]}; all of them in {sessions.url}/intake.tsv")
     n = t['outcome'].value_counts()
     added,there = (int(n.get(o, 0)) for o in ('added', 'there already'))
     return AttrDict(sessions=sessions, added=added, skipped=there, failures=bad)

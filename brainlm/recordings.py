@@ -508,6 +508,14 @@ def _asking_far(self:RecordingStore):
         raise _out_of_reach(self.url, e) from None
 
 # %% ../nbs/01_recordings.ipynb #3cf26daa
+_no_store = 'mend the path, or make one with brainlm preprocess or RecordingStore.create'
+
+@patch
+def _stores_below(self:RecordingStore):
+    "What to do with a folder of several stores; '' for any other"
+    own = sorted(Path(self.url).glob(f'*/{_table}')) if self.local else []
+    return own and f"give one of its parts: {some([str(o.parent) for o in own], 3)}"
+
 @patch
 def _open(self:RecordingStore):
     try:
@@ -516,8 +524,7 @@ def _open(self:RecordingStore):
     self._meta = meta.get('attributes', {})
     if not isinstance(self._meta, dict) or self._meta.get('format') != _format:
         raise FileNotFoundError(f"{self.url} is not a RecordingStore: no {_bold}/zarr.json of one was found there, "
-                                "expected the folder of a store; mend the path, or make one with brainlm preprocess or "
-                                "RecordingStore.create")
+                                f"expected the folder of a store; {self._stores_below() or _no_store}")
     if not isinstance(v := self._meta.get('version'), int) or v > _version:
         found = f"{self.url} has format version {str(v)[:60]}, this brainlm reads up to {_version}"
         raise ValueError(f"{found}: install a newer brainlm")

@@ -69,7 +69,11 @@ def test_refusals_of_files(tmp_path):
     (tmp_path/'no.vhdr').write_text('Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\nDataFile=no.eeg\n')
     _fails(tmp_path/'no.vhdr', 'has its numbers in no.eeg, which is not beside it')
     (tmp_path/'far.vhdr').write_text((tmp_path/'no.vhdr').read_text().replace('no.eeg', '/etc/passwd'))
-    _fails(tmp_path/'far.vhdr', 'is no BrainVision header that can be read')
+    (tmp_path/'up.vhdr').write_text((tmp_path/'no.vhdr').read_text().replace('no.eeg', '../../etc/passwd'))
+    (tmp_path/'none.vhdr').write_text((tmp_path/'no.vhdr').read_text().replace('no.eeg', ''))
+    for o in ('far.vhdr', 'up.vhdr', 'none.vhdr'): _fails(tmp_path/o, 'the name of a file beside it')
+    got = preprocess_electro(tmp_path, tmp_path/'out') # None of them stops the others
+    assert got.added == 0 and not got.failures['remedy'].str.contains('not foreseen').any()
     (tmp_path/'no_raw.fif').write_bytes(b'nothing of the kind'*99)
     _fails(tmp_path/'no_raw.fif', 'is no recording of EEG or MEG that can be read')
 
@@ -112,6 +116,14 @@ def test_folder_goes_on_and_names_failures(tmp_path):
     with pytest.raises(FileNotFoundError, match='forward: found no file'):
         preprocess_electro(tmp_path/'in', tmp_path/'x', forward='mine')
     with pytest.raises(FileNotFoundError, match='found no EEG or MEG'): preprocess_electro(tmp_path/'out', tmp_path/'x')
+
+def test_channels_unknown_to_the_store_are_told(tmp_path):
+    x = np.random.default_rng(0).normal(0, 20, (200, len(names)))
+    _edf(tmp_path/'sub-1_task-rest_eeg.edf', x[:,:4], names[:4], 200)
+    _edf(tmp_path/'sub-2_task-rest_eeg.edf', x[::-1], names, 200)
+    with pytest.warns(match='12 of 16 channels left out'): got = preprocess_electro(tmp_path, tmp_path/'cohort')
+    assert got.added==2 and len(got.sessions['eeg'].parcellation)==4
+    assert '12 of 16 channels left out' in (tmp_path/'cohort'/'intake.tsv').read_text()
 
 def test_bids_companions(tmp_path):
     d = tmp_path/'sub-7/ses-a/eeg'

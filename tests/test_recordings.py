@@ -689,6 +689,9 @@ def test_opening(tmp_path):
         with pytest.raises(OSError, match='ftp://127.0.0.1/s: cannot be reached .ConnectionRefused.*is the address right'): ask('ftp://127.0.0.1/s')
     zarr.create_array(str(tmp_path/'z'/'bold'), shape=(3, 3), dtype='float32')
     with pytest.raises(FileNotFoundError, match='is not a RecordingStore'): RecordingStore(tmp_path/'z')
+    (tmp_path/'several/eeg-alpha').mkdir(parents=True)
+    (tmp_path/'several/eeg-alpha/recordings.parquet').touch()
+    with pytest.raises(FileNotFoundError, match='one of its parts: .*eeg-alpha'): RecordingStore(tmp_path/'several')
     s = _base(tmp_path/'s'); meta = json.loads(s.get_file('bold/zarr.json')); meta['attributes']['version'] = 99
     s.put_file('bold/zarr.json', json.dumps(meta).encode())
     with pytest.raises(ValueError, match='format version 99'): RecordingStore(s.url)
