@@ -29,7 +29,7 @@ from . import __version__
 from .basics import LeftOut, one_of, register, some, tell, write_table, write_whole
 from .poolings import offered_poolings, pooling_of, poolings
 from .prior import given_context, given_words, stack_context
-from .protocol import check_told
+from .protocol import check_kind_of_signal, check_told
 from .published import (
     at_dt,
     check_dt,
@@ -566,6 +566,7 @@ def _embed_part(e, store, rows):
 
 def _embed_parts(e, store, skip):
     "`_embed_all`, part by part; within `on_scheduler` its workers share the parts"
+    check_kind_of_signal(e.model_, store)
     parts = [range(i, min(i+_part_rows, len(store))) for i in range(0, len(store), _part_rows)]
     found = list(spread(partial(_embed_part, e, store), ((o,) for o in parts)))
     for *_,lost in found: skip += lost

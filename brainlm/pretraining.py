@@ -665,8 +665,9 @@ def run_card(
     split:Split, # that the run was given
     store:RecordingStore, # whose key hides the people
 )->dict: # JSON types
-    "What the saved models of a run carry: the account of the data and the split, with nobody's name"
-    return dict(data=hide_people(data, store), split=hide_people(split.to_dict(), store))
+    "What the saved models of a run carry: data and split, with nobody's name, and the signal where it is not BOLD"
+    signal = {} if store.signal_kind=='bold' else dict(signal=store.signal_kind)
+    return dict(data=hide_people(data, store), split=hide_people(split.to_dict(), store)) | signal
 
 def model_loss(out, signal):
     "The loss that the model has worked out by itself"

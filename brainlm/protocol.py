@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['offers', 'shape_of', 'must_hide', 'check_told', 'whole_only', 'WholeWindows', 'windows_of', 'check_long', 'StoreView',
-           'at_interval', 'dt_of', 'as_read_by', 'check_units', 'said_first', 'wide_tokens', 'peft', 'fits_scale']
+           'at_interval', 'dt_of', 'as_read_by', 'check_kind_of_signal', 'check_units', 'said_first', 'wide_tokens',
+           'peft', 'fits_scale']
 
 # %% ../nbs/12a_protocol.ipynb #2eb61758
 import sys
@@ -198,6 +199,7 @@ def as_read_by(
     "The store in the model's parcels and at its sampling interval. ValueError, with the reason, where that cannot be"
     want, p = model.parcellation, store.parcellation
     if want is None or (p==want and scaled and model.scaler is None): raise ValueError(_bare)
+    check_kind_of_signal(model, store)
     if p!=want and not _is_cortex_of(p, want):
         also = ('; only glasser360, the cortex of a424, is read too: series of other parcels would be made up'
                 if want.name=='a424' else '')
@@ -213,6 +215,18 @@ def as_read_by(
 def _scaled_later(model):
     "Does a report give it another scaler, from those who train?"
     return model.scaler is None or fits_scale(model) or bool((getattr(model, 'card', None) or {}).get('untrained'))
+
+def check_kind_of_signal(
+    model, # of either kind
+    store:RecordingStore # recordings
+):
+    "ValueError for recordings of another kind than a trained model has learned"
+    card = getattr(model, 'card', None) or {}
+    if not len(store) or 'data' not in card and getattr(model, 'recipe', None) is None: return
+    learned, found = card.get('signal', 'bold'), store.signal_kind
+    if found!=learned:
+        raise ValueError(f"store {store.name}: found recordings of {found}, expected {learned}, which the model has "
+                         "learned; give it such a store, or train a model on this one: brainlm pretrain")
 
 def check_units(
     model, # of either kind, with a scaler

@@ -1109,6 +1109,12 @@ def band(self:RecordingStore): # Name, (low, high) in Hz, or None
     name = self._one_of_all('signal_band', None)
     return name if bands.get(name) == edges else None if None in edges else edges
 
+# %% ../nbs/01_recordings.ipynb #newkind
+@patch(as_prop=True)
+def signal_kind(self:RecordingStore)->str: # 'bold', 'eeg', 'envelope alpha'
+    "What was recorded"
+    return ' '.join([self.modality, *_band_words(self.band)])
+
 # %% ../nbs/01_recordings.ipynb #9b9bcb82
 @patch
 def signal_hashes(self:RecordingStore,

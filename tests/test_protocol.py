@@ -130,3 +130,18 @@ def test_own_models_refuse_units_of_others(tmp_path):
         assert '\n' not in str(e.value)
     m.card = dict(untrained=True) # a report scales it anew
     assert as_read_by(m, z, scaled=False) is z
+
+def test_envelopes_are_not_read_by_a_model_of_bold(tmp_path):
+    "Nor BOLD by a model of envelopes; a model that says nothing of its training may read both"
+    m, rng = made('ours'), np.random.default_rng(0)
+    def store(name, **kind):
+        s = RecordingStore.create(tmp_path/name, m.parcellation)
+        s.extend([Recording(rng.standard_normal((40,424)).astype('float32'), 1., 's1', provenance='simulated', **kind)])
+        return s
+    bold, alpha = store('bold'), store('alpha', modality='envelope', band='alpha')
+    assert as_read_by(m, alpha, scaled=False, units=False) is alpha
+    pairs = (bold, alpha, 'envelope alpha, expected bold'), (alpha, bold, 'bold, expected envelope alpha')
+    for learned,other,words in pairs:
+        m.card = dict(data={}) if learned is bold else dict(data={}, signal=alpha.signal_kind)
+        assert as_read_by(m, learned, scaled=False, units=False) is learned
+        with pytest.raises(ValueError, match=words): as_read_by(m, other, scaled=False, units=False)
