@@ -199,6 +199,7 @@ def _holds_electro(a):
     from brainlm.electrophysiology import electro_files
     return bool(electro_files(a.input))
 
+# %% ../nbs/51_cli.ipynb #newelectro
 def _preprocess_electro(a):
     "`preprocess_electro` from a shell; 1 if some files failed"
     from brainlm.atlas import load_parcellation
@@ -209,6 +210,8 @@ def _preprocess_electro(a):
     takes = (*own, 'to_atlas', 'parcellation', 'subject_pattern')
     if not_for := a.beyond(a, takes):
         raise ValueError(f"{', '.join(not_for)}: found with EEG or MEG, expected none of these: leave out")
+    if not a.to_atlas and (lone := a.beyond(a, {*vars(a)}-{'parcellation', 'method', 'forward'})):
+        raise ValueError(f"{', '.join(lone)}: found without --to-atlas, expected both for parcels: add --to-atlas")
     got = preprocess_electro(a.input, a.store, atlas, a.subject_pattern, **own)
     got.update(passed_over=0, store=got.sessions)
     return _say_intake(a.store, got, a)

@@ -20,6 +20,7 @@ import torch
 from fastcore.basics import patch
 from scipy.linalg import solve_toeplitz, toeplitz
 
+from .basics import one_of, some
 from .joint import joint_bands
 from .masking import crossing_mask, random_mask
 from .modalities import ModalBrainLM, Stream, missing_at_random, mixed_mask, modal_config, patch_seconds, stacked
@@ -36,6 +37,19 @@ def joint_signals(
     each |= {b: [np.log(p.envelopes[b]) for p in people] for b in people[0].envelopes}
     return {k: torch.tensor(np.stack([zscored(x).T for x in v]), dtype=torch.float32) for k,v in each.items()}
 
+# %% ../nbs/46_crossing.ipynb #26abb111
+def _store_of(sessions, s):
+    "The part that is a stream; ValueError where none is, or its rate is another"
+    one_of('stream', s.name, sessions.parts)
+    store = sessions[s.name]
+    if not len(store) or abs(store.dt_s-s.dt_s)<1e-3*s.dt_s: return store
+    raise ValueError(f"{s.name}: found {store.dt_s:g} s between samples, the stream says {s.dt_s:g} s, expected the "
+                     f"same: Stream({s.name!r}, dt_s={store.dt_s:g})")
+
+def _as_stream(x, s):
+    "A signal, or the logarithm of an envelope; NaN where an envelope is 0"
+    return np.log(np.where(x>0, x, np.nan)) if s.modality=='envelope' else x
+
 # %% ../nbs/46_crossing.ipynb #fdb641ed
 def session_signals(
     sessions, # `Sessions` with a part for each stream
@@ -44,12 +58,12 @@ def session_signals(
     numbers=None, # of sessions; None: all
     start_s:float=0.,
 )->dict: # as of `joint_signals`; NaN where a session lacks a stream, or a channel is missing
-    "The same of recordings in stores"
+    "The same of recordings in stores; ValueError for a stream that no part is, or of another rate"
     numbers = range(len(sessions)) if numbers is None else numbers
     windows, out = [sessions.window(int(i), start_s, seconds).signals for i in numbers], {}
     for s in streams:
-        none = np.full((round(seconds/s.dt_s), sessions[s.name].n_parcels), np.nan)
-        each = [none if (x := w[s.name]) is None else np.log(x) if s.modality=='envelope' else x for w in windows]
+        none = np.full((round(seconds/s.dt_s), _store_of(sessions, s).n_parcels), np.nan)
+        each = [none if (x := w[s.name]) is None else _as_stream(x, s) for w in windows]
         out[s.name] = np.stack([np.where(np.isnan(x), np.nan, zscored(x)).T for x in each])
     return {k: torch.tensor(x, dtype=torch.float32) for k,x in out.items()}
 
@@ -100,18 +114,36 @@ class ModalRun:
     seconds:float=math.inf # ends earlier after so long
     question:str='' # one of `crossings`, for a model that is asked nothing else
 
+# %% ../nbs/46_crossing.ipynb #ad1b26bc
+def _fitting(model, signals, modality=''):
+    "The streams that signals and model share; ValueError for signals that cannot be cut into windows of the model"
+    there = [s for s in model.streams if s.name in signals and modality in ('', s.modality)]
+    if not there:
+        raise ValueError(f"signals: found {some(signals) or 'none'}, expected a stream of {modality or 'the model'}, "
+                         f"one of {some([s.name for s in model.streams if modality in ('', s.modality)], 9)}")
+    sizes = {s.name: (len(signals[s.name]), signals[s.name].shape[-1]*s.dt_s) for s in there}
+    n, long = sizes[there[0].name]
+    for k,(m,t) in sizes.items():
+        if m==n and n and abs(t-long)<=max(s.dt_s for s in there): continue
+        raise ValueError(f"{k}: found {m} people and {t:g} s, expected {n or 'some'} people and {long:g} s as of "
+                         f"{there[0].name}: give the same people and the same time in each stream")
+    if (need := ModalRun().window_s(model))<=long+1e-6: return there
+    raise ValueError(f"signals: found {long:g} s, expected a window of {need:g} s at least: take longer recordings")
+
 # %% ../nbs/46_crossing.ipynb #da8aad1e
 @patch
 def step(self:ModalRun, model, signals, g):
     "The loss of windows drawn with the generator `g`"
-    s, dev = model.streams[0], g.device
+    s, dev = next(o for o in model.streams if o.name in signals), g.device
     x = signals[s.name]
     n = round(x.shape[2]*s.dt_s), self.window_s(model)
     coarse = max(o.dt_s for o in model.streams)
     who = torch.randint(len(x), (self.batch,), generator=g, device=dev)
     start = torch.randint(int((n[0]-n[1])/coarse)+1, (self.batch,), generator=g, device=dev)*coarse
     signal, valid = model.pack(cut_windows(signals, model.streams, who, start, n[1]))
-    if self.question: return model(signal, *crossings[self.question].hide(model, valid)).loss
+    if self.question:
+        one_of('question', self.question, crossings)
+        return model(signal, *crossings[self.question].hide(model, valid)).loss
     valid = missing_at_random(valid, model.modality_of, self.missing, g)
     return model(signal, valid, mixed_mask(valid, model.modality_of, generator=g)).loss
 
@@ -124,11 +156,12 @@ def train(self:ModalRun,
     model:ModalBrainLM,
     signals:dict, # of the training people, on the model's device
 )->list: # the loss of each step
-    "Train a model, and leave it in evaluation mode"
+    "Train a model, and leave it in evaluation mode; ValueError for signals that do not fit it"
+    _fitting(model, signals)
     g = torch.Generator(model.own.device).manual_seed(self.seed)
     opt = torch.optim.AdamW(model.parameters(), self.lr, betas=(.9, .95), weight_decay=.01)
-    began, losses, i = time.monotonic(), [], 0
-    while (done := max(i/self.steps, (time.monotonic()-began)/self.seconds))<1:
+    began, losses = time.monotonic(), []
+    while (done := max(len(losses)/self.steps, (time.monotonic()-began)/self.seconds))<1:
         opt.param_groups[0]['lr'] = self.lr*max(_rate(done), 1e-3)
         loss = self.step(model.train(), signals, g)
         opt.zero_grad()
@@ -136,7 +169,6 @@ def train(self:ModalRun,
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
         opt.step()
         losses.append(loss.detach())
-        i += 1
     model.eval()
     return torch.stack(losses).tolist()
 
@@ -195,8 +227,9 @@ def asked(
     what:Crossing,
     most:int=64, # windows at once
 )->tuple: # truth and guess, each stream → [person, window, channel, time], the scored part
-    "What the model guesses"
-    seconds = ModalRun().window_s(model)
+    "What the model guesses; ValueError where the target is in no stream"
+    names, seconds = [s.name for s in _fitting(model, signals, what.target)], ModalRun().window_s(model)
+    _fitting(model, signals)
     windows = every_window(signals, model.streams, seconds, seconds*what.step)
     n, guesses = len(next(iter(windows.values()))), []
     for i in range(0, n, most):
@@ -204,7 +237,6 @@ def asked(
         valid, mask = what.hide(model, valid)
         guesses.append(model.unpack(model(signal, valid, mask).prediction))
     guess = {k: torch.cat([g[k] for g in guesses]) for k in windows}
-    names = [s.name for s in model.streams if s.modality==what.target]
     people = len(next(iter(signals.values())))
     def part(x): return _part_scored(x, what.scored).unflatten(0, (people, -1)).cpu().numpy()
     return {k: part(windows[k]) for k in names}, {k: part(guess[k]) for k in names}
@@ -212,12 +244,13 @@ def asked(
 # %% ../nbs/46_crossing.ipynb #a87051f9
 def person_r2(
     truth:dict, guess:dict, # stream → [person, window, channel, time]
-    where:dict=None, # bool of the same shape, what counts; None: all
+    where:dict=None, # bool of the same shape, what counts; None: all that was recorded
 )->np.ndarray: # [person]
     "1 − squared error over variance, of all channels and streams together; each channel about its own mean"
     wrong = whole = 0
     for k,y in truth.items():
-        m = np.ones(y.shape, bool) if where is None else where[k]
+        there = np.isfinite(y)
+        m, y = there if where is None else where[k]&there, np.where(there, y, 0)
         mean = (y*m).sum((1,3), keepdims=True)/np.maximum(m.sum((1,3), keepdims=True), 1)
         wrong, whole = wrong+((y-guess[k])**2*m).sum((1,2,3)), whole+((y-mean)**2*m).sum((1,2,3))
     return 1-wrong/whole
@@ -387,7 +420,7 @@ def alone(
 )->tuple: # truth, guess, what was hidden; each stream → [person, window, channel, time]
     "Hidden patches of one modality from the rest of it"
     seconds = ModalRun().window_s(model)
-    names = [s.name for s in model.streams if s.modality==modality]
+    names = [s.name for s in _fitting(model, signals, modality)]
     windows = every_window({k: signals[k] for k in names}, model.streams, seconds, seconds)
     signal, valid = model.pack(windows)
     mask = random_mask(valid.cpu(), ratio, torch.Generator().manual_seed(seed)).to(valid.device)
@@ -521,7 +554,7 @@ def coupling_read(
         signal, valid = model.pack(x)
         return model.unpack(model(signal, *q.hide(model, valid)).prediction)['bold']
     before, out = guess(windows), {}
-    for s in (o for o in model.streams if o.modality=='envelope'):
+    for s in _fitting(model, signals, 'envelope'):
         x = windows[s.name].clone()
         x[...,at*s.patch_size:(at+1)*s.patch_size] += size
         n = model.streams[0].patch_size

@@ -79,6 +79,17 @@ def _networked(rng, n, loads, tau_s, dt_s):
     own = np.sqrt(1-(loads**2).sum(1))
     return _slow(rng, n, loads.shape[1], tau_s, dt_s)@loads.T + own*_slow(rng, n, len(loads), tau_s, dt_s)
 
+# %% ../nbs/05a_joint_simulation.ipynb #newshares
+def _check_cohort(cohort):
+    "ValueError for rates or shares of the variance that cannot be; `shared` varies by 1.6 with people"
+    tr, hz = cohort.tr_s, cohort.rate_hz
+    if not tr*hz>0 or (tr*hz)%1:
+        raise ValueError(f"tr_s: found {tr} s at envelopes of {hz} Hz, expected a whole number of their samples: "
+                         "take 2 s and 1 Hz")
+    for k,most in dict(shared=.625, envelope_noise=1, bold_noise=1).items():
+        if 0 <= (v := getattr(cohort, k)) <= most: continue
+        raise ValueError(f"{k}: found {v}, expected a share from 0 to {most}: leave it out")
+
 # %% ../nbs/05a_joint_simulation.ipynb #c59c83dd
 @dataclass
 class JointCohort:
@@ -95,9 +106,7 @@ class JointCohort:
     seed:int=0
 
     def __post_init__(self):
-        if (self.tr_s*self.rate_hz)%1:
-            raise ValueError(f"tr_s: found {self.tr_s} s at envelopes of {self.rate_hz} Hz, expected a whole number of "
-                             "their samples: take 2 s and 1 Hz")
+        _check_cohort(self)
         self.weights = coupling_map(self.parcellation)
         net = self.parcellation.networks('yeo7')
         self.member = (net[:,None]==np.unique(net)).astype(float)

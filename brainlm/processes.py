@@ -29,12 +29,14 @@ from .streaming import AheadLoader
 
 # %% ../nbs/21b_processes.ipynb #b0aedf3e
 class PartLoader(AheadLoader):
-    "What one of `n` processes reads of a loader: its part of each training batch, every n-th batch of validation"
-    def __init__(self, whole, rank, n):
+    """What one of `n` processes reads of a loader: its part of each training batch, every n-th batch of validation;
+    all of them where the processes share one model, which none can ask without the others (`shard`)"""
+    def __init__(self, whole, rank, n, shard=False):
         self.whole_bs, self.rank, self.of, self.trains = whole.bs, rank, n, whole.drop_last
         if self.trains and whole.bs%n:
             raise ValueError(f"batch_size: found {whole.bs}, expected a multiple of {n}, the number of processes"
                              "; choose such a one")
+        if shard and not self.trains: self.rank, self.of = 0, 1
         super().__init__(whole.dataset, bs=whole.bs//n if self.trains else whole.bs, shuffle=False,
                          drop_last=whole.drop_last, num_workers=whole.fake_l.num_workers, device=whole.device)
         self.n = len(self.get_idxs())
@@ -145,7 +147,7 @@ class Several(Alone):
 @patch
 def joined(self:Several, learn, shard=False):
     "The learner, which will read its part of each batch and average its gradients with the others"
-    def part(dl): return dl if isinstance(dl, PartLoader) else PartLoader(dl, self.rank, self.n)
+    def part(dl): return dl if isinstance(dl, PartLoader) else PartLoader(dl, self.rank, self.n, shard)
     learn.dls.loaders = [part(o) for o in learn.dls.loaders]
     learn.add_cbs([Sharded(learn.model, self.n, self.cpu) if shard else self._averaging(part), OneLoss()])
     if self.rank: learn.remove_cb(ProgressCallback)

@@ -146,7 +146,8 @@ def _at_one_rate(recordings, store, name):
 @patch
 def signals_of_people(self:Sessions): # Arrow table: subject, signal_hash
     "Who has which signal, in any part"
-    return pa.concat_tables([s.signals_of_people() for s in self.parts.values()])
+    none = pa.table({k:pa.array([], pa.string()) for k in ('subject', 'signal_hash')})
+    return pa.concat_tables([s.signals_of_people() for s in self.parts.values()] or [none])
 
 @patch
 def people_key(self:Sessions, make:bool=False)->bytes: # None: there is none
@@ -232,6 +233,16 @@ def _within_session(self:Sessions, name, i, start_s, seconds):
     if first >= 0 and first+n <= n_time and n: return first,n
     return f'runs from {begin:g} to {begin+n_time*dt:g} s'
 
+# %% ../nbs/01a_sessions.ipynb #02d8d534
+@patch
+def _asked_parts(self:Sessions, parts, **seconds):
+    "Names of parts; ValueError for one that is not there, or for a duration that is not above 0"
+    for k,v in seconds.items():
+        if not 0 < v < np.inf: raise ValueError(f"{k}: found {v}, expected seconds above 0: give so many")
+    parts = list(self.parts) if parts is None else [parts] if isinstance(parts, str) else list(parts)
+    for n in parts: one_of('parts', n, self.parts)
+    return parts
+
 # %% ../nbs/01a_sessions.ipynb #2dba01cb
 @patch
 def window(self:Sessions,
@@ -242,7 +253,7 @@ def window(self:Sessions,
 )->AttrDict: # `signals` {part: float32 [time, channel] or None}, `missing` {part: why}, `start_s` {part: true start}
     "The same stretch of time of every part of a session; ValueError where nobody says how they lie in time"
     got = AttrDict(signals={}, missing={}, start_s={})
-    for n in self.parts if parts is None else parts:
+    for n in self._asked_parts(parts, seconds=seconds):
         at = self._within_session(n, i, start_s, seconds)
         got.signals[n] = None if isinstance(at, str) else self.parts[n].read(int(self._rows[n][i]), *at)
         if isinstance(at, str): got.missing[n] = at
@@ -270,7 +281,7 @@ def windows(self:Sessions,
 )->pd.DataFrame: # session, start_s; of each part whether it is there
     "Where windows lie; ValueError"
     one_of('need', need, ('all', 'any'))
-    parts,rows = list(self.parts if parts is None else parts),[]
+    parts,rows = self._asked_parts(parts, seconds=seconds, step_s=seconds if step_s is None else step_s),[]
     for i in range(len(self)) if sessions is None else sessions:
         for t in self._session_starts(i, seconds, step_s or seconds, parts, need):
             there = {n:not isinstance(self._within_session(n, i, t, seconds), str) for n in parts}

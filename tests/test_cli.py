@@ -516,6 +516,8 @@ def test_preprocess_eeg(tmp_path, capsys):
     assert 'Sessions out: 1 of eeg-15-25hz, eeg-alpha' in capsys.readouterr().out
     assert main([*paths, str(tmp_path/'no'), '--bands', 'alpha', '--low-pass', '4']) == 1
     assert '--low-pass: found with EEG or MEG' in capsys.readouterr().err
+    assert main([*paths, str(tmp_path/'no'), '--method', 'lcmv', '--parcellation', 'glasser360']) == 1
+    assert '--parcellation, --method: found without --to-atlas' in capsys.readouterr().err
     assert not main([*paths, str(tmp_path/'sensors')])
     assert list(Sessions(tmp_path/'sensors').parts) == ['eeg']
 
