@@ -947,6 +947,9 @@ def _loaded(cls, folder, atlas, trust_edited):
     config, known = _read_config(folder), model_atlases(folder)
     if atlas is not None: one_of('atlas', atlas, known)
     own = known[atlas or next(iter(known))]
+    if cls is BrainLM and 'modalities' in _read_card(folder):
+        raise ValueError(f"{folder}: found a model of several modalities, expected one of one: load it with "
+                         "ModalBrainLM.from_pretrained")
     model = _empty_model(cls, config, own)
     weights = _weights_of(folder, own, model)
     if diff := differences(model.state_dict(), weights):
