@@ -448,6 +448,7 @@ def drawn(run, pools):
 class Steps:
     """A training. Windows and rate of a step are looked up by its number on the device, so that on a card a step of
     each pool and ratio can be recorded once, as a CUDA graph, and be played from then on"""
+    lane = None # stream of its own, where several trainings share a card
     def __init__(self, run, pools, bf16=False):
         self.run, self.pools, self.model = run, pools, network(run, pools)
         self.models = coats(self.model, {k: p.parcellation for k,p in pools.items()})
@@ -478,14 +479,14 @@ class Steps:
     def recorded(self, k, r, memory):
         "The graph of `step`, after two that prepare it"
         first = self.which.index((k, r))
-        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream, graph = self.lane or torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
                 self.now.fill_(first)
                 self.step(k, r)
         torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph, pool=memory): self.step(k, r)
+        with torch.cuda.graph(graph, pool=memory, stream=self.lane): self.step(k, r)
         return graph
 
     def record(self):
