@@ -66,6 +66,7 @@ from .recordings import RecordingStore, read_parquet, seen_rows
 from .report import Page, analyses
 from .scaling import RobustScaler
 from .simulation import simulate_cohort
+from .spreading import spread
 from .stats import group_interval, mean_interval, verdicts
 from .windows import TiledWindows
 
@@ -104,7 +105,7 @@ class Place:
         out, # folder in which priors and models of its folds lie
         n_folds:int=5, seed:int=0, # of people
     ):
-        self.mark = mark_of_store(store)
+        self.mark, self.given = mark_of_store(store), (name, store, Path(out).absolute(), n_folds, seed)
         self.name, self.store, self.out, self.seed = name, store, Path(out)/self.mark, seed
         self.who = store.table['subject'].to_numpy()
         people = len(set(self.who))
@@ -112,6 +113,7 @@ class Place:
         self.scaler, self.recordings = lru_cache(None)(self._fit_scaler), lru_cache(1)(self._recordings)
         kinds = list(store.attrs['provenance'])
         self.kind = kinds[0] if len(kinds)==1 else 'semi-synthetic'
+    def __reduce__(self): return Place, self.given                          # a worker fits for itself what folds need
     def __repr__(self): return f"{self.name}: {len(set(self.who))} people, {len(self.who)} recordings, {self.kind} data"
 
 # %% ../nbs/53_benchmark.ipynb #7d04ee2d
@@ -592,10 +594,15 @@ class Score:
 
 # %% ../nbs/53_benchmark.ipynb #616eeefd
 @patch
-def cell(self:Score, place, task, name, k, make, mark=''):
-    "The table of one cell; made where it is not there, of these data and of the model with this mark"
+def cell_file(self:Score, place, task, name, k, mark=''):
+    "Where the table of one cell lies, of these data and of the model with this mark"
     folder = self.out/'cells'/f'{_slug(place.name)}-{place.mark}'/_slug(task)
-    file = folder/f"{_slug(name)}{mark and '-'+mark}-{k}.parquet"
+    return folder/f"{_slug(name)}{mark and '-'+mark}-{k}.parquet"
+
+@patch
+def cell(self:Score, place, task, name, k, make, mark=''):
+    "The table of one cell; made where it is not there"
+    file = self.cell_file(place, task, name, k, mark)
     if file.exists(): return read_parquet(file)
     t = make().assign(model=name)
     if 'fold' not in t: t = t.assign(fold=str(k))                           # readers bring their own folds
@@ -666,15 +673,22 @@ def mine(self:Score, place, task, key, name):
     list_of = getattr(self.models[name], 'beside', name)                    # a control stands beside its model
     return pd.concat(out).assign(who='' if rows is None else list_of) if out else None
 
+# %% ../nbs/53_benchmark.ipynb #2c53c0ee
+@patch
+def rivals(self:Score, place, task, key):
+    "Tables of all rivals in all folds; within `on_scheduler` its workers share those that are not there"
+    asked = [(r, k) for r in task.rivals(place) for k in task.folds(place)]
+    left = [(k, r) for r,k in asked if not self.cell_file(place, key, r, k).exists()]
+    made = iter(spread(partial(task.rival, place), left))
+    return [self.cell(place, key, r, k, partial(next, made)) for r,k in asked]
+
 # %% ../nbs/53_benchmark.ipynb #6312984f
 @patch
 def tables(self:Score, place, key):
     "Tables of one task on one data set, by whom they are about: '' for everybody; None where it is no task here"
     task = tasks[key](self.scope)
     if why := task.why_not(place): return self.left.update({(place.name, key, ''): why})
-    each = [self.cell(place, key, r, k, partial(task.rival, place, k, r))
-            for r in task.rivals(place) for k in task.folds(place)]
-    alone, ours = pd.concat(each), []
+    alone, ours = pd.concat(self.rivals(place, task, key)), []
     for name in self.models:
         if why := self.why_left_out(place, task, name): self.left[place.name, key, name] = why
         elif (t := self.mine(place, task, key, name)) is not None: ours.append(t)
@@ -803,6 +817,7 @@ def gather(
 @register(analyses, 'benchmark', does='an open scoreboard: data sets x tasks x rivals, on one page',
     about='Score models and every rival on every public data set at hand, on people whom they have never seen. '
           'Call it again to go on where it stopped.',
+    spreads=True,
     options=(
         ('<out>', ..., 'folder to write', 'OUT'),
         ('quick', False, 'about ten minutes on two cores: fewer people, folds, windows, masks and rivals', True),

@@ -29,7 +29,7 @@ def all_frames(
     scaler:RobustScaler, # fitted on other people, or on those who train
     rows=None, # as `store.rows` takes them; None: all
 )->list: # float32 [time, parcel] of each, NaN where a parcel is missing
-    "Recordings, whole, as [readouts](30a_readouts.ipynb) take them"
+    "Recordings, whole, as readouts take them"
     return [scaler.transform(store.read(i)) for i in store.rows(rows)]
 
 # %% ../nbs/32_clinical.ipynb #53ee1cca

@@ -66,7 +66,7 @@ from .readers import (
     with_people,
 )
 from .recordings import Recording, RecordingStore, provenances
-from .spreading import LostTask, answer_of, dask_client, in_turn
+from .spreading import LostTask, address_of, answer_of, dask_client, in_turn
 
 # %% ../nbs/03b_preprocessing.ipynb #2166c45a
 # lived here until 0.2, and are still used here
@@ -272,8 +272,8 @@ def _first_here(work, items, n, jobs):
 def _in_order(work, items, n, jobs, scheduler):
     "(item, work(*item)) in the order of the n items, a few ahead at a time"
     todo = iter(items)
-    worth = bool(scheduler)
-    if jobs>1 and not scheduler:
+    worth = scheduler is not None
+    if jobs>1 and not worth:
         done,worth = _first_here(work, todo, n, jobs)
         yield from done
     if not worth:
@@ -495,6 +495,7 @@ def preprocess(
 )->AttrDict: # `store`; numbers `added`, `skipped` (there already), `passed_over`; tables `failures` and `intake`
     "All recordings that `inputs` hold, into a store; call it again to go on. ValueError, FileNotFoundError"
     if jobs<1: raise ValueError(f"jobs: found {jobs}, expected at least 1: leave it out for one process")
+    if scheduler is not None: scheduler = address_of(scheduler)
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     st,found = Settings(**settings),look(inputs, space, atlas, subject_pattern)
     if manifest is not None: found = _by_manifest(found, manifest)

@@ -7,6 +7,8 @@ from brainlm.benchmark import *
 
 
 # %% ../nbs/53_benchmark.ipynb #1ac39d07
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +39,7 @@ from brainlm.published import load_model
 from brainlm.recordings import Recording, RecordingStore
 from brainlm.scaling import RobustScaler
 from brainlm.simulation import simulate_cohort
+from brainlm.spreading import on_scheduler
 
 
 # %% ../nbs/53_benchmark.ipynb #038c01c3
@@ -100,6 +103,19 @@ def test_who_has_seen_nearly_all_is_left_out(people, half, tmp_path):
     score = Score(tmp_path, [place], who, ['fill in'], Scope(True))
     assert score.why_left_out(place, task, 'it')=='has learnt from all but 2 of these people'
     assert score.why_left_out(place, task, 'other')=='knows a424'
+
+
+# %% ../nbs/53_benchmark.ipynb #d11e7f90
+def test_workers_share_the_rivals(people, nobody_trains, tmp_path):
+    "With the numbers of one machine; a data set goes to a worker as what it was made from"
+    dask = pytest.importorskip('distributed')
+    one = said_of(people, tmp_path/'one')
+    here = dict(processes=False, dashboard_address=None)
+    with dask.LocalCluster(2, **here) as cluster, on_scheduler(cluster.scheduler_address):
+        two = said_of(people, tmp_path/'two')
+    pd.testing.assert_frame_equal(one.drop(columns='command'), two.drop(columns='command'))
+    place = pickle.loads(pickle.dumps(Place('x', people, tmp_path, 3)))
+    assert place.mark==Place('x', people, tmp_path, 3).mark and place.scaler(0).n_subjects
 
 
 # %% ../nbs/53_benchmark.ipynb #03986bf3

@@ -258,6 +258,11 @@ def test_options_keep_their_dashes(site):
     bad = [(f.name, t) for f,p in site.items() for t,_ in p.text if re.search(r'(?<![\w\d])[–—][a-z]\w+', t)]
     assert not bad, f'dashes were made of the options of commands: {bad[:5]}'
 
+def test_links_are_links(site):
+    "No page shows the brackets of a link: one around a symbol, say, which is a link of its own"
+    bad = [(f.name, t.strip()[:60]) for f,p in each_page(site).items() for t,c in p.text if re.search(r'\]\([\w./#-]+', t) and 'cell' not in c]
+    assert not bad, f'links that are shown as text: {bad[:5]}'
+
 def test_intervals_stay_together(site):
     interval = re.compile(r'\[[−+-]?\d[\d.]*, [−+-]?\d[\d.]*[\])]')
     texts = [(f.name, t) for f,p in each_page(site).items() for t,c in p.text if 'together' not in c and 'content' in c]

@@ -43,10 +43,13 @@ def cells_in_shape(html):
 def longest_word(text): return max(map(len, text.split()), default=0)
 
 def in_columns(html):
-    "What cells print as a table keeps its columns and scrolls; sentences are wrapped"
+    """What cells print as a table keeps its columns and scrolls; sentences are wrapped, in a table too. Lines of code that
+    are longer than those that fit are wrapped, where all others keep their shape"""
     def change(m):
         lines = [o for o in unescape(re.sub('<[^>]*>', '', m[1])).splitlines() if o.strip()]
-        table = len(lines)>2 and sum(len(re.findall(r'\S {2,}(?=\S)', o))>1 for o in lines)>len(lines)/2
+        longest = max(map(len, lines), default=0)
+        if 'sourceCode' in m[0].partition('>')[0]: return m[0].replace('<pre', '<pre data-long', 1) if longest>120 else m[0]
+        table = 2<len(lines) and longest<=200 and sum(len(re.findall(r'\S {2,}(?=\S)', o))>1 for o in lines)>len(lines)/2
         return m[0].replace('<pre', '<pre data-columns', 1) if table else m[0]
     return re.sub(r'<pre\b[^>]*>((?:(?!</pre>).)*)</pre>', change, html, flags=re.S)
 

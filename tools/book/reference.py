@@ -24,7 +24,7 @@ def inline(text): return re.sub(r'`([^`]+)`', r'<code>\1</code>', escape(' '.joi
 
 def entries(chapters):
     "(definition, chapter) of all that is public, by name"
-    found = [(d, c) for c in chapters for d in c.definitions]
+    found = [(d, c) for c in chapters for d in c.definitions if not d['name'].startswith('__')]
     return sorted(found, key=lambda o: (o[0]['name'].lower(), o[0]['name'], o[1].number))
 
 def row(d, chapter):
