@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['electro_ends', 'units', 'inverses', 'band_pass', 'band_envelope', 'electro_files', 'electro_source', 'open_electro',
            'Sensors', 'sensor_kinds', 'read_sensors', 'place_sensors', 'sensor_parcellation', 'places_in_head',
-           'sphere_leadfield', 'parcel_weights', 'Inverse', 'ElectroSettings', 'part_name', 'electro_parts',
+           'sphere_leadfield', 'parcel_weights', 'Inverse', 'part_name', 'ElectroSettings', 'electro_parts',
            'preprocess_electro']
 
 # %% ../nbs/03c_electrophysiology.ipynb #571baf3c
@@ -40,7 +40,7 @@ from .readers import (
     who,
     with_people,
 )
-from .recordings import Recording, band_hz, provenances
+from .recordings import Recording, band_hz, bands, provenances
 from .sessions import Sessions
 
 # %% ../nbs/03c_electrophysiology.ipynb #c81022e7
@@ -139,57 +139,119 @@ def electro_source(
     return Source(str(path), who=names)
 
 # %% ../nbs/03c_electrophysiology.ipynb #f19e419a
+def _said_number(text, what, path, kind=int, above=0):
+    "A number that a header says, above another; `BadInput`"
+    try: v = kind(text)
+    except ValueError: v = None
+    if v is not None and v > above: return v
+    found = (text.decode('latin-1') if isinstance(text, bytes) else text).strip() or 'nothing'
+    raise BadInput(path, f'{what}: found {found}', f'expected a number above {above}: mend the header, or get it again')
+
+# %% ../nbs/03c_electrophysiology.ipynb #4893b072
 def _check_edf(path):
-    "`BadInput` where EDF or BDF holds less than its header says"
-    with decoding(path, 'is no EDF or BDF that can be read'), open(path, 'rb') as f:
+    "What EDF or BDF says that is no error, in sentences; `BadInput` where it holds less than its header says"
+    with open(path, 'rb') as f:
         h = f.read(256)
-        start,n,ns = int(h[184:192]),int(h[236:244]),int(h[252:256])
+        ns = _said_number(h[252:256], 'number of signals', path)
         rest = f.read(256*ns)
-        each = sum(int(rest[216*ns+8*i:216*ns+8*i+8]) for i in range(ns))
-    size = (3 if h[:1] == b'\xff' else 2)*each*max(n, 1)
-    have = os.path.getsize(path)-start
+    start,n = (_said_number(h[a:a+8], o, path, above=-2) for a,o in ((184, 'bytes of the header'), (236, 'records')))
+    _said_number(h[244:252], 'seconds of a record', path, float)
+    per = sum(_said_number(rest[216*ns+8*i:216*ns+8*i+8], 'samples of a record', path, above=-1) for i in range(ns))
+    size,have = (3 if h[:1] == b'\xff' else 2)*per*max(n, 1),os.path.getsize(path)-start
     if have < size:
         raise BadInput(path, f'is cut short: found {have:,} bytes of numbers, its header says {size:,}',
                        'expected a whole file: get it again')
+    return ['EDF+D: records may lie apart, and are read as if they did not']*(h[192:197] in (b'EDF+D', b'BDF+D'))
 
-def _header_word(text, name):
-    return next((o.split('=', 1)[1].strip() for o in text.splitlines() if o.lower().startswith(f'{name.lower()}=')), '')
+# %% ../nbs/03c_electrophysiology.ipynb #54e1714f
+def _edf_without_range(path):
+    "Labels of the signals of EDF whose physical or digital range is empty: what their numbers mean, nobody knows"
+    if not str(path).lower().endswith(('.edf', '.bdf')): return []
+    with open(path, 'rb') as f:
+        ns = int(f.read(256)[252:256])
+        h = f.read(256*ns)
+    def column(at, width): # `at` bytes of other columns lie before it
+        o = at*ns
+        return [h[o+width*i:o+width*(i+1)].decode('latin-1').strip() for i in range(ns)]
+    ends = [column(at, 8) for at in (104, 112, 120, 128)]
+    return [n for n,a,b,c,d in zip(column(0, 16), *ends, strict=True) if a == b or c == d]
+
+# %% ../nbs/03c_electrophysiology.ipynb #5f153cc1
+def _header_words(text, section=None):
+    "{key: value} of a BrainVision header, or of one section"
+    if section: text = text.partition(f'[{section}]')[2].partition('\n[')[0]
+    lines = [o.split('=', 1) for o in text.splitlines() if '=' in o and not o.startswith(';')]
+    return {k.strip().lower():v.strip() for k,v in reversed(lines)}
 
 # %% ../nbs/03c_electrophysiology.ipynb #4f9f560a
-def _brainvision_data(path):
-    "The file with the numbers of a BrainVision header; None for other kinds; `BadInput` for one in another folder"
+def _brainvision_data(path, field='DataFile'):
+    "The file that a BrainVision header names; None for other kinds; `BadInput` for one in another folder"
     if not str(path).lower().endswith('.vhdr'): return None
-    name = _header_word(Path(path).read_bytes().decode(errors='replace'), 'DataFile').replace('$b', Path(path).stem)
+    said = _header_words(Path(path).read_bytes().decode(errors='replace'))
+    name = said.get(field.lower(), '').replace('$b', Path(path).stem)
     if name not in ('', '.', '..') and not set(name) & set('/\\\0'): return Path(path).with_name(name)
-    raise BadInput(path, f"DataFile: found {name or 'nothing'}", 'expected the name of a file beside it: mend it')
+    raise BadInput(path, f"{field}: found {name or 'nothing'}", 'expected the name of a file beside it: mend it')
 
+# %% ../nbs/03c_electrophysiology.ipynb #b35ba87c
 def _check_brainvision(path):
-    "`BadInput` where the numbers of a BrainVision header are not beside it, or are no whole number of samples"
-    text = Path(path).read_bytes().decode(errors='replace')
-    data = _brainvision_data(path)
+    "What a BrainVision header says that is no error; `BadInput` where it contradicts itself or its numbers"
+    if not str(path).endswith('.vhdr'):
+        raise BadInput(path, f'ends in {Path(path).suffix}', 'expected .vhdr, which is all that MNE reads: rename it')
+    text,data = Path(path).read_bytes().decode(errors='replace'),_brainvision_data(path)
     if not data.is_file():
         raise BadInput(path, f'has its numbers in {data.name}, which is not beside it',
                        'expected it there: put it there')
-    width = dict(INT_16=2, IEEE_FLOAT_32=4).get(_header_word(text, 'BinaryFormat'), 0)
-    n = int(_header_word(text, 'NumberOfChannels') or 0)*width
-    if not data.stat().st_size or n and data.stat().st_size % n:
-        raise BadInput(path, f'is cut short: {data.name} has {data.stat().st_size:,} bytes, {n} for each sample',
+    said = _header_words(text)
+    n = _brainvision_channels(said, _header_words(text, 'Channel Infos'), path)
+    each,size = n*dict(int_16=2, ieee_float_32=4).get(said.get('binaryformat', '').lower(), 0),data.stat().st_size
+    if not size or each and size % each:
+        raise BadInput(path, f'is cut short: {data.name} has {size:,} bytes, {each} for each sample',
                        'expected a whole number of samples: get it again')
+    if not said.get('markerfile') or (marks := _brainvision_data(path, 'MarkerFile')).is_file(): return []
+    return [f'its marks in {marks.name} are not beside it: it has no events']
+
+# %% ../nbs/03c_electrophysiology.ipynb #adc7afe8
+def _brainvision_channels(said, rows, path):
+    "Number of channels; `BadInput` for fields that contradict each other"
+    _said_number(said.get('samplinginterval', ''), 'SamplingInterval', path, float)
+    n,names = _said_number(said.get('numberofchannels', ''), 'NumberOfChannels', path),[]
+    for k,v in rows.items(): names += [v.split(',')[0]]*bool(re.fullmatch('ch[0-9]+', k))
+    if len(names) != n:
+        raise BadInput(path, f'NumberOfChannels: found {n} and {len(names)} in [Channel Infos]',
+                       'expected as many: mend the header')
+    if twice := sorted({o for o in names if names.count(o) > 1}):
+        raise BadInput(path, f'[Channel Infos]: found {some(twice)} more than once', 'expected each once: rename one')
+    return n
+
+# %% ../nbs/03c_electrophysiology.ipynb #70c91740
+def _warned_words(warned):
+    "What MNE-Python warned of while it opened a file, in sentences"
+    words = list(dict.fromkeys(one_line(o.message, 160) for o in warned if issubclass(o.category, RuntimeWarning)))
+    for i,o in enumerate(words):
+        if m := re.search(r"duplicates for: \{(.*?)\}", o):
+            own = m[1].replace("'", '').split(', ')
+            words[i] = f'{some(own)}: there more than once, called {own[0]}-0, {own[0]}-1 and so on'
+    return [o for o in words if 'naming conventions' not in o]
 
 # %% ../nbs/03c_electrophysiology.ipynb #01a8767c
 def open_electro(
     path, # File, or folder of CTF
-):  # MNE's Raw, its numbers still on the disk
+):  # MNE's Raw, its numbers still on the disk; its `told` are sentences on what is odd about it
     "`BadInput` for what is empty, cut short or no recording; ImportError without MNE-Python"
-    mne,path = _mne(),check_here(path)
+    mne,path,told = _mne(),check_here(path),[]
     if os.path.isfile(path) and not os.path.getsize(path):
         raise BadInput(path, 'is empty', 'expected a recording: get the file again')
-    if path.lower().endswith(('.edf', '.bdf')): _check_edf(path)
-    with decoding(path, 'is no BrainVision header that can be read'):
-        if path.lower().endswith('.vhdr'): _check_brainvision(path)
-    with decoding(path, 'is no recording of EEG or MEG that can be read'), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return mne.io.read_raw(path, preload=False, verbose='ERROR')
+    with decoding(path, 'has a header that cannot be read'):
+        if path.lower().endswith(('.edf', '.bdf')): told = _check_edf(path)
+        if path.lower().endswith('.vhdr'): told = _check_brainvision(path)
+    how = 'is no recording of EEG or MEG that can be read','expected one that is continuous and whole: get it again'
+    with decoding(path, *how), warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        raw = mne.io.read_raw(path, preload=False, verbose='WARNING')
+    lost = [o for o in _edf_without_range(path) if o in raw.ch_names]
+    raw.info['bads'] = list(dict.fromkeys([*raw.info['bads'], *lost]))
+    raw.told = told+_warned_words(w)
+    return raw
 
 # %% ../nbs/03c_electrophysiology.ipynb #04665ec3
 def _bids_beside(path, suffix):
@@ -227,9 +289,9 @@ def _told_events(raw, path):
         name = t[next((c for c in ('trial_type', 'value') if c in t), 'onset')].astype(str)
         long = t['duration'].fillna(0) if 'duration' in t else pd.Series(0., t.index)
         return [(float(a), float(b), c) for a,b,c in zip(t['onset'], long, name, strict=True) if a == a]
-    shift = raw.first_time if raw.annotations.orig_time is not None else 0.
     if len(raw.annotations):
-        return [(float(o['onset'])-shift, float(o['duration']), str(o['description'])) for o in raw.annotations]
+        at = raw.first_time
+        return [(float(o['onset'])-at, float(o['duration']), str(o['description'])) for o in raw.annotations]
     if 'stim' not in raw.get_channel_types(): return []
     with decoding(path, 'has a trigger channel that cannot be read'):
         found = _mne().find_events(raw, shortest_event=1, verbose='ERROR')
@@ -241,19 +303,21 @@ units = dict(V=1e6, mV=1e3, uV=1., nV=1e-3) # In µV
 def _sensor_scale(raw, picks, kind, unit, path):
     "What the numbers of MNE (V or T) are multiplied by, [channel]"
     if kind == 'meg': return np.full(len(picks), 1e15)
-    said = [raw._orig_units.get(raw.ch_names[i], 'V') for i in picks]
-    unknown = [raw.ch_names[i] for i,u in zip(picks, said, strict=True) if u in ('n/a', '', 'NA')]
-    if not unknown: return np.full(len(picks), 1e6 if unit is None else units[unit])
-    if unit is None:
-        raise BadInput(path, f'says no unit of {len(unknown)} channels ({some(unknown, 3)})',
+    if not raw._orig_units: return np.full(len(picks), 1e6 if unit is None else units[unit]) # FIF: V, but who knows
+    said = np.array([raw._orig_units.get(raw.ch_names[i], 'V') for i in picks])
+    unknown = np.isin(said, ('n/a', '', 'NA'))
+    if unknown.any() and unit is None:
+        raise BadInput(path, f'says no unit of {unknown.sum()} channels '
+                       f'({some([raw.ch_names[i] for i in picks[unknown]], 3)})',
                        f'expected one of {some(units)}: say it (--unit uV)')
-    return np.full(len(picks), units[unit])
+    left = str(path).lower().endswith(('.edf', '.bdf')) & (said == 'nV') # MNE leaves these as they are
+    return np.where(unknown, units[unit or 'V'], np.where(left, units['nV'], 1e6))
 
-def _check_eeg_size(x, kind, path):
+def _check_eeg_size(x, kind, path, said):
     size = float(np.median(x[:,~np.isnan(x[0])].std(0)))
     if kind == 'eeg' and not .01 < size < 2e4:
-        raise BadInput(path, f'has an EEG of {size:.3g} uV (median standard deviation)',
-                       'expected .01 to 20,000: its unit is another, say it (--unit)')
+        raise BadInput(path, f'has an EEG of {size:.3g} uV (median standard deviation)', 'expected .01 to 20,000: '
+                       'its unit is another, '+('mend its header' if said else 'say it (--unit)'))
 
 # %% ../nbs/03c_electrophysiology.ipynb #a537bc04
 def _bad_ones(x, names, told):
@@ -299,15 +363,16 @@ def read_sensors(
         raise BadInput(path, f'has no good channel of {kind}: all {len(bad)} are bad, flat or not finite',
                        'expected some: mend channels.tsv or the marks in the file')
     x[:,bad] = np.nan
-    _check_eeg_size(x, kind, path)
+    _check_eeg_size(x, kind, path, bool(raw._orig_units) and unit is None)
     dt_s,info = 1/raw.info['sfreq'],_mne().pick_info(raw.info, picks, copy=True)
     return Sensors(x, dt_s, names, kind, info, _told_events(raw, path), _reading_words(raw, bad), str(path))
 
 # %% ../nbs/03c_electrophysiology.ipynb #6cfba2d6
 def _reading_words(raw, bad):
-    i = raw.info
+    i,idle = raw.info,sum(not o['active'] for o in raw.info['projs'])
     return [f"read by MNE-Python at {i['sfreq']:g} Hz, filtered before to {i['highpass']:g} to {i['lowpass']:g} Hz",
-            f'{int(bad.sum())} of {len(bad)} channels bad']
+            f'{int(bad.sum())} of {len(bad)} channels bad', *getattr(raw, 'told', []),
+            *[f'{idle} projectors not applied']*bool(idle)]
 
 # %% ../nbs/03c_electrophysiology.ipynb #4f4a643c
 def _montage_beside(path):
@@ -337,6 +402,17 @@ def _has_place(info):
     at = np.array([c['loc'][:3] for c in info['chs']])
     return np.isfinite(at).all(1) & at.any(1)
 
+# %% ../nbs/03c_electrophysiology.ipynb #5d7c17a7
+def _electrode(name): # 'EEG FP1-REF' and 'Fp1..' are fp1
+    return re.sub(r'^eeg\s+|-(ref|le|ar|avg|a1|a2|m1|m2)$|\.+$', '', name.strip().lower())
+
+def _called_so(montage, names):
+    "A montage whose electrodes are called as in a file"
+    own = {_electrode(n):n for n in names}
+    new = {o:own[_electrode(o)] for o in montage.ch_names if _electrode(o) in own}
+    montage.rename_channels({k:v for k,v in new.items() if k != v and v not in montage.ch_names})
+    return montage
+
 # %% ../nbs/03c_electrophysiology.ipynb #801a5e85
 def place_sensors(
     s:Sensors, # Whose `info` and `steps` are completed
@@ -353,7 +429,7 @@ def place_sensors(
     m = _named_montage(_template_montage(), s.path) if m is None else m
     with decoding(s.path, 'has electrodes that cannot be placed'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        s.info.set_montage(m, match_case=False, on_missing='ignore', verbose='ERROR')
+        s.info.set_montage(_called_so(m, s.names), match_case=False, on_missing='ignore', verbose='ERROR')
     there = _has_place(s.info)
     s.steps += [f'places of {montage}, by name' if montage else said]*bool(there.any())
     return there
@@ -556,11 +632,27 @@ def __call__(self:Inverse,
     z,W = self.weighed(x)
     return z@W.T
 
+# %% ../nbs/03c_electrophysiology.ipynb #82922521
+def part_name(
+    kind:str, # 'eeg' or 'meg'
+    band=None, # Name, (low, high), or None
+)->str:
+    "What a part of `Sessions` is called"
+    word = '' if band is None else band if isinstance(band, str) else '{:g}-{:g}hz'.format(*band)
+    return f"{kind}-{word.replace(' ', '-')}".rstrip('-')
+
 # %% ../nbs/03c_electrophysiology.ipynb #0d814814
-def _known_bands(bands):
-    "Names, or edges as numbers; ValueError"
-    bands = (bands,) if isinstance(bands, str) else tuple(bands)
-    return tuple(b if band_hz(b) and isinstance(b, str) else band_hz(b) for b in bands)
+def _known_bands(asked):
+    "Names where there are such, else edges as numbers, each once, which is said; ValueError"
+    asked,known = (asked,) if isinstance(asked, str) else tuple(asked),{}
+    for b in asked:
+        own = next((k for k,v in bands.items() if v == band_hz(b)), band_hz(b))
+        if known.setdefault(part_name('eeg', own), own) != own:
+            raise ValueError(f"bands: found {known[part_name('eeg', own)]} and {own}, which would be called the same, "
+                             "expected edges that differ by more: leave one out")
+    if len(known) < len(asked):
+        tell(f"bands: {len(asked)} asked for are {some(known.values(), 9)}: each is written once")
+    return tuple(known.values())
 
 # %% ../nbs/03c_electrophysiology.ipynb #f869a4e9
 @dataclass(frozen=True)
@@ -581,15 +673,6 @@ class ElectroSettings:
         object.__setattr__(self, 'bands', _known_bands(self.bands))
         if self.rate_hz is not None and not 0 < self.rate_hz < 1e5:
             raise ValueError(f"rate: found {self.rate_hz}, expected samples in a second: leave it out")
-
-# %% ../nbs/03c_electrophysiology.ipynb #82922521
-def part_name(
-    kind:str, # 'eeg' or 'meg'
-    band=None, # Name, (low, high), or None
-)->str:
-    "What a part of `Sessions` is called"
-    word = '' if band is None else band if isinstance(band, str) else '{:g}-{:g}hz'.format(*band)
-    return f"{kind}-{word.replace(' ', '-')}".rstrip('-')
 
 # %% ../nbs/03c_electrophysiology.ipynb #13177585
 def _at_rate(x, dt_s, rate_hz):
@@ -622,20 +705,32 @@ def electro_parts(
     atlas:Parcellation=None, # Parcels with places; None: sensors stay sensors
     **settings, # Fields of `ElectroSettings`
 )->dict: # Part: (`Recording`, `Parcellation`)
-    "What one file becomes; `BadInput`"
+    "What one file becomes; `BadInput`, also where it cannot become one of them"
     source = path if isinstance(path, Source) else electro_source(path)
     st,raw = ElectroSettings(**settings),open_electro(source.path)
     res = {}
-    for kind in _asked_kinds(raw, source.path, st):
-        s = read_sensors(raw, source.path, kind, st.unit)
-        inverse = Inverse(s, atlas, st.method, st.forward, st.montage) if atlas else None
-        if not inverse and kind == 'eeg': place_sensors(s, st.montage)
-        channels = atlas or sensor_parcellation(s.names, _head_mm(s), kind)
-        for band in st.bands or (None,):
-            try: res[part_name(kind, band)] = _recording_of(s, band, inverse, st, source),channels
-            except ValueError as e:
-                raise e if isinstance(e, BadInput) else BadInput(source.path, *_halves(e)) from None
+    for part,got in _each_part(raw, source, atlas, st):
+        if isinstance(got, BadInput): raise got
+        res[part] = got
     return res
+
+# %% ../nbs/03c_electrophysiology.ipynb #fa07e1eb
+def _each_part(raw, source, atlas, st, wanted=None):
+    "(part, (`Recording`, `Parcellation`)), or a `BadInput` for one that the file cannot become; None: all parts"
+    for kind in _asked_kinds(raw, source.path, st):
+        own = {part_name(kind, b):b for b in st.bands or (None,)}
+        if not (own := {k:b for k,b in own.items() if wanted is None or k in wanted}): continue
+        try:
+            s = read_sensors(raw, source.path, kind, st.unit)
+            inverse = Inverse(s, atlas, st.method, st.forward, st.montage) if atlas else None
+            if not inverse and kind == 'eeg': place_sensors(s, st.montage)
+        except BadInput as e:
+            yield from ((k, e) for k in own)
+            continue
+        channels = atlas or sensor_parcellation(s.names, _head_mm(s), kind)
+        for part,band in own.items():
+            try: yield part,(_recording_of(s, band, inverse, st, source),channels)
+            except ValueError as e: yield part,e if isinstance(e, BadInput) else BadInput(source.path, *_halves(e))
 
 # %% ../nbs/03c_electrophysiology.ipynb #8e6692ff
 def _halves(e): # What was found, and what to do, of a sentence that says both
@@ -693,11 +788,6 @@ def _electro_hash(path, atlas, st):
     return f'e1-{h.hexdigest()[:29]}'
 
 # %% ../nbs/03c_electrophysiology.ipynb #a1814dc9
-def _wanted(source, st):
-    "Names of the parts that a file will become"
-    kinds = _asked_kinds(open_electro(source.path), source.path, st)
-    return [part_name(k, b) for k in kinds for b in st.bands or (None,)]
-
 def _hash_there(sessions, part, key):
     "What a part says a recording was made of; None where it has none"
     if part not in sessions.parts: return None
@@ -707,23 +797,33 @@ def _hash_there(sessions, part, key):
 
 # %% ../nbs/03c_electrophysiology.ipynb #265ab01d
 def _take_file(sessions, source, atlas, st):
-    "Add what is lacking of one file: 'added' or 'there already', and what was left out of it; `BadInput`"
-    wanted,made = _wanted(source, st),_electro_hash(source.path, atlas, st)
+    "Add what is lacking of one file: (outcome, reason, remedy) of it, and of each part that it cannot become"
+    raw,made = open_electro(source.path),_electro_hash(source.path, atlas, st)
+    wanted = [part_name(k, b) for k in _asked_kinds(raw, source.path, st) for b in st.bands or (None,)]
     there = {p:_hash_there(sessions, p, source.key) for p in wanted}
     if any(h not in (None, made) for h in there.values()):
         raise BadInput(source.path, 'is in the store already, made from another content or with other settings',
                        'expected the same: use another store')
-    if None not in there.values(): return 'there already',''
-    lost = {}
-    for part,(rec,channels) in electro_parts(source, atlas, **asdict(st)).items():
-        if there[part] is not None: continue
-        rec = replace(rec, covariates={**rec.covariates, 'content_hash':made})
-        own = sessions[part].parcellation if part in sessions.parts else channels
-        lost[_words_left_out(channels, own)] = part
-        try: sessions.add(part, [_in_layout(rec, channels, own)], own)
-        except (ValueError, TypeError) as e:
-            raise e if isinstance(e, BadInput) else BadInput(source.path, *_halves(e)) from None
-    return 'added','; '.join(filter(None, lost))
+    words,failed = {},{}
+    for part,got in _each_part(raw, source, atlas, st, [p for p in wanted if there[p] is None]):
+        try: words |= dict.fromkeys([*raw.told, _add_part(sessions, part, got, made)])
+        except BadInput as e: failed.setdefault((e.found, e.remedy), []).append(part)
+    took = len(wanted)-sum(map(len, failed.values()))
+    outcome = 'added' if words else 'there already'
+    each = [('failed', f"{', '.join(p)}: {o}" if took or len(failed) > 1 else o, r) for (o,r),p in failed.items()]
+    return [(outcome, '; '.join(filter(None, words)), '')]*bool(took)+each
+
+# %% ../nbs/03c_electrophysiology.ipynb #e64dc4a0
+def _add_part(sessions, part, got, made):
+    "Add one recording to its part: what was left out of it, or ''; `BadInput`"
+    if isinstance(got, BadInput): raise got
+    rec,channels = got
+    rec = replace(rec, covariates={**rec.covariates, 'content_hash':made})
+    own = sessions[part].parcellation if part in sessions.parts else channels
+    try: sessions.add(part, [_in_layout(rec, channels, own)], own)
+    except (ValueError, TypeError) as e:
+        raise e if isinstance(e, BadInput) else BadInput(rec.source, *_halves(e)) from None
+    return _words_left_out(channels, own)
 
 # %% ../nbs/03c_electrophysiology.ipynb #478cbd94
 def preprocess_electro(
@@ -742,7 +842,7 @@ def preprocess_electro(
     _check_electro_asked(st, atlas)
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found,sessions = with_people([_named_electro(f, subject_pattern) for f in files], inputs),Sessions.create(url)
-    return _told_intake(sessions, [_tried_file(sessions, f, atlas, st) for f in found])
+    return _told_intake(sessions, [(f.source.name, *o) for f in found for o in _tried_file(sessions, f, atlas, st)])
 
 # %% ../nbs/03c_electrophysiology.ipynb #13022ff6
 def _named_electro(file, pattern):
@@ -751,17 +851,17 @@ def _named_electro(file, pattern):
 
 # %% ../nbs/03c_electrophysiology.ipynb #dba06b3a
 def _tried_file(sessions, f, atlas, st):
-    "(file, outcome, reason, remedy)"
-    if f.outcome: return f.source.name,f.outcome,f.reason,f.remedy
-    try: return f.source.name,*_take_file(sessions, f.source, atlas, st),''
-    except BadInput as e: return f.source.name,'failed',e.found,e.remedy
+    "(outcome, reason, remedy) of a file, and of each part that it cannot become"
+    if f.outcome: return [(f.outcome, f.reason, f.remedy)]
+    try: return _take_file(sessions, f.source, atlas, st)
+    except BadInput as e: why = e.found,e.remedy
     except ImportError: raise
     except FileNotFoundError as e:
         if st.forward == 'fsaverage': raise
-        return f.source.name,'failed',one_line(e, 160),'expected all that belongs to it: get it again'
-    except MemoryError: return f.source.name,'failed','does not fit into memory','take a machine with more'
-    except Exception as e:
-        return f.source.name,'failed',f'{type(e).__name__}: {one_line(e, 160)}','not foreseen: please report it'
+        why = one_line(e, 160),'expected all that belongs to it: get it again'
+    except MemoryError: why = 'does not fit into memory','take a machine with more'
+    except Exception as e: why = f'{type(e).__name__}: {one_line(e, 160)}','not foreseen: please report it'
+    return [('failed', *why)]
 
 def _check_electro_asked(st, atlas):
     "ValueError or FileNotFoundError for a montage, a forward model or an atlas that is none"

@@ -37,12 +37,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import zarr
 from fastcore.basics import patch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from zarr.codecs import Crc32cCodec
-from zarr.storage import MemoryStore
 
 from .atlas import Parcellation
 from .basics import LeftOut, one_of, open_own, optional, printable, some, tell, write_whole
@@ -320,6 +317,7 @@ def check(self:Recording,
 
 # %% ../nbs/01_recordings.ipynb #f69d7acd
 _bold,_table,_atlas,_lockname = 'bold','recordings.parquet','parcellation.parquet','writer.lock'
+_seen,_keyfile = 'seen.json','people.key'
 _format,_version = 'brainlm recordings',1
 _max_rows = 2**40 # Shape of the array on disk: the table says how many rows are filled, so `zarr.json` is written once
 
@@ -412,7 +410,7 @@ class RecordingStore:
         self.url = self.path if self.local else str(url).rstrip('/')
         return self
 
-    damaged = {} # Name of a recording that is left out: what is wrong with it
+    damaged,_planned = {},False # Name of a recording that is left out: what is wrong with it; not there yet?
     def __len__(self): return len(self._pa)
     def __reduce__(self): return type(self),(self.url,self.storage_options) # Pickles as its address
 
@@ -552,6 +550,7 @@ def refresh(self:RecordingStore)->RecordingStore: # Itself
 def _table_bytes(self:RecordingStore):
     try: return self.get_file(_table)
     except FileNotFoundError: pass
+    if self._planned: return b''
     raise FileNotFoundError(f"{self.url} is not a RecordingStore: {_table} was not found there "
                             "(was its creation interrupted?), expected beside bold; "
                             "make it again, or put the file back")
@@ -560,7 +559,8 @@ def _table_bytes(self:RecordingStore):
 @patch
 def _set(self:RecordingStore, data):
     "Take the table from its bytes; `_raw` is what a writer compares with"
-    t = self._whole_table(_table, data)
+    self._planned = self._planned and not data
+    t = _schema.empty_table() if self._planned else self._whole_table(_table, data)
     self._codes = _codes_of(t)
     t = _plain(t, self.url)
     self._pa,self._df,self._raw = t,None,data
@@ -616,7 +616,7 @@ def _check_free(found, url):
     if _table in found:
         remedy = "open it with RecordingStore(url), or pass exist_ok=True"
         raise FileExistsError(f"{url} is a RecordingStore already, expected an empty folder: {remedy}")
-    if other := {o for o in found if not _is_part(o)} - {_bold, _atlas, _lockname}:
+    if other := {o for o in found if not _is_part(o)} - {_bold, _atlas, _lockname, _keyfile}:
         raise FileExistsError(f"{url} is no RecordingStore and not empty, choose another: "
                               f"{some(sorted(other), 3)} found, expected an empty folder")
 
@@ -642,23 +642,38 @@ def _same(self:RecordingStore, p):
 # %% ../nbs/01_recordings.ipynb #b5f08c08
 def _zarr_json(n, width, about):
     "How Zarr describes chunks of `n` rows, each with its crc32c behind it"
-    files = {}
-    zarr.create_array(MemoryStore(files), shape=(_max_rows,width), chunks=(n,width), dtype='float32', zarr_format=3,
-        compressors=Crc32cCodec(), filters=None, fill_value=float('nan'), dimension_names=('time','parcel'),
-        chunk_key_encoding={'name':'default','separator':'.'}, attributes=about)
-    return files['zarr.json'].to_bytes()
+    def named(name, **o): return dict(name=name, configuration=o) if o else dict(name=name)
+    said = dict(shape=[_max_rows, width], data_type='float32', chunk_grid=named('regular', chunk_shape=[n, width]),
+                chunk_key_encoding=named('default', separator='.'), fill_value='NaN',
+                codecs=[named('bytes', endian='little'), named('crc32c')], attributes=about,
+                dimension_names=['time', 'parcel'], zarr_format=3, node_type='array', storage_transformers=[])
+    return json.dumps(said, indent=2).encode()
+
+# %% ../nbs/01_recordings.ipynb #5f67aeb7
+@patch
+def _write_about(self:RecordingStore):
+    "Write what a store says before any recording is in it"
+    self.put_file(f'{_bold}/zarr.json', _zarr_json(self._meta['chunk_rows'], self.n_parcels, self._meta))
+    self.put_file(_atlas, _parquet(pa.Table.from_pandas(self._parc.table, preserve_index=False)))
 
 @patch
 def _make(self:RecordingStore, p, n):
     "Write an empty store for parcellation `p` in chunks of `n` rows; the table comes last, and makes it a store"
-    self._refuse_unsafe()
-    self.fs.makedirs(self._at(_bold), exist_ok=True)
-    about = dict(format=_format, version=_version, parcellation=p.name, chunk_rows=n)
-    self.put_file(f'{_bold}/zarr.json', _zarr_json(n, len(p), about))
-    self.put_file(_atlas, _parquet(pa.Table.from_pandas(p.table, preserve_index=False)))
+    self._not_yet(p, n)
+    self._write_about()
     self.put_file(_table, _parquet(_schema.empty_table()))
     self._open()
     return self
+
+# %% ../nbs/01_recordings.ipynb #d14ddb59
+@patch
+def _not_yet(self:RecordingStore, p, n=256):
+    "A store that is not there yet, with a place for its chunks; its first commit writes what it is"
+    self._refuse_unsafe()
+    self.fs.makedirs(self._at(_bold), exist_ok=True)
+    self._meta = dict(format=_format, version=_version, parcellation=p.name, chunk_rows=n)
+    self.n_parcels,self._coded,self._parc,self._planned = len(p),True,p,True
+    return self._set(b'')
 
 # %% ../nbs/01_recordings.ipynb #d25e6a08
 class StoreLocked(RuntimeError):
@@ -905,6 +920,7 @@ def _commit(self:StoreWriter, pack, rows, kinds, keys):
         _fsync(s._at(_bold))
     data = _coded(_with_rows(s._pa, rows, kinds), s._codes, pack.codes)
     self._check_unchanged()
+    if s._planned: s._write_about()
     s.put_file(_table, data)
     s._set(data)
     self.keys |= keys
@@ -957,6 +973,27 @@ def put_table(self:RecordingStore,
     "Replace the table as a whole, within `with store.writer()`"
     self.put_file(_table, _coded(table, self._codes, {}))
     self.refresh()
+
+# %% ../nbs/01_recordings.ipynb #f6a950d5
+@patch(cls_method=True)
+def create_with(cls:RecordingStore,
+    url, # Folder, `Path` or fsspec URL
+    parcellation, # `Parcellation` of every recording to come
+    recs, # Iterable of `Recording`, at least one
+    files:dict=None, # Small files by name, as of `put_file`, written before the table
+    storage_options:dict=None, # Passed to fsspec
+)->RecordingStore:
+    "A new store of `recs`; refusals as of `create` and `extend`, which leave nothing behind"
+    self = cls.__new__(cls)._locate(url, storage_options)
+    _check_free(self._names(), url)
+    with self._not_yet(parcellation).writer() as w:
+        try:
+            for name,data in (files or {}).items(): self.put_file(name, data)
+            if w.extend(recs): return self
+            raise ValueError(f"{url}: found no recordings, expected one at least: give some")
+        except BaseException:
+            if self._planned: self.fs.rm(self.path, recursive=True)
+            raise
 
 # %% ../nbs/01_recordings.ipynb #3e8c8071
 @patch
@@ -1503,8 +1540,6 @@ def of(cls:Split,
     return split
 
 # %% ../nbs/01_recordings.ipynb #9295f3c1
-_seen,_keyfile = 'seen.json','people.key'
-
 @patch
 def people_key(self:RecordingStore,
     make:bool=False, # One where there is none

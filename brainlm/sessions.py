@@ -6,7 +6,9 @@
 __all__ = ['Sessions']
 
 # %% ../nbs/01a_sessions.ipynb #d81417e0
+import json
 from math import ceil
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,8 @@ import pyarrow as pa
 from fastcore.basics import AttrDict, patch
 from fsspec.core import url_to_fs
 
-from .basics import one_of, some
+from .basics import one_of, some, tell, write_whole
+from .files import json_object
 from .recordings import RecordingStore, Split, learned_from, refuse_seen, seen_by
 
 # %% ../nbs/01a_sessions.ipynb #7e8f18ac
@@ -24,13 +27,13 @@ _session_key = ['subject', 'session', 'task', 'run']
 class Sessions:
     "Stores of the same people, session by session; FileNotFoundError for a folder that holds none"
     def __init__(self,
-        where, # Folder or URL of the stores, or {name: `RecordingStore`}
+        where, # Folder or URL of the stores, or {name: `RecordingStore` or its address}
         offsets:dict=None, # Part: seconds on the clock at which its recordings begin, where they do not say
         storage_options:dict=None, # Passed to fsspec
     ):
         self.storage_options,self.url,self.offsets = storage_options,None,dict(offsets or {})
         if not isinstance(where, dict): self.url,where = str(where).rstrip('/'),self._stores_in(where)
-        self.parts = dict(where)
+        self.parts = {n:_as_store(s, n, storage_options) for n,s in where.items()}
         self.refresh()
         for o in self.offsets: one_of('offsets', o, self.parts)
 
@@ -40,20 +43,55 @@ class Sessions:
     @property
     def name(self): return (self.url or '+'.join(self.parts)).split('/')[-1]
 
+# %% ../nbs/01a_sessions.ipynb #358745d0
+def _as_store(s, name, storage_options):
+    "A store, from itself or its address; TypeError"
+    if isinstance(s, (str, PathLike)): return RecordingStore(s, storage_options)
+    if isinstance(s, RecordingStore): return s
+    raise TypeError(f"{name}: found {type(s).__name__}, expected a RecordingStore or its address: give one of them")
+
+def _is_store(fs, path): return fs.exists(f'{path}/recordings.parquet')
+
+def _part_url(url, part): return f"{str(url).rstrip('/')}/{part}"
+
 # %% ../nbs/01a_sessions.ipynb #7f404150
 @patch
 def _stores_in(self:Sessions, url):
     "The stores that a folder holds, by name"
     fs,path = url_to_fs(str(url), **(self.storage_options or {}))
     there = sorted(o.rstrip('/') for o in fs.ls(path, detail=False)) if fs.exists(path) else []
-    names = [o.split('/')[-1] for o in there if fs.exists(f'{o}/recordings.parquet')]
+    names = [o.split('/')[-1] for o in there if _is_store(fs, o)]
+    _miss_parts(url, _parts_added(fs, path), names)
     if names: return {o:RecordingStore(_part_url(url, o), self.storage_options) for o in names}
-    one,other = fs.exists(f'{path}/recordings.parquet'),some([o.split('/')[-1] for o in there])
+    one,other = _is_store(fs, path),some([o.split('/')[-1] for o in there])
     found = 'one store' if one else other or 'nothing'
     raise FileNotFoundError(f"{url}: found {found}, expected a folder of stores: give the folder above them, or "
                             "Sessions({'bold': store})")
 
-def _part_url(url, part): return f"{str(url).rstrip('/')}/{part}"
+# %% ../nbs/01a_sessions.ipynb #6b38ecba
+_listed = 'parts.json'
+
+def _parts_added(fs, path):
+    "Names of the parts that were ever added to a folder; ValueError"
+    file = f'{path}/{_listed}'
+    return list(json_object(fs.cat_file(file), file).get('parts', [])) if fs.exists(file) else []
+
+def _miss_parts(url, added, names):
+    "A warning that names parts that are gone"
+    if not (gone := sorted({*added}-{*names})): return
+    tell(f"{url}: {some(gone)} was added and is gone, expected beside {some(names) or 'nothing'}: put it back, or "
+         f"delete {_listed} if it is not wanted")
+
+# %% ../nbs/01a_sessions.ipynb #295d163b
+@patch
+def _keep_names(self:Sessions):
+    "Write which parts there are, with those that are missed"
+    fs,path = url_to_fs(self.url, **(self.storage_options or {}))
+    names = sorted({*self.parts, *(old := _parts_added(fs, path))})
+    if names == old: return
+    data = json.dumps(dict(parts=names)).encode()
+    if getattr(fs, 'local_file', False): write_whole(f'{path}/{_listed}', data)
+    else: fs.pipe_file(f'{path}/{_listed}', data)
 
 # %% ../nbs/01a_sessions.ipynb #9206aa15
 @patch
@@ -101,11 +139,13 @@ def create(cls:Sessions,
     url, # Folder or URL
     storage_options:dict=None, # Passed to fsspec
 )->Sessions: # Without parts, where there are none yet
-    "A folder for stores, made if missing; FileExistsError where a store lies in that place"
+    "A folder for stores, made if missing; FileExistsError where a store or a file lies in that place"
     fs,path = url_to_fs(str(url), **(storage_options or {}))
-    if fs.exists(f'{path}/recordings.parquet'):
+    if _is_store(fs, path):
         raise FileExistsError(f"{url} is a store itself, expected a folder for several: take the folder above it")
-    fs.makedirs(path, exist_ok=True)
+    try: fs.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(f"{url}: found a file there or above it, expected a folder: give another") from None
     try: return cls(url, storage_options=storage_options)
     except FileNotFoundError: pass
     self = cls({}, storage_options=storage_options)
@@ -119,24 +159,33 @@ def add(self:Sessions,
     recordings, # Iterable of `Recording`
     parcellation, # Of their channels
 )->range: # Their numbers in the part
-    "Recordings into a part, which is made if missing; refusals as of `StoreWriter.extend`, all or none"
+    "Recordings into a part, which comes with its first; refusals as of `StoreWriter.extend`, all or none"
     if not self.url: raise ValueError(f"{self.name}: found stores without a folder, expected Sessions.create(folder)")
     if not name or '/' in name: raise ValueError(f"part: found {name!r}, expected a word for a folder, such as 'alpha'")
-    how = dict(exist_ok=True, storage_options=self.storage_options)
-    store = RecordingStore.create(_part_url(self.url, name), parcellation, **how)
-    key = next((s.people_key(make=True) for s in self.parts.values()), None)
-    if key and name not in self.parts: store.put_file('people.key', key)
-    numbers = store.extend(_at_one_rate(recordings, store, name))
+    store,numbers = self._added_to(_part_url(self.url, name), name, recordings, parcellation)
     self.parts = dict(sorted({**self.parts, name:store}.items()))
+    self._keep_names()
     self.refresh()
     return numbers
 
+# %% ../nbs/01a_sessions.ipynb #104f8e21
+@patch
+def _added_to(self:Sessions, url, name, recordings, parcellation):
+    "(store, numbers in it) of recordings that go into a store that is there, or is made with them"
+    far = self.storage_options
+    if _is_store(*url_to_fs(url, **(far or {}))):
+        store = RecordingStore.create(url, parcellation, exist_ok=True, storage_options=far)
+        return store,store.extend(_at_one_rate(recordings, name, store.dt_s))
+    key = next((s.people_key(make=True) for s in self.parts.values()), None)
+    files = {'people.key':key} if key else None
+    store = RecordingStore.create_with(url, parcellation, _at_one_rate(recordings, name), files, far)
+    return store,range(len(store))
+
 # %% ../nbs/01a_sessions.ipynb #20a11938
-def _at_one_rate(recordings, store, name):
+def _at_one_rate(recordings, name, dt=np.nan):
     "The same recordings; ValueError for one of another rate than those before it"
-    dt = store.dt_s if len(store) else None
     for r in recordings:
-        dt = dt or r.dt_s
+        dt = r.dt_s if np.isnan(dt) else dt
         if abs(r.dt_s-dt) > 1e-3*dt:
             raise ValueError(f"{r.source or r.name}: found {1/r.dt_s:g} Hz, the part {name} has {1/dt:g} Hz, expected "
                              "one rate: resample it, or take another part")
@@ -270,6 +319,20 @@ def _session_starts(self:Sessions, i, seconds, step_s, parts, need):
     first,last = (max(low), min(high)) if need == 'all' else (min(low), max(high))
     return first+step_s*np.arange(max(0, int((last-first-seconds)/step_s+1e-6)+1))
 
+# %% ../nbs/01a_sessions.ipynb #0bb60f9b
+@patch
+def _say_no_window(self:Sessions, seconds, parts, sessions):
+    "A warning: what each part lacks, or how much of their time they share"
+    lacks = {n:sum(self._rows[n][i] < 0 for i in sessions) for n in parts}
+    why = [f"{n} has no recording of {k} of {len(sessions)} sessions" for n,k in lacks.items() if k]
+    whole = [i for i in sessions if all(self._rows[n][i] >= 0 for n in parts)]
+    if whole:
+        spans = [[(b, b+dt*n) for b,dt,n in (self._span(o, i) for o in parts)] for i in whole]
+        most = max(min(e for _,e in o)-max(b for b,_ in o) for o in spans)
+        why += [f"{some(parts)} have {max(most, 0):.4g} s in common at most"]
+    tell(f"{self.name}: found no window of {seconds:g} s ({'; '.join(why) or 'no session'}), expected one at least: "
+         "take shorter windows, or name other parts")
+
 # %% ../nbs/01a_sessions.ipynb #f8292fb4
 @patch
 def windows(self:Sessions,
@@ -279,11 +342,12 @@ def windows(self:Sessions,
     sessions=None, # Numbers; None: all
     need:str='all', # Which parts must be there: 'all' or 'any'
 )->pd.DataFrame: # session, start_s; of each part whether it is there
-    "Where windows lie; ValueError"
+    "Where windows lie, with a warning that says why where there are none; ValueError"
     one_of('need', need, ('all', 'any'))
     parts,rows = self._asked_parts(parts, seconds=seconds, step_s=seconds if step_s is None else step_s),[]
     for i in range(len(self)) if sessions is None else sessions:
         for t in self._session_starts(i, seconds, step_s or seconds, parts, need):
             there = {n:not isinstance(self._within_session(n, i, t, seconds), str) for n in parts}
             if (all if need == 'all' else any)(there.values()): rows.append(dict(session=i, start_s=t, **there))
+    if not rows: self._say_no_window(seconds, parts, range(len(self)) if sessions is None else list(sessions))
     return pd.DataFrame(rows, columns=['session', 'start_s', *parts])

@@ -77,6 +77,75 @@ def test_refusals_of_files(tmp_path):
     (tmp_path/'no_raw.fif').write_bytes(b'nothing of the kind'*99)
     _fails(tmp_path/'no_raw.fif', 'is no recording of EEG or MEG that can be read')
 
+def _marked(path, x, *edit):
+    "A BrainVision file with another header"
+    head = ['Brain Vision Data Exchange Header File Version 1.0', '[Common Infos]', f'DataFile={path.stem}.eeg',
+            f'MarkerFile={path.stem}.vmrk', 'DataOrientation=MULTIPLEXED', 'DataFormat=BINARY', 'NumberOfChannels=16',
+            'SamplingInterval=5000', '[Binary Infos]', 'BinaryFormat=INT_16', '[Channel Infos]',
+            *[f'Ch{i}={n},,0.1,uV' for i,n in enumerate(names, 1)], '']
+    path.write_text('\n'.join(head).replace(*(edit or ('', ''))))
+    path.with_suffix('.eeg').write_bytes(np.rint(10*x).astype('<i2').tobytes())
+    return path
+
+def test_headers_that_contradict_themselves(tmp_path):
+    x = 20*np.random.default_rng(0).normal(size=(400, 16))
+    for old,new,words in (('5000', '0', 'SamplingInterval: found 0; expected a number above 0'),
+                          ('Channels=16', 'Channels=8', 'NumberOfChannels: found 8 and 16 in [Channel Infos]'),
+                          ('Channels=16\n', '\n', 'NumberOfChannels: found nothing'),
+                          ('=Fp2,', '=Fp1,', '[Channel Infos]: found Fp1 more than once; expected each once: rename one')):
+        _fails(_marked(tmp_path/'a.vhdr', x, old, new), words)
+    _fails(_marked(tmp_path/'A.VHDR', x), 'rename it')
+    assert 'it has no events' in electro_parts(_marked(tmp_path/'b.vhdr', x))['eeg'][0].covariates['steps']
+    b = _edf(tmp_path/'d.edf', x, names, 200).read_bytes()
+    for at,word in ((244, 'seconds of a record: found 0'), (252, 'number of signals: found 0')):
+        (tmp_path/'d.edf').write_bytes(b[:at]+b'0   '+b[at+4:])
+        _fails(tmp_path/'d.edf', word)
+
+def _with_column(path, at, *values):
+    "An EDF file with other words of eight letters in one column of its header, for the first signals"
+    b = bytearray(path.read_bytes())
+    for i,v in enumerate(values): b[256+16*at+8*i:264+16*at+8*i] = f'{v:<8}'.encode()
+    path.write_bytes(b)
+    return path
+
+def test_units_and_ranges_of_edf(tmp_path):
+    x = 20*np.random.default_rng(0).normal(size=(400, 16))
+    sd = electro_parts(_with_column(_edf(tmp_path/'a.edf', x, names, 200), 96, 'nV'))['eeg'][0].signal.std(0)
+    assert sd[0] < .03 and sd[1:].min() > 15, 'nV, uV'
+    f = _with_column(_edf(tmp_path/'b.edf', x, names, 200), 96, '', '')
+    _fails(f, 'says no unit of 2 channels (Fp1, Fp2)')
+    assert electro_parts(f, unit='uV')['eeg'][0].signal.std(0).min() > 15, 'the unit is of those that say none'
+    f = _with_column(_with_column(_edf(tmp_path/'c.edf', x, names, 200), 104, 0), 112, 0)
+    assert electro_parts(f)['eeg'][0].missing.tolist() == [True]+[False]*15
+
+def test_a_label_twice_is_named(tmp_path):
+    x = 20*np.random.default_rng(0).normal(size=(400, 16))
+    _edf(tmp_path/'sub-1_eeg.edf', x, [f'EEG {n}-REF' for n in names], 200)
+    _edf(tmp_path/'sub-2_eeg.edf', x+1, ['EEG Fp1-REF']*2+[f'EEG {n}-REF' for n in names[2:]], 200)
+    words = 'EEG Fp1-REF: there more than once, called EEG Fp1-REF-0'
+    with pytest.warns(match=words): got = preprocess_electro(tmp_path, tmp_path/'out')
+    assert got.added == 2 and got.sessions['eeg'].parcellation.has_places, 'placed by the names that are meant'
+    assert words in (tmp_path/'out/intake.tsv').read_text()
+
+def test_one_band_does_not_stop_the_others(tmp_path):
+    _eeg().save(tmp_path/'sub-1_raw.fif', verbose='ERROR')
+    for added in (1, 0):
+        got = preprocess_electro(tmp_path, tmp_path/'out', bands=['alpha', 'high gamma'])
+        assert (got.added, got.skipped, len(got.failures), list(got.sessions.parts)) == (added, 1-added, 1, ['eeg-alpha'])
+        assert got.failures['reason'][0].startswith('eeg-high-gamma: band: found one up to 150 Hz')
+    with pytest.warns(match='3 asked for are alpha, theta: each is written once'):
+        assert ElectroSettings(bands=['alpha', (8, 13), 'theta']).bands == ('alpha', 'theta')
+    with pytest.raises(ValueError, match='would be called the same'): ElectroSettings(bands=[(8, 12), (8, 12.0000001)])
+
+def test_events_count_from_the_first_sample(tmp_path):
+    for date in (None, 1e9):
+        raw = _eeg()
+        raw.set_meas_date(date)
+        raw.set_annotations(mne.Annotations([1, 5], [.1, .1], ['before', 'tone'])).crop(4)
+        raw.save(f := tmp_path/'a_raw.fif', verbose='ERROR', overwrite=True)
+        (at,_,name), = electro_parts(f)['eeg'][0].events
+        assert name == 'tone' and abs(at-1) < 1e-6
+
 def test_refusals_of_content(tmp_path):
     atlas = Parcellation('few', load_parcellation('glasser360').table.iloc[::60].reset_index(drop=True))
     raw = _eeg()

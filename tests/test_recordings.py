@@ -385,6 +385,10 @@ def test_zarr_reads_the_same(tmp_path):
     "What is read from the chunk files is what Zarr reads"
     s = _base(tmp_path/'s'); arr = zarr.open_array(f'{s.url}/bold', mode='r')
     assert arr.metadata.zarr_format == 3 and arr.dtype == 'float32' and arr.attrs['version'] == 1
+    own = zarr.create_array({}, shape=arr.shape, chunks=arr.chunks, dtype='float32', compressors=zarr.codecs.Crc32cCodec(),
+        filters=None, fill_value=float('nan'), dimension_names=('time', 'parcel'), attributes=dict(arr.attrs),
+        chunk_key_encoding={'name':'default', 'separator':'.'})
+    assert own.metadata.to_dict() == arr.metadata.to_dict(), 'written without Zarr, as Zarr writes it'
     for i,(a,n) in enumerate(zip(s.table['start'], s.table['n_time'])): assert arr[a:a+n].tobytes() == s.read(i).tobytes()
 
 def test_lost_chunk(tmp_path):
