@@ -2,43 +2,48 @@
 
     python tools/modalities.py --out DIR --seconds 380 --cores 16   # all cohorts, on a card
     python tools/modalities.py --out DIR --size toy                 # the same code at toy size, on the CPU, a minute
+    python tools/modalities.py --out DIR --size company             # does BOLD alone suffer from company? on the CPU
     python tools/modalities.py --out DIR --judge nbs/results/modalities.tsv   # tables of several runs into one of results
 
 Each training and each cohort's rivals are a process of their own, which writes DIR/scores_*.csv when it is done. All read
-the same people: 48 to learn from, 20 that are tested (toy: 8 and 4).
-A training that is out of time after a quarter of its steps writes no scores."""
+the same people: 48 to learn from, 20 that are tested (toy: 8 and 4; company: 40 are tested).
+Models begin on a prior of each stream unless their job says plain. A training with time for less than a quarter of its
+steps writes no scores; one that was interrupted goes on."""
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
 
 import pandas as pd
-import torch
 
 from brainlm.crossing import (
-    ModalRun,
     coupling_read,
     crossing_verdicts,
     joint_signals,
     joint_streams,
+    modal_learner,
     model_scores,
     new_modal,
     rival_scores,
 )
 from brainlm.evidence import keep_results, result_rows
 from brainlm.joint import Coupling, JointCohort, spread_parcels
+from brainlm.pretraining import Training
 
 words = dict(linear='linear coupling', saturating='saturating coupling', gated='gated coupling', none='null',
              product='product of two bands')
 first_tested = 1000 # number of the first person who is tested
 
 # People learned from and tested, parcels, patches in a window, network, steps, windows in a step
-sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32))
+sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32),
+             company=(48, 40, 8, 4, 'nano', 2000, 16))
 
 def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
@@ -48,30 +53,56 @@ def cohort(kind, size):
     return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
 
 def jobs(size):
-    "Names of what is to be done, the most important first; `one`: asked for BOLD from EEG alone"
+    """Names of what is to be done, the most important first. `one`: asked for BOLD from EEG alone. Where company is
+    judged, a model of BOLD alone takes half the steps of one of both, which sees BOLD in three quarters of its windows"""
+    if size=='company':
+        seeds = [f'{o}:{s}' for s in range(3) for o in ('both:linear', 'bold:linear')]
+        return [*seeds, 'rivals:linear:0', 'both-plain:linear:0', 'bold-plain:linear:0']
     first = 'both:linear both:gated both:none bold:linear rivals:linear rivals:gated rivals:none'.split()
     then = 'both:product one:product rivals:product both:saturating rivals:saturating'.split()
     again = 'both:linear bold:linear both:gated both:none both:product'.split()
     return [f'{o}:0' for o in first+then]+[f'{o}:1' for o in again]*(size=='large')
 
-def train(what, kind, seed, a):
-    "Train one model and score it"
+named = dict(both='BrainLM', bold='BrainLM of BOLD alone', one='BrainLM of one question')
+
+def steps_for(model, learner, steps, a):
+    "As many steps as there is time for; none for less than a quarter"
+    fast = learner(deepcopy(model), a.out/'none').estimate(1)['step_s']
+    most = int((a.until-time.time()-a.spare)/fast)
+    print(f'{fast:.3f} s a step, time for {most} of {steps}', flush=True)
+    return min(steps, most)*(most>=steps/4)
+
+def trained_model(what, kind, seed, signals, c, a):
+    "The model of a job, and its log"
     *_, patches, network, steps, batch = sizes[a.size]
-    signals, tested, names, c = cohort(kind, a.size)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    what, *plain = what.split('-')
+    steps = (a.steps or steps)*(1+(a.size=='company' and what=='both'))
     streams = joint_streams[:1] if what=='bold' else joint_streams
-    model = new_modal(c.parcellation, streams, patches, network, seed).to(device)
-    run = ModalRun(a.steps or steps, 2e-3 if a.size=='large' else 4e-3, batch, seed=seed,
-                   seconds=max(1, a.until-time.time()-a.spare), question='BOLD from EEG' if what=='one' else '')
-    began = time.time()
-    losses = run.train(model, {k: x.to(device) for k,x in signals.items() if k in {s.name for s in streams}})
-    took = time.time()-began
-    if len(losses)<run.steps/4: sys.exit(f'{len(losses)} of {run.steps} steps: too few')
-    on = {k: x.to(device) for k,x in tested.items()}
-    name = dict(both='BrainLM', bold='BrainLM of BOLD alone', one='BrainLM of one question')[what]
-    t = model_scores(model, on, names, name)
+    signals = {s.name: signals[s.name] for s in streams}
+    model = new_modal(c.parcellation, streams, patches, network, seed, prior='none' if plain else 'space-time')
+    if not plain: model.fit_prior(signals)
+    def learner(model, folder):
+        training = Training(batch, seed=seed, progress=False)
+        return modal_learner(model, signals, folder, training=training, question='BOLD from EEG' if what=='one' else '')
+    folder = a.out/f'run_{what}{"-plain" if plain else ""}_{kind}_{seed}'
+    learn, begun = learner(model, folder), (folder/'recipe.json').is_file()
+    steps = steps if begun else steps_for(model, learner, steps, a)
+    if not steps: sys.exit('too few steps')
+    epochs = math.ceil(steps/len(learn.dls.train))
+    if begun: epochs = json.loads((folder/'recipe.json').read_text())['epochs']
+    log = learn.pretrain(epochs, 2e-3 if a.size=='large' else 4e-3, resume=begun)
+    return model, log.assign(steps=epochs*len(learn.dls.train))
+
+def train(job, kind, seed, a):
+    "Train one model and score it"
+    signals, tested, names, c = cohort(kind, a.size)
+    model, log = trained_model(job, kind, seed, signals, c, a)
+    what, *plain = job.split('-')
+    on = {k: x.to(model.own.device) for k,x in tested.items()}
+    t = model_scores(model, on, names, named[what]+('' if plain else ' on a prior'))
     if what=='one': t = t[t['question']=='BOLD from EEG']
-    t = t.assign(cohort=kind, seed=seed, steps=len(losses), seconds=took, loss=sum(losses[-50:])/len(losses[-50:]))
+    t = t.assign(cohort=kind, seed=seed, steps=log['steps'].iloc[-1], seconds=log['seconds'].sum(),
+                 loss=log['train_loss'].iloc[-1])
     if what=='both' and seed==0:
         read = coupling_read(model, on).assign(cohort=kind, channel=range(len(c.parcellation)))
         planted = pd.DataFrame(c.weights.T, columns=['planted_'+b for b in ('alpha', 'beta', 'gamma')])
@@ -82,12 +113,13 @@ def train(what, kind, seed, a):
 def rivals(kind, a):
     "Fit and score the rivals of one cohort"
     signals, tested, names, c = cohort(kind, a.size)
-    model = new_modal(c.parcellation, n_patches=sizes[a.size][3])
+    model = new_modal(c.parcellation, n_patches=sizes[a.size][3], prior='space-time').fit_prior(signals).eval()
+    alone = model_scores(model, tested, names, 'prior of each stream, no network')
     t, chosen = rival_scores(signals, tested, names, model, a.questions)
     settings = {' | '.join(k): dict(own=m.own, penalty=m.penalty, rank=m.rank, shifts=len(m.shifts_s))
                 for k,m in chosen.items()}
     (a.out/f'settings_{kind}.json').write_text(json.dumps(settings, indent=1))
-    return t.assign(cohort=kind, seed=0)
+    return pd.concat([t, alone]).assign(cohort=kind, seed=0)
 
 def work(name, a):
     "One job, whose rows are written"
@@ -100,7 +132,7 @@ def begin(a):
     left, running = jobs(a.size), {}
     same = ['--out', str(a.out), '--until', str(a.until), '--spare', str(a.spare), '--size', a.size]
     while left or running:
-        while left and len(running)<2*a.cores:
+        while left and len(running)<a.cores:
             name = left.pop(0)
             log = open(a.out/f"log_{name.replace(':', '_')}.txt", 'w')
             running[name] = subprocess.Popen([sys.executable, __file__, '--job', name, *same], stdout=log, stderr=log)
@@ -116,7 +148,7 @@ def judge(folder, file, size):
     "Scores of a folder into a table of results"
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
     for kind,rows in t.groupby('cohort', sort=False):
-        judged = 'BrainLM' if 'BrainLM' in set(rows['model']) else 'BrainLM of one question'
+        judged = next(m for m in ('BrainLM on a prior', 'BrainLM', 'BrainLM of one question') if m in set(rows['model']))
         for q,(values,found) in crossing_verdicts(rows, judged).items():
             ours = [m for m in values.index if m.startswith('BrainLM')]
             facts = dict(task=q, data=f'{sizes[size][2]} parcels, {words[kind]}', kind='simulated', metric='R²', ours=ours)
@@ -127,7 +159,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', type=Path, required=True, help='folder')
     p.add_argument('--seconds', type=float, default=380, help='all of it together')
-    p.add_argument('--cores', type=int, default=16, help='half as many as processes at once')
+    p.add_argument('--cores', type=int, default=16, help='processes at once; twice the cores on a card')
     p.add_argument('--size', default='large', choices=sizes, help='of cohorts, network and training')
     p.add_argument('--questions', nargs='*', help='of the rivals; all where none is named')
     p.add_argument('--steps', type=int, help='other than those of the size')
