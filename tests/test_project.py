@@ -137,6 +137,59 @@ def test_sidebar_lists_every_notebook():
     listed = re.findall(r'[\w-]+\.ipynb', (root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))
     assert listed==['index.ipynb', *(nb.name for nb in notebooks if nb.stem!='index')], 'the order is that of the numbers'
 
+def page_of(nb):
+    "The name of its page, without `.html`, as nbdev gives it"
+    return re.sub(r'^\d+\w*?_', '', nb.stem)
+
+def test_page_names_are_unique():
+    "The number in front is no part of the name of a page; some names are taken"
+    taken = {o: 'a page of the site' for o in ('api','gallery','glossary','CHANGELOG','CONTRIBUTING','search')}
+    for nb in notebooks:
+        name = page_of(nb)
+        assert name not in taken, f'{nb.name}: its page {name}.html is {taken[name]}, expected a name of its own; rename the notebook'
+        taken[name] = f'that of {nb.name}'
+
+def weight_of(nb):
+    "About how many bytes its page has, from what code, prose and tables become: within a fifth for all that are here"
+    code = prose = tables = 0
+    for c in cells(nb):
+        if c['cell_type']=='markdown': prose += len(source(c))
+        elif not re.search(r'^#\|\s*hide\b', source(c), re.M): code += len(source(c))
+        data = [o.get('data', {'text/plain': o.get('text', '')}) for o in c.get('outputs', [])]
+        texts = [next((d[k] for k in ('text/html','text/markdown','text/plain') if k in d), '') for d in data if 'image/png' not in d]
+        tables += sum(len(''.join(o)) for o in texts)
+    return 20_000+3.2*code+8*prose+.8*tables
+
+@pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
+def test_pages_will_be_light(nb):
+    "What test_site.py measures once the site is built, 600 kB at most, is foretold at once"
+    n = weight_of(nb)
+    assert n<575_000, f'{nb.name}: its page will have about {n/1000:.0f} kB, expected less than 575; divide the notebook, or shorten code and tables'
+
+# What is imported: nothing of other modalities, and no extra, weighs on those who use fMRI alone
+
+def imported(name, tops):
+    "Rooms of brainlm that `brainlm.name` imports when it is imported, with theirs; packages of others go into `tops`"
+    found, left = set(), [name]
+    while left:
+        if (room := left.pop()) in found: continue
+        found.add(room)
+        for o in ast.parse((root/'brainlm'/f'{room}.py').read_text(encoding='utf-8')).body:
+            if isinstance(o, ast.ImportFrom) and o.level: left += [o.module] if o.module else [n.name for n in o.names if not n.name.startswith('__')]
+            elif isinstance(o, ast.ImportFrom): tops.add(o.module.partition('.')[0])
+            elif isinstance(o, ast.Import): tops.update(n.name.partition('.')[0] for n in o.names)
+    return found
+
+of_others = {'sessions','electrophysiology','joint','modalities','crossing','maps','responses'}
+
+@pytest.mark.parametrize('room', ['cli','preprocessing','files','quality','small','demo','finetuning','forecasting','results','embedding','benchmark'])
+def test_fmri_alone_imports_nothing_else(room):
+    tops = set()
+    rooms = imported(room, tops)
+    assert not (bad := rooms & of_others), f'brainlm.{room} imports {sorted(bad)}, which people with fMRI alone do not need: import it where it is used'
+    heavy = {'mne','distributed','dask','captum','peft','h5py','torchdiffeq','plotly','s3fs','tensorboard','wandb'}
+    assert not (bad := tops & heavy), f'brainlm.{room} imports {sorted(bad)}: import it where it is used, by `optional`'
+
 # Words: private shorthand that a reader has to unfold, found by reading notebooks aloud
 
 unit = 'parcel|person|subject|frame|step|world|model|recording|run|scan|window|patch|head|layer|site|fold|network|session|store|atlas|rival|task|epoch|metric'
