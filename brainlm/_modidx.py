@@ -641,6 +641,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.crossing._sides_of': ('crossing.html#_sides_of', 'brainlm/crossing.py'),
                                   'brainlm.crossing._store_of': ('crossing.html#_store_of', 'brainlm/crossing.py'),
                                   'brainlm.crossing._what_is_learned': ('crossing.html#_what_is_learned', 'brainlm/crossing.py'),
+                                  'brainlm.crossing.able': ('crossing.html#able', 'brainlm/crossing.py'),
                                   'brainlm.crossing.alone': ('crossing.html#alone', 'brainlm/crossing.py'),
                                   'brainlm.crossing.ar_covariance': ('crossing.html#ar_covariance', 'brainlm/crossing.py'),
                                   'brainlm.crossing.ar_filled': ('crossing.html#ar_filled', 'brainlm/crossing.py'),

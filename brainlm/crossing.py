@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['joint_streams', 'crossings', 'alone_questions', 'joint_signals', 'session_signals', 'window_starts', 'ModalWindows',
-           'every_window', 'new_modal', 'Crossing', 'window_s', 'asked', 'person_r2', 'HideModalities', 'modal_learner',
-           'at_times', 'LaggedMap', 'tuned_map', 'map_grid', 'rival_maps', 'alone', 'interpolated', 'ar_covariance',
-           'ar_filled', 'model_scores', 'rival_scores', 'crossing_verdicts', 'coupling_read']
+           'every_window', 'new_modal', 'Crossing', 'able', 'window_s', 'asked', 'person_r2', 'HideModalities',
+           'modal_learner', 'at_times', 'LaggedMap', 'tuned_map', 'map_grid', 'rival_maps', 'alone', 'interpolated',
+           'ar_covariance', 'ar_filled', 'model_scores', 'rival_scores', 'crossing_verdicts', 'coupling_read']
 
 # %% ../nbs/46_crossing.ipynb #770c3e94
 import hashlib
@@ -154,7 +154,13 @@ crossings = {
     'EEG from BOLD': Crossing(('bold',), 'envelope', (0., .5)),
     'BOLD to come, from EEG': Crossing(('envelope',), 'bold', (.75, 1.), .25, .25),
     'BOLD to come, from both': Crossing(('bold', 'envelope'), 'bold', (.75, 1.), .25, .25),
-    'BOLD to come, from BOLD': Crossing(('bold',), 'bold', (.75, 1.), .25, .25)}
+    'BOLD to come, from BOLD': Crossing(('bold',), 'bold', (.75, 1.), .25, .25),
+    'BOLD from sensors': Crossing(('eeg',), 'bold', (.5, 1.))}
+
+def able(model)->dict: # name → `Crossing`
+    "The questions that a model of these modalities can be asked"
+    kinds = {s.modality for s in model.streams}
+    return {k: q for k,q in crossings.items() if {q.target, *q.given}<=kinds}
 
 # %% ../nbs/46_crossing.ipynb #1b05da77
 @patch
@@ -553,8 +559,7 @@ def model_scores(
 )->pd.DataFrame: # question, model, subject, r2
     "R² of every question that a model can be asked"
     kinds = {s.modality for s in model.streams}
-    able = {k: q for k,q in crossings.items() if {q.target, *q.given}<=kinds}
-    out = [_r2_rows(k, subjects, **{name: person_r2(*asked(model, signals, q))}) for k,q in able.items()]
+    out = [_r2_rows(k, subjects, **{name: person_r2(*asked(model, signals, q))}) for k,q in able(model).items()]
     out += [_r2_rows(k, subjects, **{name: person_r2(*alone(model, signals, m))})
             for k,m in alone_questions.items() if m in kinds]
     return pd.concat(out, ignore_index=True)
@@ -568,7 +573,7 @@ def rival_scores(
 )->tuple: # question, model, subject, r2; the settings that were chosen
     "R² of the rivals"
     seconds, out, chosen = window_s(model), [], {}
-    for k,q in crossings.items():
+    for k,q in able(model).items():
         if questions and k not in questions: continue
         names = ['ridge', 'canonical correlation'] + ['ridge with products']*(k=='BOLD from EEG')
         truth = asked(model, test, q)[0]

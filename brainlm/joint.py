@@ -60,8 +60,9 @@ def spread_parcels(
     name:str='schaefer200x7', # a parcellation with places
     n:int=16, # how many of its parcels
 )->Parcellation:
-    "Parcels far from each other: each next one is the farthest from those before"
+    "Parcels far from each other: each next one is the farthest from those before. ValueError for more than there are"
     p = load_parcellation(name)
+    if not 1<=n<=len(p): raise ValueError(f"n: found {n}, expected 1 to {len(p)}, the parcels of {p.name}")
     xyz,chosen = p.xyz_mm,[0]
     for _ in range(n-1): chosen.append(int(np.linalg.norm(xyz[:,None]-xyz[chosen], axis=2).min(1).argmax()))
     return Parcellation(f'{name}-{n}', p.table.iloc[sorted(chosen)].reset_index(drop=True))

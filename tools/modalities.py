@@ -21,21 +21,32 @@ from pathlib import Path
 
 for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
 
+import numpy as np
 import pandas as pd
+import torch
+from scipy.signal import resample_poly
 
+from brainlm.atlas import Parcellation
 from brainlm.crossing import (
+    asked,
     coupling_read,
     crossing_verdicts,
+    crossings,
     joint_signals,
     joint_streams,
     modal_learner,
     model_scores,
     new_modal,
+    person_r2,
+    rival_maps,
     rival_scores,
 )
+from brainlm.electrophysiology import band_envelope
 from brainlm.evidence import keep_results, result_rows
-from brainlm.joint import Coupling, JointCohort, spread_parcels
+from brainlm.joint import Coupling, JointCohort, joint_bands, sensor_places, spread_parcels
+from brainlm.modalities import ModalBrainLM, Stream, modal_config, stacked
 from brainlm.pretraining import Training
+from brainlm.stats import zscored
 
 words = dict(linear='linear coupling', saturating='saturating coupling', gated='gated coupling', none='null',
              product='product of two bands')
@@ -43,7 +54,7 @@ first_tested = 1000 # number of the first person who is tested
 
 # People learned from and tested, parcels, patches in a window, network, steps, windows in a step
 sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32),
-             company=(48, 40, 8, 4, 'nano', 2000, 16))
+             company=(48, 40, 8, 4, 'nano', 2000, 16), wide=(48, 40, 16, 4, 'nano', 2500, 16))
 
 def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
@@ -58,6 +69,10 @@ def jobs(size):
     if size=='company':
         seeds = [f'{o}:{s}' for s in range(3) for o in ('both:linear', 'bold:linear')]
         return [*seeds, 'rivals:linear:0', 'both-plain:linear:0', 'bold-plain:linear:0']
+    if size=='wide':
+        first = 'both:linear bold:linear both:saturating both:gated both:none both:product rivals:linear rivals:saturating'
+        names = [f'{o}:0' for o in f'{first} rivals:gated rivals:none rivals:product'.split()]
+        return ['sensors:linear:0', *names, 'both:gated:1', 'both:none:1', 'sensors:none:0', 'both:linear:1']
     first = 'both:linear both:gated both:none bold:linear rivals:linear rivals:gated rivals:none'.split()
     then = 'both:product one:product rivals:product both:saturating rivals:saturating'.split()
     again = 'both:linear bold:linear both:gated both:none both:product'.split()
@@ -71,6 +86,56 @@ def steps_for(model, learner, steps, a):
     most = int((a.until-time.time()-a.spare)/fast)
     print(f'{fast:.3f} s a step, time for {most} of {steps}', flush=True)
     return min(steps, most)*(most>=steps/4)
+
+sensor_streams = Stream('bold', patch_size=2), Stream('eeg', 'eeg', '', .04, 100) # patches of 4 s
+
+def electrodes(n):
+    "Sensors as channels"
+    return Parcellation(f'{n} electrodes', pd.DataFrame(dict(
+        id=range(1, n+1), name=[f'E{k+1}' for k in range(n)], hemisphere='M', structure='sensor',
+        **dict(zip('xyz', sensor_places(n).T, strict=True)))))
+
+def sensor_signals(people, c):
+    "EEG of 8 sensors at 25 Hz beside BOLD, and the logarithm of its alpha envelope for the ridge"
+    raw = [c.eeg(p, sensor_places(8)) for p in people]
+    slow = [zscored(resample_poly(x, 1, 4)).T for x in raw]
+    alpha = np.full((len(raw), 8, round(c.seconds)), np.nan)                # missing at the ends
+    for out,x in zip(alpha, raw, strict=True):
+        found, _, start = band_envelope(x, .01, joint_bands['alpha'], 1.)
+        out[:,round(start):round(start)+len(found)] = zscored(np.log(found)).T
+    out = dict(bold=joint_signals(people)['bold'], eeg=np.stack(slow), alpha=alpha)
+    return {k: torch.as_tensor(x, dtype=torch.float32) for k,x in out.items()}
+
+def sensors(kind, seed, a):
+    "BOLD from sensors: a model of nothing else, and a ridge on what is known to carry it"
+    train, test, parcels, patches, network, steps, batch = sizes[a.size]
+    c = JointCohort(spread_parcels(n=8), Coupling(kind), seed=22)
+    unseen = c.people(test, first_tested)
+    signals, tested = sensor_signals(c.people(train), c), sensor_signals(unseen, c)
+    channels = dict(bold=c.parcellation, eeg=electrodes(8))
+    torch.manual_seed(seed)
+    model = ModalBrainLM(modal_config(sensor_streams, channels, 4*patches, network), stacked(channels),
+                         streams=sensor_streams)
+    def learner(model, folder):
+        two = {k: signals[k] for k in channels}
+        return modal_learner(model, two, folder, training=Training(batch, seed=seed, progress=False),
+                             question='BOLD from sensors')
+    learn = learner(model, a.out/f'run_sensors_{kind}_{seed}')
+    steps = steps_for(model, learner, a.steps or steps, a)
+    if not steps: sys.exit('too few steps')
+    log = learn.pretrain(math.ceil(steps/len(learn.dls.train)), 4e-3)
+    names, k = [p.subject for p in unseen], 'BOLD from sensors'
+    t = model_scores(model, tested, names, 'BrainLM')
+    t = t[t['question']==k]
+    streams = (sensor_streams[0], Stream('alpha', 'envelope', 'alpha', 1., 4))
+    truth, _ = asked(model, tested, crossings[k])
+    guess, m = rival_maps(crossings['BOLD from EEG'], signals, tested, streams, 16.*patches, ['ridge'])['ridge']
+    rows = [dict(question=k, model='ridge on alpha envelopes', subject=s, r2=r)
+            for s,r in zip(names, person_r2(truth, guess), strict=True)]
+    rows += [dict(question=k, model='group mean', subject=s, r2=r)
+             for s,r in zip(names, person_r2(truth, {'bold': 0*truth['bold']}), strict=True)]
+    return pd.concat([t, pd.DataFrame(rows)]).assign(cohort=kind+' at sensors', seed=seed, steps=steps,
+                                                     loss=log['train_loss'].iloc[-1])
 
 def trained_model(what, kind, seed, signals, c, a):
     "The model of a job, and its log"
@@ -124,7 +189,8 @@ def rivals(kind, a):
 def work(name, a):
     "One job, whose rows are written"
     what, kind, seed = name.split(':')
-    t = rivals(kind, a) if what=='rivals' else train(what, kind, int(seed), a)
+    does = dict(rivals=lambda: rivals(kind, a), sensors=lambda: sensors(kind, int(seed), a))
+    t = does.get(what, lambda: train(what, kind, int(seed), a))()
     t.to_csv(a.out/f"scores_{name.replace(':', '_')}.csv", index=False, float_format='%.5f')
 
 def begin(a):
