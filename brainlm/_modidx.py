@@ -844,6 +844,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._forward_of': ( 'electrophysiology.html#_forward_of',
                                                                                       'brainlm/electrophysiology.py'),
+                                           'brainlm.electrophysiology._forward_places': ( 'electrophysiology.html#_forward_places',
+                                                                                          'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._fsaverage_forward': ( 'electrophysiology.html#_fsaverage_forward',
                                                                                              'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._goes_on': ( 'electrophysiology.html#_goes_on',

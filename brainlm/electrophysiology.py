@@ -510,9 +510,15 @@ def _forward_of(s, atlas, forward):
         return L,np.arange(len(atlas)),f'forward model: {said}, one place for each parcel'
     fwd = _read_forward(s, forward)
     rows = [fwd['sol']['row_names'].index(n) for n in s.names]
-    whose = _nearest_parcel(fwd['source_rr'], atlas, *_sphere_of(s)[:2])
-    L = fwd['sol']['data'][rows].reshape(len(rows), -1, 3)
-    return L,whose,f'forward model: {Path(forward).name}, parcels by the nearest place'
+    whose = _nearest_parcel(_forward_places(fwd), atlas, *(_template if forward == 'fsaverage' else _sphere_of(s)[:2]))
+    if not (got := len({*whose}-{-1})):
+        raise BadInput(forward, f'has no place within 15 mm of a parcel of {atlas.name}', 'expected some: take another')
+    L,lacks = fwd['sol']['data'][rows].reshape(len(rows), -1, 3),len(atlas)-got
+    return L,whose,f'forward model: {Path(forward).name}, parcels by the nearest place, {lacks} have none'
+
+def _forward_places(fwd): # m of the head
+    at,t = fwd['source_rr'],fwd['mri_head_t']
+    return _mne().transforms.apply_trans(t, at) if fwd['coord_frame'] == t['from'] else at
 
 # %% ../nbs/03c_electrophysiology.ipynb #b6de3ed0
 def _read_forward(s, forward):
@@ -525,7 +531,8 @@ def _read_forward(s, forward):
     if lacks := [n for n in s.names if n not in fwd['sol']['row_names']]:
         raise BadInput(s.path, f'has channels that the forward solution lacks ({some(lacks, 3)})',
                        'expected all: mark them as bad, or compute it for these sensors')
-    return mne.convert_forward_solution(fwd, surf_ori=False, force_fixed=False, verbose='ERROR')
+    with decoding(forward, 'has not three orientations for each place', 'expected them: compute it with free ones'):
+        return mne.convert_forward_solution(fwd, surf_ori=False, force_fixed=False, verbose='ERROR')
 
 # %% ../nbs/03c_electrophysiology.ipynb #5d40b69e
 def _nearest_parcel(at_m, atlas, centre, radius, reach_m=.015):
@@ -539,7 +546,8 @@ def _fsaverage_forward(s):
     try: top = Path(mne.datasets.fetch_fsaverage(verbose='ERROR'))/'bem'
     except Exception as e:
         raise FileNotFoundError(f"fsaverage: could not be downloaded ({type(e).__name__}), expected it: take "
-                                "--forward sphere, or put it where MNE looks for it") from None
+            "--forward sphere, or call mne.datasets.fetch_fsaverage() where there is a network, and copy "
+            "MNE-fsaverage-data into ~/mne_data") from None
     return mne.make_forward_solution(s.info, 'fsaverage', str(top/'fsaverage-ico-5-src.fif'),
                                      str(top/'fsaverage-5120-5120-5120-bem-sol.fif'), eeg=s.kind=='eeg',
                                      meg=s.kind=='meg', verbose='ERROR')
@@ -555,11 +563,10 @@ def _minimum_norm(L, cov, snr=3.):
     return (R[:,None]*L.T)@np.linalg.inv((L*R)@L.T+np.eye(len(L))/snr**2)
 
 def _lcmv(L, cov):
-    "Rows [3 place, channel] of the beamformer of `cov`, for a whitened lead field [channel, 3 place]"
+    "Rows [3 place, channel] of the beamformer of `cov`, each of unit noise, for a whitened lead field"
     C = np.linalg.inv(cov+.05*np.trace(cov)/len(cov)*np.eye(len(cov)))
-    G = L.reshape(len(L), -1, 3).transpose(1, 0, 2)
-    own = np.linalg.pinv(G.transpose(0, 2, 1)@C@G, rcond=1e-3, hermitian=True)
-    return (own@G.transpose(0, 2, 1)@C).reshape(-1, len(L))
+    U,size,_ = np.linalg.svd(C@L.reshape(len(L), -1, 3).transpose(1, 0, 2), full_matrices=False)
+    return (U*(size > 1e-6*size[:,:1])[:,None]).transpose(0, 2, 1).reshape(-1, len(L)) # MEG: the radial one is silent
 
 inverses = dict(mne=_minimum_norm, lcmv=_lcmv)
 
@@ -749,7 +756,8 @@ def _recording_of(s, band, inverse, st, source):
     x,dt_s,cut,did = _one_part(s, band, inverse, st)
     x = np.asarray(x, 'float32')
     x[:,(x == x[:1]).all(0)] = np.nan
-    unit = 'noise of sensors' if inverse else 'uV' if s.kind == 'eeg' else 'fT'
+    grads = s.kind == 'meg' and 'grad' in s.info.get_channel_types()
+    unit = 'noise of sensors' if inverse else 'uV' if s.kind == 'eeg' else 'fT'+', fT/m of gradiometers'*grads
     steps = [*s.steps, *(inverse.steps if inverse else []), *did]
     events = [(on-cut, long, name) for on,long,name in s.events if 0 <= on-cut < len(x)*dt_s]
     facts = dict(unit=unit, steps='; '.join(steps), sensors=s.kind, rate_of_file_hz=1/s.dt_s)

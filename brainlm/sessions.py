@@ -69,18 +69,18 @@ def _stores_in(self:Sessions, url):
                             "Sessions({'bold': store})")
 
 # %% ../nbs/01a_sessions.ipynb #6b38ecba
-_listed = 'parts.json'
+_parts_file = 'parts.json'
 
 def _parts_added(fs, path):
     "Names of the parts that were ever added to a folder; ValueError"
-    file = f'{path}/{_listed}'
+    file = f'{path}/{_parts_file}'
     return list(json_object(fs.cat_file(file), file).get('parts', [])) if fs.exists(file) else []
 
 def _miss_parts(url, added, names):
     "A warning that names parts that are gone"
     if not (gone := sorted({*added}-{*names})): return
     tell(f"{url}: {some(gone)} was added and is gone, expected beside {some(names) or 'nothing'}: put it back, or "
-         f"delete {_listed} if it is not wanted")
+         f"delete {_parts_file} if it is not wanted")
 
 # %% ../nbs/01a_sessions.ipynb #295d163b
 @patch
@@ -90,8 +90,8 @@ def _keep_names(self:Sessions):
     names = sorted({*self.parts, *(old := _parts_added(fs, path))})
     if names == old: return
     data = json.dumps(dict(parts=names)).encode()
-    if getattr(fs, 'local_file', False): write_whole(f'{path}/{_listed}', data)
-    else: fs.pipe_file(f'{path}/{_listed}', data)
+    if getattr(fs, 'local_file', False): write_whole(f'{path}/{_parts_file}', data)
+    else: fs.pipe_file(f'{path}/{_parts_file}', data)
 
 # %% ../nbs/01a_sessions.ipynb #9206aa15
 @patch
