@@ -1405,6 +1405,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'brainlm.modalities': { 'brainlm.modalities.ModalBrainLM': ('modalities.html#modalbrainlm', 'brainlm/modalities.py'),
                                     'brainlm.modalities.ModalBrainLM.__init__': ( 'modalities.html#modalbrainlm.__init__',
                                                                                   'brainlm/modalities.py'),
+                                    'brainlm.modalities.ModalBrainLM._add_priors': ( 'modalities.html#modalbrainlm._add_priors',
+                                                                                     'brainlm/modalities.py'),
                                     'brainlm.modalities.ModalBrainLM._guess_hidden': ( 'modalities.html#modalbrainlm._guess_hidden',
                                                                                        'brainlm/modalities.py'),
                                     'brainlm.modalities.ModalBrainLM._mark_rows': ( 'modalities.html#modalbrainlm._mark_rows',

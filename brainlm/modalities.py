@@ -101,13 +101,20 @@ class ModalBrainLM(BrainLM):
         self.place = Typed(self.place, rows, len(streams), config.width)
         self.decoder_place = Typed(self.decoder_place, rows, len(streams), config.decoder_width)
         self._mark_rows(rows)
-        if self.prior is not None: self.prior = StreamPriors(config.prior, self.streams, self.blocks)
+        if self.prior is not None: self._add_priors()
 
     def _guess_hidden(self, cls, x, visible, idx, hidden_idx, *more):       # cut to each token's own samples
         guess = super()._guess_hidden(cls, x, visible, idx, hidden_idx, *more)
         return guess*self.own[hidden_idx//more[1][2]]
 
 # %% ../nbs/14_modalities.ipynb #e4432acc
+@patch
+def _add_priors(self:ModalBrainLM):
+    "A prior for each stream; from a head of zeros, 1,500 steps taught nothing of one modality from another"
+    self.prior = StreamPriors(self.config.prior, self.streams, self.blocks)
+    self.head.reset_parameters()
+    for o in (self.embed_prior.weight, self.embed_prior.bias): nn.init.zeros_(o)
+
 @patch
 def _mark_rows(self:ModalBrainLM, rows):
     "Which samples of a patch are a row's own [row, sample], and of which modality it is [row]"

@@ -54,7 +54,7 @@ first_tested = 1000 # number of the first person who is tested
 
 # People learned from and tested, parcels, patches in a window, network, steps, windows in a step
 sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32),
-             company=(48, 40, 8, 4, 'nano', 2000, 16), wide=(48, 40, 16, 4, 'nano', 2500, 16))
+             company=(48, 40, 8, 4, 'nano', 6000, 16), wide=(48, 40, 16, 4, 'nano', 2500, 16))
 
 def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
@@ -63,16 +63,17 @@ def cohort(kind, size):
     unseen = c.people(test, first_tested)
     return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
 
+equal_bold = 'company', 'wide' # A model of BOLD alone takes three quarters of the steps there: as many windows with BOLD
+
 def jobs(size):
-    """Names of what is to be done, the most important first. `one`: asked for BOLD from EEG alone. Where company is
-    judged, a model of BOLD alone takes half the steps of one of both, which sees BOLD in three quarters of its windows"""
+    "Names of what is to be done, the most important first; `one`: asked for BOLD from EEG alone"
     if size=='company':
-        seeds = [f'{o}:{s}' for s in range(3) for o in ('both:linear', 'bold:linear')]
-        return [*seeds, 'rivals:linear:0', 'both-plain:linear:0', 'bold-plain:linear:0']
+        seeds = [f'{o}:linear:{s}' for o in ('both', 'bold') for s in range(3)]
+        return [*seeds, 'bold-plain:linear:0', 'rivals:linear:0']
     if size=='wide':
-        first = 'both:linear bold:linear both:saturating both:gated both:none both:product rivals:linear rivals:saturating'
-        names = [f'{o}:0' for o in f'{first} rivals:gated rivals:none rivals:product'.split()]
-        return ['sensors:linear:0', *names, 'both:gated:1', 'both:none:1', 'sensors:none:0', 'both:linear:1']
+        first = 'both:linear both:saturating both:gated bold:linear both:none sensors:linear'.split()
+        again = 'both:gated:1 both:none:1 sensors:none:0 both:linear:1'.split()
+        return [f'{o}:0' for o in first]+again+[f'rivals:{o}:0' for o in ('linear', 'saturating', 'gated', 'none')]
     first = 'both:linear both:gated both:none bold:linear rivals:linear rivals:gated rivals:none'.split()
     then = 'both:product one:product rivals:product both:saturating rivals:saturating'.split()
     again = 'both:linear bold:linear both:gated both:none both:product'.split()
@@ -141,7 +142,7 @@ def trained_model(what, kind, seed, signals, c, a):
     "The model of a job, and its log"
     *_, patches, network, steps, batch = sizes[a.size]
     what, *plain = what.split('-')
-    steps = (a.steps or steps)*(1+(a.size=='company' and what=='both'))
+    steps = a.steps or steps*(3 if what=='bold' and a.size in equal_bold else 4)//4
     streams = joint_streams[:1] if what=='bold' else joint_streams
     signals = {s.name: signals[s.name] for s in streams}
     model = new_modal(c.parcellation, streams, patches, network, seed, prior='none' if plain else 'space-time')
