@@ -40,9 +40,20 @@ def study(tmp_path_factory):
 
 
 # %% ../nbs/33_results.ipynb #6402cc0a
-def test_finetune_report_is_what_the_model_predicts(study):
+@pytest.fixture(scope='module')
+def reports(study):
+    "The folder of three reports: the score, the same with other scores of the test subjects, and the group"
     store, model, split, top = study
-    html = finetune_report(store, model, 'score', top/'score', split=split, epochs=1, confounds=('site',), training=quiet).read_text(encoding='utf-8')
+    once = dict(split=split, epochs=1, training=quiet)
+    finetune_report(store, model, 'score', top/'score', confounds=('site',), **once)
+    moved = store.table[['subject']].assign(score=store.table['score'].where(split!='test', 99.)).drop_duplicates('subject')
+    finetune_report(store, model, 'score', top/'moved', table=moved, **once)
+    finetune_report(store, model, 'group', top/'group', **once)
+    return top
+
+def test_finetune_report_is_what_the_model_predicts(study, reports):
+    store, model, split, top = study
+    html = (top/'score/report.html').read_text(encoding='utf-8')
     preds, tuned = pd.read_parquet(top/'score/predictions.parquet'), load_finetuned(top/'score/model')
     want = tuned.predict(store, split=='test').groupby('subject')['prediction'].mean()
     mine = preds[preds.model=='BrainLM'].set_index('subject')
@@ -52,16 +63,12 @@ def test_finetune_report_is_what_the_model_predicts(study):
     assert r['ridge on FC (correlation)','r']>.8 > abs(r['BrainLM','r'])-.1 and 'simulated data' in html and 'ridge on FC' in html
     assert np.isclose(r['mean','mse'], ((preds[preds.model=='mean'].y-preds[preds.model=='mean'].prediction)**2).mean())
 
-def test_rivals_never_see_the_test_subjects(study):
-    store, model, split, top = study
-    y = store.table['score'].where(split!='test', 99.)
-    finetune_report(store, model, 'score', top/'moved', table=pd.DataFrame(dict(subject=store.table.subject, score=y)).drop_duplicates('subject'), split=split, epochs=1, training=quiet)
-    a, b = (pd.read_parquet(top/n/'predictions.parquet').set_index(['model','subject']).prediction for n in ('score','moved'))
+def test_rivals_never_see_the_test_subjects(reports):
+    a, b = (pd.read_parquet(reports/n/'predictions.parquet').set_index(['model','subject']).prediction for n in ('score','moved'))
     assert np.allclose(b, a.reindex(b.index)), 'what the test subjects scored does not matter'
 
-def test_classes(study):
+def test_classes(study, reports):
     store, model, split, top = study
-    finetune_report(store, model, 'group', top/'group', split=split, epochs=1, training=quiet)
     finetune_report(store, model, 'score', top/'above', threshold=11.5, split=split, epochs=1, training=quiet)
     a, b = (pd.read_parquet(top/n/'predictions.parquet').set_index(['model','subject']) for n in ('group','above'))
     assert np.allclose(a.y, 1-b.y.reindex(a.index)) and a.prediction.between(0, 1).all()         # 'lo' is the second word; of a threshold, more counts as 1
@@ -71,7 +78,7 @@ def test_classes(study):
     three = pd.DataFrame(dict(subject=store.table.subject, kind=[int(s[1:])%3 for s in store.table.subject])).drop_duplicates('subject')
     with pytest.raises(ValueError, match='found 3 classes, expected 2'): finetune_report(store, model, 'kind', top/'x', table=three, task='classification', split=split)
 
-def test_compare_pairs_what_is_shared(study):
+def test_compare_pairs_what_is_shared(study, reports):
     store, model, split, top = study
     with pytest.raises(ValueError, match='disagree on what was measured'): compare_results([top/'score', top/'moved'])
     _, d = compare_results([top/'score', top/'group']); assert set(d.target)=={'score','group'} and (d.n_subjects==len(set(store.table.subject[split=='test']))).all()
