@@ -196,8 +196,8 @@ def _is_electro(a):
     return bool(a.bands or a.rate_hz or a.to_atlas) or all(o.lower().endswith(ends) for o in a.input)
 
 def _holds_electro(a):
-    from brainlm.electrophysiology import electro_files
-    return bool(electro_files(a.input))
+    from brainlm.electrophysiology import electro_files, other_formats
+    return bool(electro_files(a.input) or other_formats(a.input))
 
 # %% ../nbs/51_cli.ipynb #newelectro
 def _preprocess_electro(a):

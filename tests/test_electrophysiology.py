@@ -215,6 +215,42 @@ def test_bids_companions(tmp_path):
     got = preprocess_electro(d, tmp_path/'out', subject_pattern='sub-(7)/')
     assert got.added == 1 and preprocess_electro(d, tmp_path/'o', subject_pattern='(nobody)').failures['file'][0] == str(f)
 
+def test_tables_beside_a_file(tmp_path):
+    d = tmp_path/'sub-1/eeg'
+    d.mkdir(parents=True)
+    x,at = 20*np.random.default_rng(0).normal(size=(400, 16)),np.random.default_rng(1).normal(size=(16, 3))
+    at = .09*at/np.linalg.norm(at, axis=1, keepdims=True)
+    f = _edf(d/'sub-1_task-rest_run-1_eeg.edf', x, [f'E{i}' for i in range(16)], 200, '')
+    lines = ['\t'.join([f'E{i}', *(f'{v:.4f}' for v in a)]) for i,a in enumerate(at)]
+    (d/'sub-1_space-EEGLAB_electrodes.tsv').write_text('\n'.join(['name\tx\ty\tz', *lines, '']))
+    system = d/'sub-1_space-EEGLAB_coordsystem.json'
+    system.write_text('{"EEGCoordinateSystem": "EEGLAB", "EEGCoordinateUnits": "m"}')
+    own = ['name\tunits\tstatus', *[f'E{i}\tµV\tgood' for i in range(15)], 'E15\tuV\tBad', 'E16\tuV\tgood']
+    (tmp_path/'sub-1/sub-1_channels.tsv').write_text('\n'.join(own))
+    events = tmp_path/'task-rest_events.tsv'
+    events.write_text('onset\tduration\ttrial_type\tvalue\n.5\tn/a\tn/a\t7\n900\t1\tlate\t8\n')
+    rec,channels = electro_parts(f)['eeg']
+    assert rec.events == ((.5, 0., '7'),) and rec.missing.tolist() == [False]*15+[True]
+    assert np.abs(channels.xyz_mm[:,:2]-1000*at[:,[1, 0]]*[-1, 1]).max() < .1, 'x pointed to the front'
+    for o in ('1 of 2 events outside', 'names 1 channels that are not there (E16)'): assert o in rec.covariates['steps']
+    system.write_text('{"EEGCoordinateSystem": "MNI152Lin"}')
+    assert 'it is in MNI152Lin, not in the head' in electro_parts(f)['eeg'][0].covariates['steps']
+    system.write_text('{"EEGCoordinateUnits": "mm"}')
+    _fails(f, 'places 0.0883 mm from their middle')
+    events.write_text('onset\nsoon\n')
+    _fails(f, "onset: found 'soon'; expected numbers")
+    events.write_text('time\n1\n')
+    _fails(f, 'lacks the column onset, has time')
+
+def test_formats_that_are_not_read(tmp_path):
+    (tmp_path/'in/sub-1_meg').mkdir(parents=True)
+    (tmp_path/'in/sub-1_meg/sub-1_meg.con').write_bytes(b'KIT')
+    (tmp_path/'in/sub-2_meg.ds').mkdir()
+    assert [o.name for o in electro_files(tmp_path/'in')] == ['sub-2_meg.ds']
+    got = preprocess_electro(tmp_path/'in', tmp_path/'out').failures
+    assert 'sub-2_meg.res4 not found' in got['reason'][0] and got['reason'][1] == 'is KIT, which is not read here'
+    assert got['remedy'][1].endswith('save it as x_raw.fif')
+
 def test_own_forward_solution(tmp_path):
     atlas = Parcellation('some', load_parcellation('glasser360').table.iloc[::12].reset_index(drop=True))
     raw = _eeg()
