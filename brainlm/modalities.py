@@ -111,7 +111,7 @@ class ModalBrainLM(BrainLM):
 @patch
 def _add_priors(self:ModalBrainLM):
     "A prior for each stream; from a head of zeros, 1,500 steps taught nothing of one modality from another"
-    self.prior = StreamPriors(self.config.prior, self.streams, self.blocks, self.scales)
+    self.prior = StreamPriors(self.config.prior, self.streams, self.blocks)
     self.head.reset_parameters()
     for o in (self.embed_prior.weight, self.embed_prior.bias): nn.init.zeros_(o)
 
@@ -124,9 +124,6 @@ def _mark_rows(self:ModalBrainLM, rows):
     of = torch.tensor([kinds.index(s.modality) for s in self.streams])
     self.register_buffer('own', own, persistent=False)
     self.register_buffer('modality_of', of[rows], persistent=False)
-    alike = len(rows)/len(kinds)/self.modality_of.bincount()                # of tokens of each modality
-    self.scales = {s.name: float(self.config.patch_size/s.patch_size*alike[k])**.5
-                   for s,k in zip(self.streams, of, strict=True)}
 
 # %% ../nbs/14_modalities.ipynb #2dfa89f2
 def _blocks_of(streams, where):
@@ -182,7 +179,8 @@ def pack(self:ModalBrainLM,
     out = self.own.new_zeros(B, P, K, S)
     for k,(rows,cols) in self.blocks.items():
         x = signals.get(k)
-        out[:,rows,:,cols] = torch.nan if x is None else x.unflatten(-1, (K, -1))*self.scales[k]
+        n = cols.stop-cols.start
+        out[:,rows,:,cols] = torch.nan if x is None else x.unflatten(-1, (K, n))*(S/n)**.5
     return torch.nan_to_num(out, 0, 0, 0).flatten(2), out.isfinite().all(-1)
 
 # %% ../nbs/14_modalities.ipynb #3e6e3689
@@ -191,7 +189,9 @@ def unpack(self:ModalBrainLM,
     prediction:Tensor, # [batch, row, patch, size], of `forward`
 )->dict: # stream → [batch, channel, time]
     "What `pack` put together"
-    return {k: prediction[:,rows,:,cols].flatten(2)/self.scales[k] for k,(rows,cols) in self.blocks.items()}
+    S = prediction.shape[-1]
+    cut = {k: prediction[:,rows,:,cols].flatten(2) for k,(rows,cols) in self.blocks.items()}
+    return {k: x*((c.stop-c.start)/S)**.5 for (k,x),(_,c) in zip(cut.items(), self.blocks.values(), strict=True)}
 
 # %% ../nbs/14_modalities.ipynb #2d25c93b
 @patch(cls_method=True)
@@ -214,9 +214,9 @@ def from_pretrained(cls:ModalBrainLM,
 # %% ../nbs/14_modalities.ipynb #2d731c62
 class StreamPriors(nn.Module):
     "A prior for each stream, in its own samples of the patches"
-    def __init__(self, kind, streams, blocks, scales):
+    def __init__(self, kind, streams, blocks):
         super().__init__()
-        self.blocks, self.scales, self.each = blocks, scales, nn.ModuleList()
+        self.blocks, self.each = blocks, nn.ModuleList()
         for s in streams:
             n = blocks[s.name][0].stop-blocks[s.name][0].start
             fine = tuple(max(1., .72/s.dt_s)*hz for hz in band_edges)       # as many bands for what is faster than BOLD
@@ -227,9 +227,9 @@ class StreamPriors(nn.Module):
 def forward(self:StreamPriors, patches, seen):
     "What is guessed [batch, row, patch, size]; the mean where nothing of a stream is visible"
     out = torch.zeros_like(patches)
-    for prior,(name,(rows,cols)) in zip(self.each, self.blocks.items(), strict=True):
-        x, see, scale = patches[:,rows,:,cols], seen[:,rows], self.scales[name]
-        some_seen = see.flatten(1).any(1)
+    for prior,(rows,cols) in zip(self.each, self.blocks.values(), strict=True):
+        x, see = patches[:,rows,:,cols], seen[:,rows]
+        scale, some_seen = (patches.shape[-1]/x.shape[-1])**.5, see.flatten(1).any(1)
         guess = prior.mean.to(x)[:,None,None].expand_as(x).clone()
         if some_seen.any(): guess[some_seen] = prior(x[some_seen]/scale, see[some_seen]).to(guess)
         out[:,rows,:,cols] = guess*scale
