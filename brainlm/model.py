@@ -786,7 +786,8 @@ def whole_folder(
 
 def _card_text(config, card):
     lines = [f"# BrainLM, {config.attention} attention, {config.n_parcels} parcels", ""]
-    lines += ["Written by `BrainLM.save_pretrained`; load with `BrainLM.from_pretrained(folder)`.", ""]
+    name = 'ModalBrainLM' if 'modalities' in card else 'BrainLM'
+    lines += [f"Written by `{name}.save_pretrained`; load with `{name}.from_pretrained(folder)`.", ""]
     for k,v in card.items(): lines += [f"## {k}", "", "```json", json.dumps(v, indent=1), "```", ""]
     return '\n'.join(lines)+'\n'
 
