@@ -32,7 +32,7 @@ from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.basics import write_whole
 from brainlm.datasets import fetch_connectome, fetch_hcp_rest
 from brainlm.evidence import keep_results, result_rows
-from brainlm.maps import compare_matrices
+from brainlm.maps import compare_maps, compare_matrices
 from brainlm.model import BrainLM
 from brainlm.perturbation import (
     apart,
@@ -378,17 +378,27 @@ def shares(o, there):
     def share(e): return np.nansum(e[...,there], -1)/np.nansum(e, -1)
     return {v: share(o[f'{k}_energy']) for k,v in searched.items()}, {k: share(o[k]**2) for k in changes}
 
+def with_chance(rows, o, there, parcellation):
+    "Rows with the p of each map beside maps by chance that are as smooth"
+    maps = {v: np.nanmean(o[f'{k}_energy'], 0) for k,v in searched.items()} | {v: o[k]**2 for k,v in changes.items()}
+    asked = pd.DataFrame(dict(there=there.astype(float)), parcellation.names)
+    p = pd.Series({k: compare_maps(m, asked, parcellation)['p'].iloc[0] for k,m in maps.items()})
+    alone = rows['rival'].eq('')
+    return rows.assign(p=rows['p'].mask(alone, rows['model'].map(p)), test=rows['test'].mask(alone, 'maps by chance'))
+
 def simulated_rows(a):
     "How much of G is in the network where the task is"
-    o = np.load(a.work/'simulated.npz')
-    r, beside = shares(o, load_parcellation('aal2').networks()=='Visual')
+    o, aal2 = np.load(a.work/'simulated.npz'), load_parcellation('aal2')
+    there = aal2.networks()=='Visual'
+    r, beside = shares(o, there)
     rows = turn_rows(r, 'simulated', 'share', 'rest toward a visual task, share in Visual',
         f"simulated; {o['givers']} people give the direction", **beside)
-    yield told(rows, f"--only simulated --steps {o['steps']}", o)
+    yield told(with_chance(rows, o, there, aal2), f"--only simulated --steps {o['steps']}", o)
 
 def heat_rows(a):
     "Is G where the heat changes the signal of a person's other runs, and how much of it is in the insula?"
-    insula = np.array(['INS' in n for n in load_parcellation(a.cohorts.parent/'second'/'pain.tsv').names])
+    mist = load_parcellation(a.cohorts.parent/'second'/'pain.tsv')
+    insula = np.array(['INS' in n for n in mist.names])
     for name,words in (('rating-heat', 'rating toward heat'), ('weak-strong', 'weak heat toward strong heat')):
         o = np.load(a.work/f'heat-{name}.npz')
         data = 'heat pain, 122 regions the model has never seen; 16 people give the direction'
@@ -396,7 +406,8 @@ def heat_rows(a):
         own = turn_rows(agreed(o), 'real', 'r', f'{words}, beside own squared change in other runs', data)
         yield told(own, *how)
         r, beside = shares(o, insula)
-        yield told(turn_rows(r, 'real', 'share', f'{words}, share in the insula', data, **beside), *how)
+        rows = turn_rows(r, 'real', 'share', f'{words}, share in the insula', data, **beside)
+        yield told(with_chance(rows, o, insula, mist), *how)
 
 def known_rows(a):
     "How well pushes find published networks, a row for each network, forecaster and number of frames"
