@@ -342,15 +342,20 @@ def _qc(a):
 def _check_store(a):
     "`RecordingStore.check` from a shell; 1 where something is damaged"
     from brainlm.recordings import RecordingStore
-    report = RecordingStore(a.store).check(not a.keep, a.break_lock)
-    print(report)
-    return int(not report)
+    from brainlm.sessions import Sessions
+    try: stores = [RecordingStore(a.store)]
+    except FileNotFoundError as e:
+        try: stores = Sessions(a.store).parts.values()
+        except FileNotFoundError: raise e from None
+    reports = [s.check(not a.keep, a.break_lock) for s in stores]
+    print(*reports, sep='\n')
+    return int(not all(reports))
 
 def _check_parser(sub):
     p = sub.add_parser('check', help='is everything in a store what was written',
         description=('Read all of a store, compare it with the codes and hashes that were kept, and remove what killed '
                      'writers left. The exit code is 1 where something is damaged; all else stays readable.'))
-    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore')
+    p.add_argument('store', metavar='STORE', help='folder or URL of a RecordingStore, or of several (Sessions)')
     _options(p,
         ('--keep', False, 'remove nothing', dict(action='store_true')),
         ('--break-lock', False, 'of a writer that is dead, on an object store', dict(action='store_true')))

@@ -399,6 +399,7 @@ def _series(item, dt_s, model):
     "(bold [time, parcel of the model], seconds a frame or None) of one of `_items`. ValueError for what does not fit."
     x, at = item
     if isinstance(x, pd.DataFrame): x, at = _of_table(x, model)
+    if isinstance(x, Recording): check_kind_of_signal(model, x)
     bold, dt = (x.bold, x.tr_s) if isinstance(x, Recording) else (_numbers(x), dt_s)
     if dt is not None: dt = check_dt(dt)
     bold = take_columns(bold, at)

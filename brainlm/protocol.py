@@ -218,15 +218,16 @@ def _scaled_later(model):
 
 def check_kind_of_signal(
     model, # of either kind
-    store:RecordingStore # recordings
+    store:RecordingStore # recordings, or one `Recording`
 ):
     "ValueError for recordings of another kind than a trained model has learned"
-    card = getattr(model, 'card', None) or {}
-    if not len(store) or 'data' not in card and getattr(model, 'recipe', None) is None: return
+    card, empty = getattr(model, 'card', None) or {}, hasattr(store, '__len__') and not len(store)
+    if empty or 'data' not in card and getattr(model, 'recipe', None) is None: return
     learned, found = card.get('signal', 'bold'), store.signal_kind
     if found!=learned:
-        raise ValueError(f"store {store.name}: found recordings of {found}, expected {learned}, which the model has "
-                         "learned; give it such a store, or train a model on this one: brainlm pretrain")
+        name = f"{'store ' if hasattr(store, '__len__') else ''}{store.name}"
+        raise ValueError(f"{name}: found recordings of {found}, expected {learned}, which the model has learned; "
+                         "give it such a store, or train a model on this one: brainlm pretrain")
 
 def check_units(
     model, # of either kind, with a scaler

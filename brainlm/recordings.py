@@ -83,13 +83,15 @@ def key(self:Recording)->tuple: return self.subject,self.session,self.task,self.
 @patch(as_prop=True)
 def name(self:Recording)->str: return _name_of(self.key)
 
+@patch(as_prop=True)
+def signal_kind(self:Recording)->str: return ' '.join([self.modality, *_band_words(self.band)]) # 'envelope alpha'
+
 @patch
 def __repr__(self:Recording):
     (t,p),gone = self.signal.shape,int(self.missing.sum())
     bold = self.modality == 'bold'
     size = f"{t} time points x {p} {'parcels' if bold else 'channels'} ({gone} missing)"
-    kind = ' '.join([self.modality, *_band_words(self.band)])
-    every = f'TR {self.dt_s:g} s' if bold else f'{kind}, {1/self.dt_s:g} Hz'
+    every = f'TR {self.dt_s:g} s' if bold else f'{self.signal_kind}, {1/self.dt_s:g} Hz'
     return f"Recording {self.name}: {size}, {every}, {self.provenance}"
 
 # %% ../nbs/01_recordings.ipynb #ce079e04
@@ -1168,6 +1170,17 @@ def _hash_now(self:RecordingStore, i): # Computed once
     self._computed[where] = signal_hash(self.read(i), self._pa.column('tr_s')[i].as_py())
     return self._computed[where]
 
+# %% ../nbs/01_recordings.ipynb #2a42c205
+@patch
+def _kinds_said(self:RecordingStore):
+    "What was recorded, and how often, in words; '' where that is BOLD alone"
+    t = self._pa
+    if 'signal_modality' not in t.column_names: return ''
+    own = [o for o in t.column_names if re.fullmatch('signal_(modality|band|low_hz|high_hz)|tr_s', o)]
+    rows = t.select(own).group_by(own, use_threads=False).aggregate([]).to_pylist()
+    said = [(dict(modality='bold', band=None) | _kind_of(o), o['tr_s']) for o in rows]
+    return some(f"{' '.join([k['modality'], *_band_words(k['band'])])} at {1/dt:.4g} Hz" for k,dt in said)
+
 # %% ../nbs/01_recordings.ipynb #9908aaf9
 @patch
 def _facts(self:RecordingStore):
@@ -1176,8 +1189,7 @@ def _facts(self:RecordingStore):
     made = ', '.join(f'{n:,} {w}' for w,n in self.attrs['provenance'].items())
     lost = f' (and {len(self.damaged):,} damaged, left out)' if self.damaged else ''
     people = f"{len(t.column('subject').unique()):,}"
-    kinds = t.column('signal_modality').unique().to_pylist() if 'signal_modality' in t.column_names else []
-    kind = {'signal': some([o or 'bold' for o in kinds])} if kinds else {}
+    kind = {'signal': said} if (said := self._kinds_said()) else {}
     return dict(recordings=f'{len(self):,}{lost}', **kind, subjects=people, hours=f'{hours:,.2f}',
                 parcels=f"{self.n_parcels} ({self._meta['parcellation']})", provenance=made or 'nothing yet')
 
@@ -1201,11 +1213,13 @@ class StoreCheck:
     removed:list # Files that killed writers had left
     left:list # Why something was not removed
     unknown:int # Recordings for which nothing says what they should be: those of 0.1.0
+    kind:str='' # What was recorded, where that is not BOLD alone
     def __bool__(self): return not self.damaged
 
     def __repr__(self):
         right = self.n-len(self.damaged)-self.unknown
-        lines = [f"{self.store}: {self.n} recordings, {right} are what was written, {len(self.damaged)} damaged"]
+        of = f' of {self.kind}'*bool(self.kind)
+        lines = [f"{self.store}: {self.n} recordings{of}, {right} are what was written, {len(self.damaged)} damaged"]
         if self.unknown: lines += [f"{self.unknown} of a version that kept no codes: nothing to compare with"]
         lines += [f"damaged, to be put back from a copy or made anew: {k}: {v}" for k,v in self.damaged.items()]
         if self.removed: lines += [f"removed what killed writers left: {some(self.removed)}"]
@@ -1247,7 +1261,7 @@ def check(self:RecordingStore,
     names = [_name_of(o.values()) for o in self._pa.select(_key_cols).to_pylist()]
     damaged = {k:w for k,w in zip(names, found) if w}
     removed,left = self._cleared(break_lock) if remove else ([], [])
-    return StoreCheck(self.name, len(self), damaged, removed, left, found.count(None))
+    return StoreCheck(self.name, len(self), damaged, removed, left, found.count(None), self._kinds_said())
 
 # %% ../nbs/01_recordings.ipynb #1df4b726
 @patch

@@ -518,6 +518,8 @@ def test_preprocess_eeg(tmp_path, capsys):
     assert '--low-pass: found with EEG or MEG' in capsys.readouterr().err
     assert main([*paths, str(tmp_path/'no'), '--method', 'lcmv', '--parcellation', 'glasser360']) == 1
     assert '--parcellation, --method: found without --to-atlas' in capsys.readouterr().err
+    assert not main(['check', str(tmp_path/'out')])
+    assert 'eeg-alpha: 1 recordings of envelope alpha at 5 Hz, 1 are what was written' in capsys.readouterr().out
     assert not main([*paths, str(tmp_path/'sensors')])
     assert list(Sessions(tmp_path/'sensors').parts) == ['eeg']
 

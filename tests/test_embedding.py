@@ -77,7 +77,7 @@ def test_fit_learns_only_what_the_model_lacks(made):
     with pytest.warns(UserWarning, match='brings no scaler'): e = BrainLMEmbedder(bare).fit(store)
     assert e.scaler_ is not None and bare.scaler is None and np.allclose(e.scaler_.transform(store.read(0)), m.scaler.transform(store.read(0)), atol=1e-5)
 
-def test_refusals(made):
+def test_refusals(made, monkeypatch):
     store, m, top = made; fit = lambda **k: BrainLMEmbedder(m, **k).fit(store)
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="pooling: found 'max'"): fit(pooling='max')
@@ -86,6 +86,8 @@ def test_refusals(made):
     other = RecordingStore.create('memory://other', Parcellation('less', few.table.iloc[:5])); other.extend([Recording(np.random.default_rng(0).standard_normal((200,5)).astype('float32'), 1., 'a', provenance='simulated')])
     with pytest.raises(ValueError, match=f'missing: {few.names[5]}, {few.names[6]}'): fit().transform(other)
     with pytest.raises(NotFittedError): BrainLMEmbedder(m).transform(store)
+    monkeypatch.setattr(m, 'card', {**(m.card or {}), 'data': {}})
+    with pytest.raises(ValueError, match='found recordings of envelope alpha, expected bold'): fit().transform([Recording(rng.normal(size=(200,10)).astype('float32'), 1., 'a', modality='envelope', band='alpha')])
 
 @pytest.fixture(scope='module')
 def published():
