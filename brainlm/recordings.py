@@ -989,6 +989,7 @@ def create_with(cls:RecordingStore,
     self = cls.__new__(cls)._locate(url, storage_options)
     _check_free(self._names(), url)
     with self._not_yet(parcellation).writer() as w:
+        if not self._planned: _check_free({_table}, url) # Another writer was faster
         try:
             for name,data in (files or {}).items(): self.put_file(name, data)
             if w.extend(recs): return self

@@ -20,9 +20,6 @@ from .basics import one_of, some, tell, write_whole
 from .files import json_object
 from .recordings import RecordingStore, Split, learned_from, refuse_seen, seen_by
 
-# %% ../nbs/01a_sessions.ipynb #7e8f18ac
-_session_key = ['subject', 'session', 'task', 'run']
-
 # %% ../nbs/01a_sessions.ipynb #7997d0a1
 class Sessions:
     "Stores of the same people, session by session; FileNotFoundError for a folder that holds none"
@@ -44,6 +41,8 @@ class Sessions:
     def name(self): return (self.url or '+'.join(self.parts)).split('/')[-1]
 
 # %% ../nbs/01a_sessions.ipynb #358745d0
+_session_key = ['subject', 'session', 'task', 'run']
+
 def _as_store(s, name, storage_options):
     "A store, from itself or its address; TypeError"
     if isinstance(s, (str, PathLike)): return RecordingStore(s, storage_options)

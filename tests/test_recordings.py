@@ -381,6 +381,26 @@ def test_two_chunks_a_window(monkeypatch, tmp_path):
             assert mem.read(i, a, 200).tobytes() == r.bold[a:a+200].tobytes() == disk.read(i, a, 200).tobytes()
             assert 1 <= len(fetched) == len(opened) <= 2
 
+@pytest.mark.parametrize('far', [False, True])
+def test_born_whole_or_not_at_all(tmp_path, monkeypatch, far):
+    "What a killed writer left is no store, and hinders nobody; refused later, nothing is left; who is second is told"
+    url = 'memory://born' if far else str(tmp_path/'s')
+    s = RecordingStore.__new__(RecordingStore)._locate(url, None)._not_yet(_parc())
+    s._write_chunk(0, np.zeros((256, 5), '<f4'))
+    s.put_file('people.key', b'k'*32)
+    if not far: s.put_file('writer.lock', b'process 1 of the dead')
+    with pytest.raises(FileNotFoundError): RecordingStore(url)
+    with pytest.raises(ValueError, match='duplicate'): RecordingStore.create_with(url, _parc(), [_rec(0), _rec(0)])
+    assert not s._names()
+    plan = RecordingStore._not_yet
+    def slow(self, *args):
+        monkeypatch.undo()
+        RecordingStore.create_with(url, _parc(), [_rec(0)]) # Another is done in between
+        return plan(self, *args)
+    monkeypatch.setattr(RecordingStore, '_not_yet', slow)
+    with pytest.raises(FileExistsError): RecordingStore.create_with(url, _parc(), [_rec(1)])
+    assert RecordingStore(url).check() and RecordingStore(url)[0].name == _rec(0).name
+
 def test_zarr_reads_the_same(tmp_path):
     "What is read from the chunk files is what Zarr reads"
     s = _base(tmp_path/'s'); arr = zarr.open_array(f'{s.url}/bold', mode='r')
