@@ -260,7 +260,7 @@ def hidden(self:HideModalities, model, valid, g):
 def _sides_of(data, split, seconds, streams):
     "Signals of those learned from and watched, and the split (words for signals in memory)"
     if isinstance(data, Sessions):
-        split = Split.of(data, split)
+        split, streams = Split.of(data, split), [s for s in streams if s.name in data.parts]
         if seconds is None: seconds = min(s.table['n_time'].min()*s.dt_s for s in data.parts.values())
         return *(session_signals(data, seconds, streams, split.rows(k)) for k in ('train', 'valid')), split
     n = len(next(iter(data.values()), ()))
