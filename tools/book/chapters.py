@@ -62,11 +62,14 @@ def links(chapter, cfg):
     return '<p class="chapter-links">Made from '+' · '.join(f'<a href="{to}">{name}</a>' for to,name in found)+'</p>'
 
 def opening(chapter, cfg):
-    "The cells at the top of a chapter, in their order: what is in it for the reader, where it comes from"
-    cells = chapter.nb['cells']
-    brief = [c for c in cells if c['cell_type']=='markdown' and join(c['source']).startswith(brief_start)]
-    for c in brief: cells.remove(c)
-    text = '\n\n'.join(join(c['source']) for c in brief)
+    "The cell at the top of a chapter: its three bullets, which may stand below its question, and where it comes from"
+    text = ''
+    for c in [c for c in chapter.nb['cells'] if c['cell_type']=='markdown']:
+        if not (m := re.search(rf'^{re.escape(brief_start)}.*?(?=\n\n(?!- )|\Z)', join(c['source']), re.M | re.S)): continue
+        text = m[0]
+        c['source'] = join(c['source']).replace(text, '').strip()
+        if not c['source']: chapter.nb['cells'].remove(c)
+        break
     source = f'::: {{.chapter-brief}}\n{text}\n\n```{{=html}}\n{links(chapter, cfg)}\n```\n:::\n'
     return dict(cell_type='markdown', metadata={}, source=source)
 
