@@ -341,7 +341,7 @@ def windows(self:Sessions,
     sessions=None, # Numbers; None: all
     need:str='all', # Which parts must be there: 'all' or 'any'
 )->pd.DataFrame: # session, start_s; of each part whether it is there
-    "Where windows lie, with a warning that says why where there are none; ValueError"
+    "Where windows lie, with a warning that says why where there are none; ValueError for a part that is not there"
     one_of('need', need, ('all', 'any'))
     parts,rows = self._asked_parts(parts, seconds=seconds, step_s=seconds if step_s is None else step_s),[]
     for i in range(len(self)) if sessions is None else sessions:
