@@ -3333,6 +3333,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.sessions.Sessions.learned_from': ('sessions.html#sessions.learned_from', 'brainlm/sessions.py'),
                                   'brainlm.sessions.Sessions.name': ('sessions.html#sessions.name', 'brainlm/sessions.py'),
                                   'brainlm.sessions.Sessions.people_key': ('sessions.html#sessions.people_key', 'brainlm/sessions.py'),
+                                  'brainlm.sessions.Sessions.put_file': ('sessions.html#sessions.put_file', 'brainlm/sessions.py'),
                                   'brainlm.sessions.Sessions.refresh': ('sessions.html#sessions.refresh', 'brainlm/sessions.py'),
                                   'brainlm.sessions.Sessions.refuse_seen': ('sessions.html#sessions.refuse_seen', 'brainlm/sessions.py'),
                                   'brainlm.sessions.Sessions.seen_by': ('sessions.html#sessions.seen_by', 'brainlm/sessions.py'),

@@ -25,7 +25,7 @@ from scipy import signal as sps
 
 # %% ../nbs/03c_electrophysiology.ipynb #42a08c7a
 from .atlas import Parcellation
-from .basics import neutral, one_of, optional, printable, some, tell, write_whole
+from .basics import neutral, one_of, optional, printable, some, tell
 from .files import BadInput, decoding, one_line, read_json
 from .readers import (
     Found,
@@ -961,7 +961,7 @@ def _told_intake(sessions, rows):
     t = pd.DataFrame([[printable(o) for o in r] for r in rows], columns=['file', 'outcome', 'reason', 'remedy'])
     bad = t[t['outcome'] == 'failed'].drop(columns='outcome').reset_index(drop=True)
     for name,o in (('intake.tsv', t), ('failures.tsv', bad)):
-        write_whole(Path(sessions.url)/name, neutral(o).to_csv(sep='\t', index=False))
+        sessions.put_file(name, neutral(o).to_csv(sep='\t', index=False).encode())
     less = t[(t['outcome'] == 'added') & t['reason'].ne('')]
     if len(less): tell(f"{some(less['file'])}: {less['reason'].iloc[0]}; all of them in {sessions.url}/intake.tsv")
     n = t['outcome'].value_counts()

@@ -85,12 +85,19 @@ def _miss_parts(url, added, names):
 @patch
 def _keep_names(self:Sessions):
     "Write which parts there are, with those that are missed"
+    old = _parts_added(*url_to_fs(self.url, **(self.storage_options or {})))
+    names = sorted({*self.parts, *old})
+    if names != old: self.put_file(_parts_file, json.dumps(dict(parts=names)).encode())
+
+@patch
+def put_file(self:Sessions,
+    name:str, # Of the file, beside the parts
+    data:bytes, # Whole content
+):
+    "Write a small file into the folder, replacing it as a whole or not at all"
     fs,path = url_to_fs(self.url, **(self.storage_options or {}))
-    names = sorted({*self.parts, *(old := _parts_added(fs, path))})
-    if names == old: return
-    data = json.dumps(dict(parts=names)).encode()
-    if getattr(fs, 'local_file', False): write_whole(f'{path}/{_parts_file}', data)
-    else: fs.pipe_file(f'{path}/{_parts_file}', data)
+    if getattr(fs, 'local_file', False): write_whole(f'{path}/{name}', data)
+    else: fs.pipe_file(f'{path}/{name}', data)
 
 # %% ../nbs/01a_sessions.ipynb #9206aa15
 @patch

@@ -11,6 +11,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from fsspec.core import url_to_fs
 
 from brainlm.atlas import *
 from brainlm.electrophysiology import *
@@ -172,6 +173,8 @@ def test_folder_goes_on_and_names_failures(tmp_path):
     _eeg().save(tmp_path/'in/sub-1_task-rest_eeg.fif', verbose='ERROR')
     _eeg(8, seed=1).save(tmp_path/'in/sub-2_task-rest_eeg.fif', verbose='ERROR')
     _eeg(rate=100., seed=2).save(tmp_path/'in/sub-3_task-rest_eeg.fif', verbose='ERROR')
+    preprocess_electro(tmp_path/'in', url := 'memory://eeg')
+    assert b'found 100 Hz' in url_to_fs(f'{url}/failures.tsv')[0].cat_file('/eeg/failures.tsv')
     got = preprocess_electro(tmp_path/'in', tmp_path/'out')
     assert (got.added, len(got.failures)) == (2, 1)
     assert 'found 100 Hz, the part eeg has 200 Hz' in got.failures['reason'][0]
