@@ -890,7 +890,7 @@ def _take_file(sessions, source, atlas, st):
     words,failed = {},{}
     for part,got in _each_part(raw, source, atlas, st, [p for p in wanted if there[p] is None]):
         try: words |= dict.fromkeys([*raw.told, _add_part(sessions, part, got, made)])
-        except BadInput as e: failed.setdefault((e.found, e.remedy), []).append(part)
+        except BadInput as e: failed.setdefault(('; '.join([e.found, *raw.told]), e.remedy), []).append(part)
     took = len(wanted)-sum(map(len, failed.values()))
     outcome = 'added' if words else 'there already'
     each = [('failed', f"{', '.join(p)}: {o}" if took or len(failed) > 1 else o, r) for (o,r),p in failed.items()]
@@ -963,7 +963,8 @@ def _told_intake(sessions, rows):
     for name,o in (('intake.tsv', t), ('failures.tsv', bad)):
         sessions.put_file(name, neutral(o).to_csv(sep='\t', index=False).encode())
     less = t[(t['outcome'] == 'added') & t['reason'].ne('')]
-    if len(less): tell(f"{some(less['file'])}: {less['reason'].iloc[0]}; all of them in {sessions.url}/intake.tsv")
+    said = [f"{some(o['file'], 3)}: {why}" for why,o in less.groupby('reason', sort=False)]
+    if said: tell(f"{'; '.join(said[:3])}; all of them in {sessions.url}/intake.tsv")
     n = t['outcome'].value_counts()
     added,there = (int(n.get(o, 0)) for o in ('added', 'there already'))
     return AttrDict(sessions=sessions, added=added, skipped=there, failures=bad)

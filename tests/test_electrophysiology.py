@@ -127,6 +127,9 @@ def test_a_label_twice_is_named(tmp_path):
     with pytest.warns(match=words): got = preprocess_electro(tmp_path, tmp_path/'out')
     assert got.added == 2 and got.sessions['eeg'].parcellation.has_places, 'placed by the names that are meant'
     assert words in (tmp_path/'out/intake.tsv').read_text()
+    _edf(tmp_path/'sub-3_eeg.edf', x+2, ['O9']*16, 200)
+    why = preprocess_electro(tmp_path, tmp_path/'out').failures['reason'][0]
+    assert 'has none of the channels of the store' in why and 'O9: there more than once' in why
 
 def test_one_band_does_not_stop_the_others(tmp_path):
     _eeg().save(tmp_path/'sub-1_raw.fif', verbose='ERROR')
