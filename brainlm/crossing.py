@@ -57,14 +57,17 @@ def _as_stream(x, s):
 # %% ../nbs/46_crossing.ipynb #fdb641ed
 def session_signals(
     sessions, # `Sessions` with a part for each stream
-    seconds:float, # how much of each session, from `start_s` on its clock
+    seconds:float, # how much of each session, from where all of its streams are there (`Sessions.in_common`)
     streams=joint_streams,
     numbers=None, # of sessions; None: all
-    start_s:float=0.,
+    start_s:float=0., # on its clock: not before
 )->dict: # as of `joint_signals`; NaN where a session lacks a stream, or a channel is missing
     "The same of recordings in stores; ValueError for a stream that no part is, or of another rate"
     numbers = range(len(sessions)) if numbers is None else numbers
-    windows, out = [sessions.window(int(i), start_s, seconds).signals for i in numbers], {}
+    for s in streams: _store_of(sessions, s)
+    names, out = [s.name for s in streams], {}
+    starts = {int(i): sessions.in_common(int(i), names, start_s)[0] for i in numbers}
+    windows = [sessions.window(i, at, seconds, names).signals for i,at in starts.items()]
     for s in streams:
         none = np.full((round(seconds/s.dt_s), _store_of(sessions, s).n_parcels), np.nan)
         each = [none if (x := w[s.name]) is None else _as_stream(x, s) for w in windows]
@@ -77,8 +80,10 @@ def window_starts(
     seconds:float, step_s:float, # of a window; from one to the next
 )->np.ndarray: # [window], seconds
     "Where windows begin that tile a recording"
-    s = next(o for o in streams if o.name in signals)
-    return np.arange(0, signals[s.name].shape[2]*s.dt_s-seconds+1e-6, step_s)
+    return np.arange(0, _seconds_of(signals, streams)-seconds+1e-6, step_s)
+
+def _seconds_of(signals, streams): # what all of them have
+    return min(signals[s.name].shape[2]*s.dt_s for s in streams if s.name in signals)
 
 # %% ../nbs/46_crossing.ipynb #66c9d07d
 class ModalWindows:
@@ -100,8 +105,8 @@ class ModalWindows:
 @patch
 def set_epoch(self:ModalWindows, epoch:int):
     "Draw where windows begin, at samples that all streams have"
-    s, coarse = self.streams[0], max(o.dt_s for o in self.streams)
-    most = int((self.signals[s.name].shape[2]*s.dt_s-self.seconds)/coarse+1e-6)
+    coarse = max(o.dt_s for o in self.streams)
+    most = int((_seconds_of(self.signals, self.streams)-self.seconds)/coarse+1e-6)
     rng = np.random.default_rng([self.seed, epoch])
     self.start_s = rng.integers(0, most, len(self.who), endpoint=True)*coarse
     self.who = rng.permutation(np.sort(self.who))
@@ -257,11 +262,18 @@ def hidden(self:HideModalities, model, valid, g):
     return valid, mixed_mask(valid, model.modality_of, generator=g)
 
 # %% ../nbs/46_crossing.ipynb #ff9c0b1a
+def _seconds_in_common(sessions, streams):
+    "What the session with least of it has of all streams, in whole samples of the slowest"
+    coarse = max(s.dt_s for s in streams)
+    spans = (sessions.in_common(i, [s.name for s in streams], 0.) for i in range(len(sessions)))
+    return int(np.nanmin([b-a for a,b in spans])/coarse+1e-6)*coarse
+
+# %% ../nbs/46_crossing.ipynb #ff9c0b1b
 def _sides_of(data, split, seconds, streams):
     "Signals of those learned from and watched, and the split (words for signals in memory)"
     if isinstance(data, Sessions):
         split, streams = Split.of(data, split), [s for s in streams if s.name in data.parts]
-        if seconds is None: seconds = min(s.table['n_time'].min()*s.dt_s for s in data.parts.values())
+        if seconds is None: seconds = _seconds_in_common(data, streams)
         return *(session_signals(data, seconds, streams, split.rows(k)) for k in ('train', 'valid')), split
     n = len(next(iter(data.values()), ()))
     words = np.array(['train']*n) if split is None else np.asarray(split)
@@ -301,7 +313,7 @@ def modal_learner(
     *,
     training:Training|None=None, # settings; batches of 16, no early stop where they leave that open
     missing:float=.5, question:str='', # as of `HideModalities`
-    seconds:float|None=None, # how much is read of each session; None: as much as the shortest has
+    seconds:float|None=None, # how much is read of each session; None: as much as all have
 )->Learner: # call its `pretrain`
     "A learner of several modalities. ValueError for signals that do not fit the model, or a target never recorded."
     train, valid, split = _sides_of(data, split, seconds, model.streams)

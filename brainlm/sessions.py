@@ -339,6 +339,20 @@ def _say_no_window(self:Sessions, seconds, parts, sessions):
     tell(f"{self.name}: found no window of {seconds:g} s ({'; '.join(why) or 'no session'}), expected one at least: "
          "take shorter windows, or name other parts")
 
+# %% ../nbs/01a_sessions.ipynb #5c1e7a90
+@patch
+def in_common(self:Sessions,
+    i:int, # Number of the session
+    parts=None, # Names; None: all
+    from_s:float=-np.inf, # On the clock: not before
+)->tuple: # (first, last) second at which all that it has of them are there; (NaN, NaN) where it has none
+    "The first is that of a sample of the slowest: others, read from there, are late by less than a sample of theirs"
+    spans = [o for o in (self._span(n, i) for n in self._asked_parts(parts)) if o]
+    if not spans: return np.nan,np.nan
+    begin,dt,_ = max(spans, key=lambda o: o[1])
+    first = max(from_s, *(b for b,_,_ in spans))
+    return begin+ceil((first-begin)/dt-1e-6)*dt,min(b+d*n for b,d,n in spans)
+
 # %% ../nbs/01a_sessions.ipynb #f8292fb4
 @patch
 def windows(self:Sessions,
