@@ -629,7 +629,7 @@ def _is_part(name): return name.endswith(('.part', '.partial')) # Of a file whos
 def _names(self:RecordingStore): # Of the files and folders at the top, as another process has left them
     self.fs.invalidate_cache()
     with self._asking_far():
-        if not self.fs.exists(self.path): return set()
+        if not self.fs.isdir(self.path): return set()
     return {o.rstrip('/').split('/')[-1] for o in self.fs.ls(self.path, detail=False)}
 
 # %% ../nbs/01_recordings.ipynb #a9084319
@@ -672,7 +672,9 @@ def _make(self:RecordingStore, p, n):
 def _not_yet(self:RecordingStore, p, n=256):
     "A store that is not there yet, with a place for its chunks; its first commit writes what it is"
     self._refuse_unsafe()
-    self.fs.makedirs(self._at(_bold), exist_ok=True)
+    try: self.fs.makedirs(self._at(_bold), exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(f"{self.url}: found a file there or above it, expected a folder: give another") from None
     self._meta = dict(format=_format, version=_version, parcellation=p.name, chunk_rows=n)
     self.n_parcels,self._coded,self._parc,self._planned = len(p),True,p,True
     return self._set(b'')
