@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from .atlas import Parcellation
 from .basics import write_whole
-from .model import BrainLM, places, whole_folder
+from .model import BrainLM, connections, places, whole_folder
 from .prior import GaussianPrior, SpaceTimePrior
 from .scaling import RobustScaler
 
@@ -75,6 +75,7 @@ def on(self:BrainLM,
     other.config, other.scaler, other.card = replace(self.config, n_parcels=n), scaler, self.card | (card or {})
     other.parcellation = parcellation
     other.xyz_mm = places(self.config, parcellation).to(self.xyz_mm)
+    if self.config.wires: other.wires = connections(self.config, parcellation).to(self.wires)
     other.prior = None if prior is None else prior.to(self.xyz_mm.device)
     return other
 

@@ -27,14 +27,13 @@ import numpy as np
 import pandas as pd
 import scaling
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from brainlm.atlas import Parcellation, load_parcellation
 from brainlm.basics import write_whole
 from brainlm.evidence import keep_results, read_kept, result_rows
 from brainlm.masking import n_visible, patchify
 from brainlm.metrics import sum_columns, sum_scores
+from brainlm.model import wired
 from brainlm.prior import SpaceTimePrior
 from brainlm.stats import mean_interval, spins, verdicts
 
@@ -175,11 +174,11 @@ class Guess:
         os.replace(part, file)
         return found
 
-def with_columns(parcellation, at, known):
+def with_columns(parcellation, at, known, fibres):
     "Some parcels, with what is known of them in their table"
     columns = {f'known {k+1}': known[at,k] for k in range(known.shape[1])}
     t = parcellation.table.iloc[at].reset_index(drop=True).assign(**columns)
-    return Parcellation(f'{parcellation.name} part', t.assign(id=range(1, len(t)+1)))
+    return wired(Parcellation(f'{parcellation.name} part', t.assign(id=range(1, len(t)+1))), fibres[np.ix_(at, at)])
 
 def hidden(rng, shape, ratio):
     "Masks that hide just this share [window, parcel, patch]"
@@ -207,33 +206,6 @@ class Windows:
         self.error = [scaling.Pool.prior_error(self, np.flatnonzero(self.ratio==k)[:200]) for k in range(3)]
     def of(self, people, most): return [np.flatnonzero(self.ratio==k) for k in range(3)]
 
-def lean_on(model, fibres, weight=None):
-    "Attention between parcels begins with a weight of each head times the fibres"
-    bias = torch.from_numpy((fibres/fibres.std()).astype('float32'))
-    bias = F.pad(bias, (1, 0, 1, 0)).to(model.cls)
-    if weight is None: weight = model.fibre_weight = nn.Parameter(torch.zeros(model.config.heads, 1, 1).to(model.cls))
-    layout_of = type(model)._layout
-    def layout(*args, **more):
-        found = layout_of(model, *args, **more)
-        mask, more_likely = found.masks['parcel'], (weight*bias)[None]
-        if torch.is_autocast_enabled('cuda'): more_likely = more_likely.to(torch.get_autocast_dtype('cuda'))
-        found.masks['parcel'] = more_likely if mask is None else more_likely.masked_fill(~mask, -torch.inf)
-        return found
-    model._layout = layout
-
-class Steps(scaling.Steps):
-    "A training that is told where the fibres are"
-    fibres = None
-    def __init__(self, run, pools, bf16):
-        made = scaling.network
-        def network(*some):
-            model = made(*some)
-            if self.fibres is not None: lean_on(model, self.fibres)
-            return model
-        scaling.network = network
-        try: super().__init__(run, pools, bf16)
-        finally: scaling.network = made
-
 def side_by_side(several, until):
     "The steps of several trainings, in turn; seconds of each, None where there is no time for all"
     wait = torch.cuda.synchronize if several[0].device.type=='cuda' else (lambda: None)
@@ -254,7 +226,7 @@ def trained(a, several, until):
     "The trainings after their steps, and seconds of each step; None where there is no time for all of them"
     torch.set_float32_matmul_precision('high')
     torch.backends.cuda.enable_cudnn_sdp(False)
-    made = [type('Those', (Steps,), dict(fibres=o.part, lane=lane))(o.run, {o.pool.name: o.pool}, a.bf16)
+    made = [type('Those', (scaling.Steps,), dict(lane=lane))(o.run, {o.pool.name: o.pool}, a.bf16)
             for o,lane in zip(several, a.lanes)]
     if a.device=='cuda': [o.record() for o in made]
     seconds = side_by_side(made, until)
@@ -294,8 +266,8 @@ class Told:
         if way!=run.way:
             run.prior = 'space-time'
             self.guess = {k: Guess(a, run.fold, k, a.device) for k in ('seen', 'unseen')}
-        here = with_columns(c.parcellation, self.seen, self.known)
-        self.part = self.fibres[np.ix_(self.seen, self.seen)] if 'fibres' in run.way else None
+        if 'fibres' in way: run.wires = 'fibres'
+        here = with_columns(c.parcellation, self.seen, self.known, self.fibres)
         people = [c.people[i][:,self.seen] for i in train]
         self.pool = Windows(people, here, a.windows, run.fold, None if self.guess is None else self.guess['seen'])
 
@@ -309,8 +281,7 @@ class Told:
         tables = []
         for name,d,at,columns,wires,who in some:
             given = None if self.guess is None else scaling.Given()
-            m = model if name=='seen' else model.on(with_columns(d.parcellation, at, columns), None, given)
-            if name!='seen' and self.part is not None: lean_on(m, wires[np.ix_(at, at)], model.fibre_weight)
+            m = model if name=='seen' else model.on(with_columns(d.parcellation, at, columns, wires), None, given)
             people, names = [d.people[i][:,at] for i in who], [d.names[i] for i in who]
             for way,fills in self.fillers(m.to(people[0].device), name).items():
                 tables.append(scored(fills, people, names, 1).assign(atlas=name, way=way))

@@ -373,6 +373,7 @@ class Run:
     group:str='all' # 'inner': options are chosen among training people
     xyz:str='linear'
     place:str='xyz'
+    wires:str=''
     parcels:bool=False
     prior:str='space-time'
     lr:float=0. # 0: by size
@@ -396,7 +397,7 @@ def network(run, pools):
     "The network of a run, on each cohort"
     first, size = next(iter(pools.values())), toy_size if 'toy' in pools else {}
     config = preset(run.preset, n_parcels=len(first.parcellation), prior=run.prior, xyz=run.xyz,
-                    place=run.place, parcel_embedding=run.parcels, **size)
+                    place=run.place, wires=run.wires, parcel_embedding=run.parcels, **size)
     torch.manual_seed(run.seed)
     model = BrainLM(config, first.parcellation)
     if model.prior is not None: model.prior = Given()
