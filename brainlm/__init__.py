@@ -1,3 +1,3 @@
 "BrainLM, a foundation model of fMRI, as a library and as a book"
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

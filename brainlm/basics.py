@@ -318,13 +318,13 @@ def moved(
     module:str, # `__name__` of the room that they left
     **rooms, # New room: the names that live there now, as words of one string
 ):  # A module's `__getattr__`
-    "Old addresses of names: they work until 0.3, with a DeprecationWarning that says the new one"
+    "Old addresses of names: they work until 0.4, with a DeprecationWarning that says the new one"
     package,_,old = module.rpartition('.')
     where = {name:room for room,names in rooms.items() for name in names.split()}
     def __getattr__(name):
         if name not in where: raise AttributeError(f"module {module!r} has no attribute {name!r}")
         new = f'{package}.{where[name]}'
-        words = f"{module}.{name} is {new}.{name} now; the old address goes with 0.3"
+        words = f"{module}.{name} is {new}.{name} now; the old address goes with 0.4"
         warnings.warn(words, DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(new), name)
     return __getattr__
@@ -333,14 +333,14 @@ def moved(
 def renamed(
     **names, # Old name of an argument: its new name
 ):  # Decorator of a function or method
-    "Old names of arguments: they work until 0.3, with a DeprecationWarning"
+    "Old names of arguments: they work until 0.4, with a DeprecationWarning"
     def decorate(f):
         @wraps(f)
         def call(*args, **kw):
             for old,new in names.items():
                 if old not in kw: continue
                 if new in kw: raise TypeError(f"{f.__name__}: found both {old} and {new}, its new name")
-                words = f"{f.__name__}: {old} is called {new} now; the old name goes with 0.3"
+                words = f"{f.__name__}: {old} is called {new} now; the old name goes with 0.4"
                 warnings.warn(words, DeprecationWarning, stacklevel=2)
                 kw[new] = kw.pop(old)
             return f(*args, **kw)

@@ -77,7 +77,7 @@ _elsewhere = moved(__name__, readers='find_sources')
 
 def __getattr__(name):
     if name!='kinds': return _elsewhere(name)
-    words = "brainlm.preprocessing.kinds is brainlm.readers.formats now; the old name goes with 0.3"
+    words = "brainlm.preprocessing.kinds is brainlm.readers.formats now; the old name goes with 0.4"
     warnings.warn(words, DeprecationWarning, stacklevel=2)
     return {k: f.words for k,f in formats.items()}
 

@@ -118,7 +118,7 @@ def recipe(self:Training)->dict: # JSON types
 def takes_training(
     *order # names of the arguments that once came by position, after those that still do
 ):  # Decorator of a function with an argument `training`
-    """Old calls of a function: settings as arguments of their own, and arguments by position; they work until 0.3,
+    """Old calls of a function: settings as arguments of their own, and arguments by position; they work until 0.4,
     with a DeprecationWarning"""
     settings = {o.name for o in fields(Training)}
     def decorate(f):
@@ -142,7 +142,7 @@ def _call_now(f, args, kw, settings, late):
     said = ', '.join(f'{k}=...' for k in old)
     if old: said = f"training=Training({said})"
     elif late: said = ', '.join(f'{k}=...' for k in late)
-    if said: warnings.warn(f"{f.__name__}: write {said}; the old call goes with 0.3", DeprecationWarning, stacklevel=3)
+    if said: warnings.warn(f"{f.__name__}: write {said}; the old call goes with 0.4", DeprecationWarning, stacklevel=3)
     return f(*args, **kw)
 
 # %% ../nbs/21_pretraining.ipynb #87558ef1

@@ -905,7 +905,7 @@ def harmonised(
 def clinical_rivals(
     *args, **kwargs, # as in `readouts`
 )->dict: # name → estimator, not fitted
-    "`readouts(...)` under its name of 0.1.0; works until 0.3"
-    warnings.warn("clinical_rivals(...) is brainlm.readouts.readouts(...) now; the old name goes with 0.3",
+    "`readouts(...)` under its name of 0.1.0; works until 0.4"
+    warnings.warn("clinical_rivals(...) is brainlm.readouts.readouts(...) now; the old name goes with 0.4",
                   DeprecationWarning, stacklevel=2)
     return readouts(*args, **kwargs)

@@ -100,6 +100,25 @@ def test_versions_agree():
     assert ini['DEFAULT']['version']==brainlm.__version__==cff['version']
     assert f'[{brainlm.__version__}]' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
 
+def test_what_the_version_before_wrote_opens():
+    "A store and a model of 0.2.0 are read without a word; signals, predictions and whom the model has seen are what they were"
+    import numpy as np
+    import torch
+
+    from brainlm.model import BrainLM
+    from brainlm.recordings import RecordingStore, seen_by
+    old = root/'tests'/'fixtures'/'v0.2.0'
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        store, model = RecordingStore(old/'store'), BrainLM.from_pretrained(old/'model')
+    first = np.random.default_rng(0).standard_normal((40, 6)).astype('float32')
+    assert np.array_equal(store[0].signal, first) and (store[0].dt_s, store[3].covariates['age'])==(2., 23.)
+    assert list(seen_by(model, store))==['signal']*3+['']
+    mask = torch.zeros(1, 6, 2, dtype=torch.bool)
+    mask[:,:,1] = True
+    with torch.no_grad(): found = model(torch.linspace(-1, 1, 240).view(1, 6, 40).sin(), mask=mask).prediction
+    assert np.allclose(found.numpy(), np.load(old/'prediction.npy'), atol=1e-5)
+
 def test_addresses_agree():
     "One placeholder until the project has an address of its own"
     project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']
