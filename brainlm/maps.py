@@ -108,25 +108,47 @@ def _r(x, y):
     there = np.isfinite(x) & np.isfinite(y)
     return (_z(x, there)*_z(np.broadcast_to(y, x.shape), there)).sum(-1)
 
+# %% ../nbs/44_maps.ipynb #6bdd752b
+def _check_map_table(table):
+    "ValueError for what is no table of maps"
+    if not isinstance(table, pd.DataFrame) or not len(table.columns):
+        raise ValueError(f"table: found {type(table).__name__}{list(np.shape(table))}, expected a DataFrame, a row for "
+                         "each parcel and a column for each map; give one")
+    for what,o in (('column', table.columns), ('row', table.index)):
+        if twice := list(o[o.duplicated()]):
+            raise ValueError(f"table: found the {what} {some(twice)} more than once, expected each once; rename one")
+    if words := list(table.columns.difference(table.select_dtypes(['number', 'bool']).columns)):
+        raise ValueError(f"table: found words in {some(words)}, expected numbers; leave it out")
+
+def _check_count(n):
+    if n!=int(n) or n<1: raise ValueError(f"n_null: found {n}, expected a whole number above 0; take 1000")
+
+# %% ../nbs/44_maps.ipynb #6bdd752c
+def _named_rows(t, parcellation):
+    "A table, or a named map, in the order of the parcels; ValueError where one is missing"
+    if list(t.index)==parcellation.names: return t
+    unknown = [n for n in parcellation.names if n not in t.index]
+    if not unknown: return t.loc[parcellation.names]
+    raise ValueError(f"table: found no row {unknown[0]!r} ({len(unknown)} parcels of {parcellation.name} are missing), "
+                     "expected a row for each, NaN where unknown; add it")
+
 # %% ../nbs/44_maps.ipynb #6bdd752a
 def _checked_maps(values, table, parcellation):
     "The map as floats, and the table in the order of the parcels; ValueError for what does not fit"
+    _check_map_table(table)
+    if isinstance(values, pd.Series) and not isinstance(values.index, pd.RangeIndex):
+        values = _named_rows(values, parcellation)
     values = np.asarray(values, float)
     if values.shape!=(len(parcellation),):
         raise ValueError(f"values: found shape {values.shape}, expected one for each of the {len(parcellation)} "
                          f"parcels of {parcellation.name}; take the parcellation of the map")
-    if list(table.index)!=parcellation.names:
-        unknown = [n for n in parcellation.names if n not in table.index]
-        if unknown: raise ValueError(f"table: found no row {unknown[0]!r} ({len(unknown)} parcels of "
-                                     f"{parcellation.name} are missing), expected a row for each, NaN where unknown"
-                                     "; add it")
-        table = table.loc[parcellation.names]
-    if np.nanstd(values)==0 or not np.isfinite(values).any():
+    values = np.where(np.isfinite(values), values, np.nan)
+    table = _named_rows(table, parcellation).astype(float).replace([np.inf, -np.inf], np.nan)
+    if np.nanstd(values)==0 or np.isnan(values).all():
         raise ValueError("values: found one value or none in all parcels, expected a map; choose another map")
     alike = table.columns[[np.nanstd(table[c])==0 or table[c].isna().all() for c in table]]
-    if len(alike):
-        raise ValueError(f"table: {alike[0]!r} has one value or none in all parcels, expected a map; leave it out")
-    return values, table.astype(float)
+    if not len(alike): return values, table
+    raise ValueError(f"table: {alike[0]!r} has one value or none in all parcels, expected a map; leave it out")
 
 # %% ../nbs/44_maps.ipynb #0bf2f1f6
 nulls = ('smooth', 'turns')
@@ -162,6 +184,7 @@ def compare_maps(
 )->pd.DataFrame: # a row a feature: r, low and high (middle 95 % of the null), p (two-sided), q, places, n_parcels
     "Is a map like others, more than chance maps as smooth as they? ValueError for maps that do not fit."
     one_of('null', null, nulls)
+    _check_count(n_null)
     values, table = _checked_maps(values, table, parcellation)
     turns = spins(parcellation, n_null, seed) if null=='turns' else None
     ours, rows = _chances(values, parcellation, n_null, seed, turns), {}
@@ -229,9 +252,11 @@ def _checked_matrix(m, name, parcellation):
         i,j = np.argwhere(bad)[0]
         raise ValueError(f"{name}: found {m[i,j]} for {parcellation.names[i]} and {parcellation.names[j]} "
                          f"({bad.sum()} pairs), expected numbers for every pair; leave out parcels without any")
-    return m
+    if np.ptp(m[~np.eye(n, dtype=bool)]): return m
+    raise ValueError(f"{name}: found one value for all pairs, expected a matrix; leave it out")
 
-def _has_direction(m): return np.abs(m-m.T).max()>1e-6*np.abs(m).max()
+def _has_part(m, sign): # 1: what both directions share; -1: what differs
+    return np.abs(m+sign*m.T).max()>1e-6*np.abs(m).max()
 
 # %% ../nbs/44_maps.ipynb #763d34ac
 _own_shares = np.array([.001, .03, .1, .3]) # share of a map that is a parcel's own
@@ -293,6 +318,10 @@ def _matrix_row(x, y):
     low, high = np.quantile(null, [.025, .975])
     return dict(r=r, expected=null.mean(), low=low, high=high, p=p)
 
+def _matrix_rows(ours, theirs, pairs, n, seed, part):
+    a, b = ({k:_matrix_chances(m, pairs, n, seed+i) for k,m in o.items()} for i,o in enumerate((ours, theirs)))
+    return {(one,other,part):_matrix_row(a[one], b[other]) for one,other in product(a, b)}
+
 # %% ../nbs/44_maps.ipynb #3f0219b5
 def compare_matrices(
     ours:dict, # name: [parcel, parcel], from row to column
@@ -303,14 +332,14 @@ def compare_matrices(
 )->pd.DataFrame: # a row for each two and part: r, expected, low, high (of the null), p (two-sided), q
     """Are connections like others, more than strength and distance make them? Where both have a direction, the part
     without and the part with it apart. ValueError for matrices that do not fit."""
+    _check_count(n_null)
     ours, theirs = ({k:_checked_matrix(m, k, parcellation) for k,m in o.items()} for o in (ours, theirs))
     rows = {}
     for part,sign in (('symmetric', 1), ('antisymmetric', -1)):
-        some = [{k:m for k,m in o.items() if sign>0 or _has_direction(m)} for o in (ours, theirs)]
-        if not all(some): continue
-        pairs = _Pairs(parcellation, step_mm, sign)
-        a, b = ({k:_matrix_chances(m, pairs, n_null, seed+i) for k,m in o.items()} for i,o in enumerate(some))
-        for one,other in product(a, b): rows[one,other,part] = _matrix_row(a[one], b[other])
+        some = [{k:m for k,m in o.items() if _has_part(m, sign)} for o in (ours, theirs)]
+        if all(some): rows |= _matrix_rows(*some, _Pairs(parcellation, step_mm, sign), n_null, seed, part)
+    if not rows: raise ValueError("matrices: found no two with the same part (symmetric or antisymmetric), expected "
+                                  "some; give others")
     out = pd.DataFrame(rows).T.rename_axis(['ours', 'theirs', 'part'])
     return out.assign(q=fdr(out['p']))
 
@@ -423,6 +452,14 @@ def annotated(
     known = ((t-t.mean())/t.std()).reset_index(drop=True)
     return Parcellation(parcellation.name, parcellation.table.assign(**known))
 
+# %% ../nbs/44_maps.ipynb #8001c220
+def _tell_words(t, path):
+    "A warning that names columns in which some fields are numbers and others words"
+    others = t.drop(columns='parcel').select_dtypes(exclude=['number', 'bool'])
+    if mixed := [c for c,x in others.items() if pd.to_numeric(x, errors='coerce').notna().any()]:
+        tell(f"{path}: found words among the numbers of {some(mixed)}, which are not read; leave a field empty where "
+             "nothing is known")
+
 # %% ../nbs/44_maps.ipynb #8001c221
 def _read_maps(path, parcellation):
     "The columns of numbers of a table, in the order of the parcels; ValueError for what is no table of parcels"
@@ -431,7 +468,10 @@ def _read_maps(path, parcellation):
     if 'parcel' not in t:
         raise ValueError(f"{path}: found the columns {some(list(t))}, expected one named 'parcel'"
                          "; rename the column of parcels")
-    t = t.drop_duplicates('parcel').set_index('parcel').select_dtypes('number')
+    if twice := list(t['parcel'][t['parcel'].duplicated()]):
+        raise ValueError(f"{path}: found the parcel {some(twice)} more than once, expected each once; remove one")
+    _tell_words(t, path)
+    t = t.set_index('parcel').select_dtypes('number')
     strange = [n for n in t.index if n not in parcellation.names]
     if strange: tell(f"{path}: {len(strange)} rows are no parcels of {parcellation.name}, not read: {some(strange)}")
     known = t.reindex(parcellation.names)
