@@ -179,17 +179,26 @@ def _check_edf(path):
     return ['EDF+D: records may lie apart, and are read as if they did not']*(h[192:197] in (b'EDF+D', b'BDF+D'))
 
 # %% ../nbs/03c_electrophysiology.ipynb #54e1714f
-def _edf_without_range(path):
-    "Labels of the signals of EDF whose physical or digital range is empty: what their numbers mean, nobody knows"
-    if not str(path).lower().endswith(('.edf', '.bdf')): return []
+def _edf_signals(path):
+    "Of each signal of EDF or BDF, without its marks: whether its numbers have a range, and samples in a second"
     with open(path, 'rb') as f:
-        ns = int(f.read(256)[252:256])
-        h = f.read(256*ns)
-    def column(at, width): # `at` bytes of other columns lie before it
-        o = at*ns
-        return [h[o+width*i:o+width*(i+1)].decode('latin-1').strip() for i in range(ns)]
-    ends = [column(at, 8) for at in (104, 112, 120, 128)]
-    return [n for n,a,b,c,d in zip(column(0, 16), *ends, strict=True) if a == b or c == d]
+        h = f.read(256)
+        ns,long = int(h[252:256]),float(h[244:252])
+        rest = f.read(256*ns)
+    def column(at, width=8): # `at` bytes of other columns lie before it
+        return [rest[at*ns+width*i:at*ns+width*(i+1)].decode('latin-1').strip() for i in range(ns)]
+    a,b,c,d = map(column, (104, 112, 120, 128))
+    t = pd.DataFrame(dict(label=column(0, 16), range=[o != p and q != r for o,p,q,r in zip(a, b, c, d, strict=True)],
+                          rate=[int(o)/long for o in column(216)]))
+    return t[~t['label'].str.fullmatch('(EDF|BDF) Annotations')]
+
+def _mark_signals(raw, path):
+    "Mark as bad what has no range; `slower` keeps the rate of channels that MNE has brought to a higher one"
+    raw.slower = {}
+    if not str(path).lower().endswith(('.edf', '.bdf')) or len(t := _edf_signals(path)) != len(raw.ch_names): return
+    t.index = raw.ch_names
+    raw.info['bads'] = list(dict.fromkeys([*raw.info['bads'], *t.index[~t['range']]]))
+    raw.slower = t['rate'][t['rate'] < raw.info['sfreq']*(1-1e-6)].to_dict()
 
 # %% ../nbs/03c_electrophysiology.ipynb #5f153cc1
 def _header_words(text, section=None):
@@ -249,6 +258,16 @@ def _warned_words(warned):
     return [o for o in words if 'naming conventions' not in o]
 
 # %% ../nbs/03c_electrophysiology.ipynb #01a8767c
+def _odd_words(raw):
+    "What is odd about a recording that MNE-Python takes as it is, in sentences"
+    bad = [o for o in raw.annotations if str(o['description']).lower().startswith('bad')]
+    said = [f"{len(bad)} stretches marked bad ({sum(o['duration'] for o in bad):.3g} s) are kept, as events"]*bool(bad)
+    for rate in sorted(set(raw.slower.values())):
+        own = [n for n,r in raw.slower.items() if r == rate]
+        said += [f"{some(own, 3)}: at {rate:g} Hz, brought to {raw.info['sfreq']:g}; bands above are missing"]
+    return said
+
+# %% ../nbs/03c_electrophysiology.ipynb #a4f19c11
 def open_electro(
     path, # File, or folder of CTF
 ):  # MNE's Raw, its numbers still on the disk; its `told` are sentences on what is odd about it
@@ -263,9 +282,8 @@ def open_electro(
     with decoding(path, *how), warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')
         raw = mne.io.read_raw(path, preload=False, verbose='WARNING')
-    lost = [o for o in _edf_without_range(path) if o in raw.ch_names]
-    raw.info['bads'] = list(dict.fromkeys([*raw.info['bads'], *lost]))
-    raw.told = told+_warned_words(w)
+    _mark_signals(raw, path)
+    raw.told = [*told, *_warned_words(w), *_odd_words(raw)]
     return raw
 
 # %% ../nbs/03c_electrophysiology.ipynb #04665ec3
@@ -387,6 +405,7 @@ class Sensors:
     events:list # (onset, duration, name)
     steps:list # Sentences
     path:str # Of the file
+    slower:dict # Channel: Hz, of those that were sampled more slowly
 
 # %% ../nbs/03c_electrophysiology.ipynb #549b9e23
 def sensor_kinds(raw, path)->list: # Of 'eeg' and 'meg'
@@ -416,7 +435,8 @@ def read_sensors(
     x[:,bad] = np.nan
     _check_eeg_size(x, kind, path, bool(raw._orig_units) and unit is None)
     dt_s,info = 1/raw.info['sfreq'],_mne().pick_info(raw.info, picks, copy=True)
-    return Sensors(x, dt_s, names, kind, info, _told_events(raw, path), _reading_words(raw, bad), str(path))
+    return Sensors(x, dt_s, names, kind, info, _told_events(raw, path), _reading_words(raw, bad), str(path),
+                   getattr(raw, 'slower', {}))
 
 # %% ../nbs/03c_electrophysiology.ipynb #6cfba2d6
 def _reading_words(raw, bad):
@@ -762,6 +782,17 @@ def _at_rate(x, dt_s, rate_hz):
     share = Fraction(rate_hz*dt_s).limit_denominator(1000)
     return sps.resample_poly(x, share.numerator, share.denominator, axis=0, padtype='line'),float(dt_s/share)
 
+# %% ../nbs/03c_electrophysiology.ipynb #420f592b
+def _fast_enough(s, band):
+    "The same sensors, those missing that were sampled too slowly for a band; ValueError where that is all"
+    high = 0 if band is None else band_hz(band)[1]
+    slow = np.array([s.slower.get(n, np.inf) <= 2*high for n in s.names])
+    if not slow.any(): return s
+    x = np.where(slow, np.nan, s.signal)
+    if not np.isnan(x[0]).all(): return replace(s, signal=x, info=s.info.copy(), steps=[*s.steps])
+    raise ValueError(f'band: found one up to {high:g} Hz where no good channel was sampled at more than {2*high:g} Hz, '
+                     'expected a slower one: leave it out')
+
 # %% ../nbs/03c_electrophysiology.ipynb #06996d1c
 def _one_part(s, band, inverse, st):
     "(series [time, channel or parcel], seconds between samples, seconds cut before, sentences)"
@@ -799,17 +830,27 @@ def _each_part(raw, source, atlas, st, wanted=None):
     for kind in _asked_kinds(raw, source.path, st):
         own = {part_name(kind, b):b for b in st.bands or (None,)}
         if not (own := {k:b for k,b in own.items() if wanted is None or k in wanted}): continue
+        inverses_of = {}
         try:
             s = read_sensors(raw, source.path, kind, st.unit)
-            inverse = Inverse(s, atlas, st.method, st.forward, st.montage) if atlas else None
-            if not inverse and kind == 'eeg': place_sensors(s, st.montage)
+            if not atlas and kind == 'eeg': place_sensors(s, st.montage)
         except BadInput as e:
             yield from ((k, e) for k in own)
             continue
-        channels = atlas or sensor_parcellation(s.names, _head_mm(s), kind)
         for part,band in own.items():
-            try: yield part,(_recording_of(s, band, inverse, st, source),channels)
+            try: yield part,_part_of_band(s, band, inverses_of, atlas, st, source)
             except ValueError as e: yield part,e if isinstance(e, BadInput) else BadInput(source.path, *_halves(e))
+
+# %% ../nbs/03c_electrophysiology.ipynb #503f5840
+def _part_of_band(s, band, inverses_of, atlas, st, source):
+    "(`Recording`, `Parcellation`) of a band; one inverse for each set of channels that are fast enough"
+    s = _fast_enough(s, band)
+    if not atlas: return _recording_of(s, band, None, st, source),sensor_parcellation(s.names, _head_mm(s), s.kind)
+    key = np.isnan(s.signal[0]).tobytes()
+    if key not in inverses_of:
+        inverses_of[key] = Inverse(s, atlas, st.method, st.forward, st.montage),s.steps
+    inverse,steps = inverses_of[key]
+    return _recording_of(replace(s, steps=steps), band, inverse, st, source),atlas
 
 # %% ../nbs/03c_electrophysiology.ipynb #8e6692ff
 def _halves(e): # What was found, and what to do, of a sentence that says both
@@ -832,7 +873,7 @@ def _recording_of(s, band, inverse, st, source):
     unit = 'noise of sensors' if inverse else 'uV' if s.kind == 'eeg' else 'fT'+', fT/m of gradiometers'*grads
     events = [(on-cut, long, name) for on,long,name in s.events if 0 <= on-cut < len(x)*dt_s]
     if out := len(s.events)-len(events): did = [*did, f'{out} of {len(s.events)} events outside of this time left out']
-    steps = [*s.steps, *(inverse.steps if inverse else []), *did]
+    steps = dict.fromkeys([*s.steps, *(inverse.steps if inverse else []), *did])
     facts = dict(unit=unit, steps='; '.join(steps), sensors=s.kind, rate_of_file_hz=1/s.dt_s)
     known = {k:source.names[k] for k in ('subject', 'session', 'task', 'run')}
     return Recording(x, dt_s, covariates={**source.covariates, **facts}, source=source.name, events=tuple(events),

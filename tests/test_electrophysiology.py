@@ -119,6 +119,22 @@ def test_units_and_ranges_of_edf(tmp_path):
     f = _with_column(_with_column(_edf(tmp_path/'c.edf', x, names, 200), 104, 0), 112, 0)
     assert electro_parts(f)['eeg'][0].missing.tolist() == [True]+[False]*15
 
+def test_channels_of_several_rates(tmp_path):
+    "The last eight at 50 Hz: beta needs 60, so it is missing there; alpha is not"
+    x = 20*np.random.default_rng(0).normal(size=(2000, 16))
+    b,rows = bytearray(_edf(f := tmp_path/'a.edf', x, names, 200).read_bytes()),256+16*216
+    for i in range(8, 16): b[rows+8*i:rows+8*i+8] = b'50      '
+    each = np.frombuffer(bytes(b[256*17:]), '<i2').reshape(10, 16, 200)
+    f.write_bytes(bytes(b[:256*17])+b''.join(r[:8].tobytes()+r[8:,::4].tobytes() for r in each))
+    for atlas in (None, Parcellation('few', load_parcellation('glasser360').table.iloc[::60].reset_index(drop=True))):
+        got = electro_parts(f, atlas, bands=['alpha', 'beta'])
+        a,b = (got[f'eeg-{o}'][0] for o in ('alpha', 'beta'))
+        assert 'T8 and 6 more' not in a.covariates['steps'] and 'at 50 Hz, brought to 200' in a.covariates['steps']
+        if atlas is None: assert (a.missing.sum(), b.missing.tolist()) == (0, [False]*8+[True]*8)
+        else: assert ', 16 channels' in a.covariates['steps'] and ', 8 channels' in b.covariates['steps']
+    with pytest.raises(BadInput, match='no good channel was sampled at more than 140 Hz'):
+        electro_parts(_with_column(f, 104, *[0]*8) and _with_column(f, 112, *[0]*8), bands=['gamma'])
+
 def test_a_label_twice_is_named(tmp_path):
     x = 20*np.random.default_rng(0).normal(size=(400, 16))
     _edf(tmp_path/'sub-1_eeg.edf', x, [f'EEG {n}-REF' for n in names], 200)
@@ -146,8 +162,10 @@ def test_events_count_from_the_first_sample(tmp_path):
         raw = _eeg()
         raw.set_meas_date(date)
         raw.set_annotations(mne.Annotations([1, 5], [.1, .1], ['before', 'tone'])).crop(4)
+        raw.annotations.append(6, 1, 'BAD_jump')
         raw.save(f := tmp_path/'a_raw.fif', verbose='ERROR', overwrite=True)
-        (at,_,name), = electro_parts(f)['eeg'][0].events
+        assert '1 stretches marked bad (1 s) are kept' in electro_parts(f)['eeg'][0].covariates['steps']
+        (at,_,name),*_, = electro_parts(f)['eeg'][0].events
         assert name == 'tone' and abs(at-1) < 1e-6
 
 def test_refusals_of_content(tmp_path):
