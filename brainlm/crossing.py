@@ -243,12 +243,14 @@ class HideModalities(MaskTokens):
         seed:int=0,
         missing:float=.5, # share of windows in which one modality is left
         question:str='', # one of `crossings`, for a model that is asked nothing else
+        ramp:tuple=(.3, .6), # parts of the training between which the priors come in
     ):
         super().__init__((.5,), seed)
-        self.missing, self.question = missing, question
+        self.missing, self.question, self.ramp = missing, question, ramp
 
     def before_batch(self):
-        model = bare(self.model)
+        model, (a,b) = bare(self.model), self.ramp
+        if model.prior is not None and self.training: model.prior.share.fill_(min(max((self.pct_train-a)/(b-a), 0), 1))
         signal, valid = model.pack(self.xb[0])
         g = torch.Generator(signal.device).manual_seed(self._drawn(self.iter)[0])
         self.learn.xb, self.learn.yb = (signal, *self.hidden(model, valid, g)), (signal,)

@@ -217,6 +217,7 @@ class StreamPriors(nn.Module):
     def __init__(self, kind, streams, blocks):
         super().__init__()
         self.blocks, self.each = blocks, nn.ModuleList()
+        self.register_buffer('share', torch.ones(()))                       # of their guess that is taken
         for s in streams:
             n = blocks[s.name][0].stop-blocks[s.name][0].start
             fine = tuple(max(1., .72/s.dt_s)*hz for hz in band_edges)       # as many bands for what is faster than BOLD
@@ -227,12 +228,13 @@ class StreamPriors(nn.Module):
 def forward(self:StreamPriors, patches, seen):
     "What is guessed [batch, row, patch, size]; the mean where nothing of a stream is visible"
     out = torch.zeros_like(patches)
+    if not self.share: return out
     for prior,(rows,cols) in zip(self.each, self.blocks.values(), strict=True):
         x, see = patches[:,rows,:,cols], seen[:,rows]
         scale, some_seen = (patches.shape[-1]/x.shape[-1])**.5, see.flatten(1).any(1)
         guess = prior.mean.to(x)[:,None,None].expand_as(x).clone()
         if some_seen.any(): guess[some_seen] = prior(x[some_seen]/scale, see[some_seen]).to(guess)
-        out[:,rows,:,cols] = guess*scale
+        out[:,rows,:,cols] = guess*scale*self.share
     return out
 
 # %% ../nbs/14_modalities.ipynb #558dc485

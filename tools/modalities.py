@@ -50,7 +50,7 @@ from brainlm.stats import zscored
 
 words = dict(linear='linear coupling', saturating='saturating coupling', gated='gated coupling', none='null',
              product='product of two bands')
-first_tested = 1000 # number of the first person who is tested
+first_tested = dict(company=2000, wide=2000) # number of the first person who is tested; 1000 in the other sizes
 
 # People learned from and tested, parcels, patches in a window, network, steps, windows in a step
 sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32),
@@ -60,7 +60,7 @@ def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
     train, test, parcels, *_ = sizes[size]
     c = JointCohort(spread_parcels(n=parcels), Coupling(kind), seed=22)
-    unseen = c.people(test, first_tested)
+    unseen = c.people(test, first_tested.get(size, 1000))
     return joint_signals(c.people(train)), joint_signals(unseen), [p.subject for p in unseen], c
 
 equal_bold = 'company', 'wide' # A model of BOLD alone takes three quarters of the steps there: as many windows with BOLD
@@ -111,7 +111,7 @@ def sensors(kind, seed, a):
     "BOLD from sensors: a model of nothing else, and a ridge on what is known to carry it"
     train, test, parcels, patches, network, steps, batch = sizes[a.size]
     c = JointCohort(spread_parcels(n=8), Coupling(kind), seed=22)
-    unseen = c.people(test, first_tested)
+    unseen = c.people(test, first_tested.get(a.size, 1000))
     signals, tested = sensor_signals(c.people(train), c), sensor_signals(unseen, c)
     channels = dict(bold=c.parcellation, eeg=electrodes(8))
     torch.manual_seed(seed)
@@ -180,6 +180,7 @@ def rivals(kind, a):
     "Fit and score the rivals of one cohort"
     signals, tested, names, c = cohort(kind, a.size)
     model = new_modal(c.parcellation, n_patches=sizes[a.size][3], prior='space-time').fit_prior(signals).eval()
+    for o in model.head.parameters(): torch.nn.init.zeros_(o)
     alone = model_scores(model, tested, names, 'prior of each stream, no network')
     t, chosen = rival_scores(signals, tested, names, model, a.questions)
     settings = {' | '.join(k): dict(own=m.own, penalty=m.penalty, rank=m.rank, shifts=len(m.shifts_s))
@@ -211,16 +212,26 @@ def begin(a):
             return
         time.sleep(.5)
 
+def families(rows):
+    "A judged model, and the rows of it and those that it is held against: BOLD alone only on the same start"
+    ours = rows['model'].str.startswith('BrainLM')
+    both = [m for m in ('BrainLM on a prior', 'BrainLM') if m in set(rows['model'])] or ['BrainLM of one question']
+    for judged in both:
+        alike = rows['model'].str.endswith('on a prior')==judged.endswith('on a prior')
+        alone = rows['model'].str.contains('BOLD alone') & alike
+        yield judged, rows[(rows['model']==judged) | alone | ~ours | rows['model'].str.contains('one question')]
+
 def judge(folder, file, size):
     "Scores of a folder into a table of results"
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
-    for kind,rows in t.groupby('cohort', sort=False):
-        judged = next(m for m in ('BrainLM on a prior', 'BrainLM', 'BrainLM of one question') if m in set(rows['model']))
-        for q,(values,found) in crossing_verdicts(rows, judged).items():
-            ours = [m for m in values.index if m.startswith('BrainLM')]
-            facts = dict(task=q, data=f'{sizes[size][2]} parcels, {words[kind]}', kind='simulated', metric='R²', ours=ours)
-            r = result_rows(values, found, **facts)
-            keep_results(file, r, f'python tools/modalities.py --size {size}')
+    where = f'{sizes[size][2]} parcels'+', 64 s'*(size=='wide')
+    for kind,every in t.groupby('cohort', sort=False):
+        for judged,rows in families(every):
+            for q,(values,found) in crossing_verdicts(rows, judged).items():
+                ours = [m for m in values.index if m.startswith('BrainLM')]
+                data = '8 sensors, '+words[kind.split()[0]] if 'sensors' in kind else f'{where}, {words[kind]}'
+                r = result_rows(values, found, task=q, data=data, kind='simulated', metric='R²', ours=ours)
+                keep_results(file, r, f'python tools/modalities.py --size {size}')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
