@@ -414,7 +414,7 @@ def _add_decoder(self:BrainLM):
 def _add_wires(self:BrainLM):
     c, n = self.config, self.config.n_parcels+1
     wires = torch.zeros(n, n) if self.parcellation is None else connections(c, self.parcellation)
-    self.register_buffer('wires', wires, persistent=False)
+    self.register_buffer('wires', wires)
     self.wire_weight = nn.Parameter(torch.zeros(c.heads, 1, 1))
 
 @patch
@@ -1048,7 +1048,8 @@ def _weights_of(folder, own, model):
     if not file.is_file(): raise FileNotFoundError(f"{file}: not found, expected beside config.json: put it back")
     with decoding(file, 'holds no weights that can be read'): weights = load_file(check_weights(file))
     if own==folder: return weights
-    weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | dict(xyz_mm=model.xyz_mm)
+    here = {k: v for k,v in model.state_dict().items() if k in ('xyz_mm', 'wires')}
+    weights = {k: v for k,v in weights.items() if not k.startswith('prior.')} | here
     if model.prior is None: return weights
     return weights | {f'prior.{k}': v for k,v in GaussianPrior.load(own/'prior.safetensors').state_dict().items()}
 
