@@ -634,6 +634,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.crossing._fold_sums': ('crossing.html#_fold_sums', 'brainlm/crossing.py'),
                                   'brainlm.crossing._inner_r2': ('crossing.html#_inner_r2', 'brainlm/crossing.py'),
                                   'brainlm.crossing._matrix_power': ('crossing.html#_matrix_power', 'brainlm/crossing.py'),
+                                  'brainlm.crossing._nan_where_none': ('crossing.html#_nan_where_none', 'brainlm/crossing.py'),
                                   'brainlm.crossing._part_scored': ('crossing.html#_part_scored', 'brainlm/crossing.py'),
                                   'brainlm.crossing._prior_of': ('crossing.html#_prior_of', 'brainlm/crossing.py'),
                                   'brainlm.crossing._product_sums': ('crossing.html#_product_sums', 'brainlm/crossing.py'),

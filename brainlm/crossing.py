@@ -246,6 +246,7 @@ class HideModalities(MaskTokens):
         ramp:tuple=(.3, .6), # parts of the training between which the priors come in
     ):
         super().__init__((.5,), seed)
+        if not 0<=missing<=1: raise ValueError(f"missing: found {missing}, expected a share from 0 to 1: take .5")
         self.missing, self.question, self.ramp = missing, question, ramp
 
     def before_batch(self):
@@ -280,6 +281,8 @@ def _sides_of(data, split, seconds, streams):
     n = len(next(iter(data.values()), ()))
     words = np.array(['train']*n) if split is None else np.asarray(split)
     if len(words)!=n: raise ValueError(f"split: found {len(words)} words, expected one for each of {n} people")
+    for o in {*words.tolist()}: one_of('split', o, ('train', 'valid', 'test', 'out'))
+    data = {k: torch.as_tensor(x) for k,x in data.items()}
     return *({k: x[words==o] for k,x in data.items()} for o in ('train', 'valid')), words
 
 def _what_is_learned(data, train, valid, split):
@@ -351,6 +354,10 @@ def at_times(
     return value(low)*(1-w)+(value(low+1)*w if np.abs(w).max()>1e-9 else 0)
 
 # %% ../nbs/46_crossing.ipynb #f2328e61
+def _nan_where_none(x): # An infinite sample is as missing as NaN
+    x = np.asarray(x)
+    return np.where(np.isfinite(x), x, np.nan)
+
 @dataclass(frozen=True)
 class LaggedMap:
     "A linear map from signals around a moment to others: see `fit`"
@@ -370,7 +377,7 @@ def _table(self:LaggedMap, signals, streams, names, moments, shifts, squared=Fal
     dt = {s.name: s.dt_s for s in streams}
     def read(k): # samples of its own, so that none of them is yet to come
         own = [o for o in shifts if abs(o/dt[k]-round(o/dt[k]))<1e-9]
-        return at_times(np.asarray(signals[k]), dt[k], np.asarray(moments)[:,None]+own)
+        return at_times(_nan_where_none(signals[k]), dt[k], np.asarray(moments)[:,None]+own)
     parts = [read(k) for k in names]                                        # [person, channel, moment, shift]
     if squared: parts += [a*b for i,a in enumerate(parts) for b in parts[i+1:]]
     x = np.concatenate([np.moveaxis(o, (1,3,0,2), (0,1,2,3)) for o in parts], 1)
@@ -524,7 +531,7 @@ def interpolated(
     x, hidden # [..., time] each; hidden is bool
 )->np.ndarray: # [..., time]
     "A straight line between what is visible; the nearest visible sample at the ends, 0 where nothing is"
-    hidden = hidden | np.isnan(x)
+    hidden = hidden | ~np.isfinite(x)
     t, y, h = np.arange(x.shape[-1]), x.reshape(-1, x.shape[-1]).copy(), hidden.reshape(-1, x.shape[-1])
     for row,gone in zip(y, h, strict=True):
         row[gone] = 0 if gone.all() else np.interp(t[gone], t[~gone], row[~gone])
@@ -548,7 +555,7 @@ def ar_filled(
     covariance, # from `ar_covariance`
 )->np.ndarray: # [..., time]
     "The most likely values of an autoregression, given what is visible before and after"
-    hidden = hidden | np.isnan(x)
+    hidden = hidden | ~np.isfinite(x)
     y, h = x.reshape(-1, x.shape[-1]).copy(), hidden.reshape(-1, x.shape[-1])
     for pattern in np.unique(h, axis=0):
         rows, seen = (h==pattern).all(1), ~pattern
@@ -604,7 +611,7 @@ def _alone_rivals(question, train, test, subjects, model, orders=(1, 2, 4, 8)):
     "Interpolation, and an autoregression whose order is chosen on the people learned from"
     modality = alone_questions[question]
     def fill(y, h, p):
-        return {k: ar_filled(v, h[k], ar_covariance(np.asarray(train[k]), p, v.shape[-1])) for k,v in y.items()}
+        return {k: ar_filled(v, h[k], ar_covariance(_nan_where_none(train[k]), p, v.shape[-1])) for k,v in y.items()}
     known,_,gone = alone(model, {k: x[:8] for k,x in train.items()}, modality, seed=1)
     order = max(orders, key=lambda p: person_r2(known, fill(known, gone, p), gone).mean())
     y,_,h = alone(model, test, modality)

@@ -248,7 +248,8 @@ def fit_prior(self:ModalBrainLM,
 )->ModalBrainLM: # itself
     "Fit the prior of each stream that is there. ValueError with fewer than two people."
     for s,prior in zip(self.streams, self.prior.each, strict=True):
-        each = [x.T.cpu().numpy() for x in signals.get(s.name, ()) if x.isfinite().any()]
+        there = [x.where(x.isfinite(), torch.nan) for x in signals.get(s.name, ())]
+        each = [x.T.cpu().numpy() for x in there if x.isfinite().any()]
         how = dict(patch_size=s.patch_size)
         if isinstance(prior, SpaceTimePrior): how |= dict(dt_s=s.dt_s, choices=choices)
         if each: prior.fit(lambda each=each: ((str(i), x) for i,x in enumerate(each)), **how)
