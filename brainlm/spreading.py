@@ -68,9 +68,10 @@ def _answering(dask, scheduler):
     "The client of a scheduler"
     for k,seconds in enumerate(_answer_s):
         try: return dask.Client(scheduler, timeout=seconds)
-        except (OSError, ValueError, MemoryError) as e: why = type(e).__name__
+        except (OSError, ValueError, MemoryError) as e: why = e
+        if isinstance(why, ValueError): break                               # no address at all
         if k==0: tell(f'no answer yet from the scheduler at {scheduler}; waiting {_answer_s[1]} s more', 8)
-    raise ConnectionError(f"scheduler: found nobody at {scheduler} ({why}), expected a Dask scheduler "
+    raise ConnectionError(f"scheduler: found nobody at {scheduler} ({type(why).__name__}), expected a Dask scheduler "
                           "such as tcp://node1:8786; start one with `dask scheduler`")
 
 # %% ../nbs/00c_spreading.ipynb #8ecd0f11
