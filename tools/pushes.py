@@ -289,7 +289,7 @@ def linear_of(names, seeds):
     scaler = BrainLM.from_pretrained('brainlm-small').scaler
     x = {str(r.subject): scaler.transform(r.signal) for r in fetch_hcp_rest()}
     ours, others = [x[k] for k in names], [v for k,v in x.items() if k not in scaling.left_out['hcp']]
-    def step(o): return var_step(o, ridge=.1)[np.ix_(seeds, seeds)]
+    def step(o): return var_step(o)[np.ix_(seeds, seeds)]
     partial = ridge_partial_correlation(ours)[np.ix_(seeds, seeds)]
     return np.stack([step(o) for o in ours]), dict(zip(linear_names, (step(ours), step(others), partial)))
 
@@ -299,9 +299,16 @@ def part_of(m, sign): # [..., pair], the mean of both directions, or half their 
     i, j = np.triu_indices(m.shape[-1], 1)
     return (m[...,i,j]+sign*m[...,j,i])/2
 
-def chance_rows(ours, theirs, areas, facts):
+def compared(a, ours, theirs, areas):
+    "`compare_matrices`, made once"
+    file = a.work/f'compared-{len(areas)}.tsv'
+    if not file.exists():
+        found = compare_matrices(ours, theirs, Parcellation('pushed areas', areas))
+        write_whole(file, found.to_csv(sep='\t'))
+    return pd.read_csv(file, sep='\t')
+
+def chance_rows(found, areas, facts):
     "Mean responses beside other matrices: a row for each, and one for what chance gives it"
-    found = compare_matrices(ours, theirs, Parcellation('pushed areas', areas)).reset_index()
     for (other,part),t in found.groupby(['theirs', 'part'], sort=False):
         t = t.set_index('ours').assign(n=len(areas))
         chance = t[['expected', 'low', 'high', 'n']].rename(columns=dict(expected='value'))
@@ -334,7 +341,7 @@ def pushed(a):
     ours = {f'push of {who}, {when} 20 frames': m.mean(0) for (who,when),m in found.items()}
     facts = dict(data=f'HCP rest, {len(areas)} areas, pushed in {len(names)} unseen people')
     how = f'--only respond --people {len(names)} --areas {len(areas)}', *parts
-    for rows in chance_rows(ours | linear, theirs, areas, facts): yield told(rows, *how)
+    for rows in chance_rows(compared(a, ours | linear, theirs, areas), areas, facts): yield told(rows, *how)
     people = {who: m for (who,when),m in found.items() if when=='same'} | {'VAR(1) of own 1,200 frames': each}
     people['VAR(1) of the 22 others'] = np.tile(linear['VAR(1) of the 22 others'], (len(names), 1, 1))
     for rows in person_rows(people, theirs, facts): yield told(rows, *how)
@@ -351,8 +358,7 @@ def agreed(o):
     "Spearman's r with the own change of each person, by name of what was searched or simply compared"
     n, maps = len(o['truth']), {v: o[f'{k}_energy'] for k,v in searched.items()}
     maps |= {v: np.tile(o[k], (n, 1)) for k,v in changes.items()}
-    others = o['others'].mean(0) if o['others'].ndim>1 else o['others']
-    maps['the change in other people'] = np.tile(others, (n, 1))
+    if o['others'].ndim>1: maps['betas of other people'] = np.tile(o['others'].mean(0), (n, 1))
     return {k: np.array([spearmanr(x, y, nan_policy='omit')[0] for x,y in zip(m, o['truth'])]) for k,m in maps.items()}
 
 def turn_rows(r, kind, metric, task, data, **beside):
