@@ -21,6 +21,7 @@ from scipy.spatial.distance import cdist
 from .atlas import Parcellation, load_parcellation
 from .basics import one_of, register, some, tell, write_table
 from .datasets import fetch_maps
+from .files import decoding
 from .plots import figure, legend, named, okabe_ito
 from .report import Page, analyses
 from .stats import fdr, permutation_p, spins
@@ -464,7 +465,7 @@ def _tell_words(t, path):
 def _read_maps(path, parcellation):
     "The columns of numbers of a table, in the order of the parcels; ValueError for what is no table of parcels"
     path = Path(path)
-    t = pd.read_csv(path, sep=None, engine='python')
+    with decoding(path, 'is no table that can be read'): t = pd.read_csv(path, sep=None, engine='python')
     if 'parcel' not in t:
         raise ValueError(f"{path}: found the columns {some(list(t))}, expected one named 'parcel'"
                          "; rename the column of parcels")

@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 
 from .basics import one_of, some, tell, write_whole
 from .files import json_object
-from .recordings import RecordingStore, Split, learned_from, refuse_seen, seen_by
+from .recordings import RecordingStore, Split, band_hz, learned_from, refuse_seen, seen_by
 
 # %% ../nbs/01a_sessions.ipynb #7997d0a1
 class Sessions:
@@ -181,20 +181,31 @@ def _added_to(self:Sessions, url, name, recordings, parcellation):
     far = self.storage_options
     if _is_store(*url_to_fs(url, **(far or {}))):
         store = RecordingStore.create(url, parcellation, exist_ok=True, storage_options=far)
-        return store,store.extend(_at_one_rate(recordings, name, store.dt_s))
+        return store,store.extend(_of_one_kind(recordings, name, store))
     key = next((s.people_key(make=True) for s in self.parts.values()), None)
     files = {'people.key':key} if key else None
-    store = RecordingStore.create_with(url, parcellation, _at_one_rate(recordings, name), files, far)
+    store = RecordingStore.create_with(url, parcellation, _of_one_kind(recordings, name), files, far)
     return store,range(len(store))
 
+# %% ../nbs/01a_sessions.ipynb #20a11939
+def _kind_said(o): # Of a recording, or a store
+    return o.modality,o.band and band_hz(o.band)
+
+def _kind_words(kind): # 'envelope of 8 to 13 Hz'
+    return kind[0]+(' of {:g} to {:g} Hz'.format(*kind[1]) if kind[1] else '')
+
 # %% ../nbs/01a_sessions.ipynb #20a11938
-def _at_one_rate(recordings, name, dt=np.nan):
-    "The same recordings; ValueError for one of another rate than those before it"
+def _of_one_kind(recordings, name, store=()):
+    "The same recordings; ValueError for one of another rate, modality or band than those before it"
+    dt,kind = (store.dt_s,_kind_said(store)) if len(store) else (np.nan,None)
     for r in recordings:
-        dt = r.dt_s if np.isnan(dt) else dt
+        who,dt,kind = r.source or r.name,r.dt_s if np.isnan(dt) else dt,kind or _kind_said(r)
         if abs(r.dt_s-dt) > 1e-3*dt:
-            raise ValueError(f"{r.source or r.name}: found {1/r.dt_s:g} Hz, the part {name} has {1/dt:g} Hz, expected "
-                             "one rate: resample it, or take another part")
+            raise ValueError(f"{who}: found {1/r.dt_s:g} Hz, the part {name} has {1/dt:g} Hz, expected one rate: "
+                             "resample it, or take another part")
+        if _kind_said(r) != kind:
+            raise ValueError(f"{who}: found {_kind_words(_kind_said(r))}, the part {name} has {_kind_words(kind)}, "
+                             "expected one kind: take another part")
         yield r
 
 # %% ../nbs/01a_sessions.ipynb #b00922ce
