@@ -351,7 +351,8 @@ def means(maps): # name: [person]
     rows = {k: (x.mean(), *mean_interval(x), len(x)) for k,x in maps.items()}
     return pd.DataFrame(rows, ['value', 'low', 'high', 'n']).T
 
-searched = dict(trained='brainlm-small', untrained='untrained', linear='VAR(1) in its place', gain='VAR(1), a gain each')
+searched = dict(trained='brainlm-small', untrained='untrained')
+searched |= dict(linear='VAR(1) in its place', gain='VAR(1), a gain each')
 changes = dict(power='change of variance', mean='change of mean')
 
 def agreed(o):
@@ -377,7 +378,7 @@ def beta_rows(a):
     r = {k: np.mean(list(v), 0) for k,v in r.items()}
     data = f"HCP rest with own betas of {len(files)} tasks in blocks; {arrays[0]['givers']} people give the direction"
     rows = turn_rows(r, 'semi-synthetic', 'r', 'rest toward a task, beside own squared betas', data)
-    yield told(rows, f"--only betas --steps {arrays[0]['steps']}", *arrays)
+    yield told(rows, f"--only {' '.join(f.stem for f in files)} --steps {arrays[0]['steps']}", *arrays)
 
 def shares(o, there):
     "Share of the energy in some parcels: of each person, and of changes without a search"
@@ -387,8 +388,10 @@ def shares(o, there):
 def with_chance(rows, o, there, parcellation):
     "Rows with the p of each map beside maps by chance that are as smooth"
     maps = {v: np.nanmean(o[f'{k}_energy'], 0) for k,v in searched.items()} | {v: o[k]**2 for k,v in changes.items()}
-    asked = pd.DataFrame(dict(there=there.astype(float)), parcellation.names)
-    p = pd.Series({k: compare_maps(m, asked, parcellation)['p'].iloc[0] for k,m in maps.items()})
+    names = [f'{i} {n}' for i,n in enumerate(parcellation.names)]           # some regions of MIST share a name
+    places = Parcellation(parcellation.name, parcellation.table.assign(name=names))
+    asked = pd.DataFrame(dict(there=there.astype(float)), names)
+    p = pd.Series({k: compare_maps(m, asked, places)['p'].iloc[0] for k,m in maps.items()})
     alone = rows['rival'].eq('')
     return rows.assign(p=rows['p'].mask(alone, rows['model'].map(p)), test=rows['test'].mask(alone, 'maps by chance'))
 
