@@ -893,6 +893,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._nearest_parcel': ( 'electrophysiology.html#_nearest_parcel',
                                                                                           'brainlm/electrophysiology.py'),
+                                           'brainlm.electrophysiology._odd_marks': ( 'electrophysiology.html#_odd_marks',
+                                                                                     'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._odd_words': ( 'electrophysiology.html#_odd_words',
                                                                                      'brainlm/electrophysiology.py'),
                                            'brainlm.electrophysiology._one_part': ( 'electrophysiology.html#_one_part',

@@ -231,8 +231,14 @@ def _check_brainvision(path):
     if not size or each and size % each:
         raise BadInput(path, f'is cut short: {data.name} has {size:,} bytes, {each} for each sample',
                        'expected a whole number of samples: get it again')
-    if not said.get('markerfile') or (marks := _brainvision_data(path, 'MarkerFile')).is_file(): return []
-    return [f'its marks in {marks.name} are not beside it: it has no events']
+    return _odd_marks(_brainvision_data(path, 'MarkerFile')) if said.get('markerfile') else []
+
+# %% ../nbs/03c_electrophysiology.ipynb #b35ba87d
+def _odd_marks(file):
+    "What the marks of BrainVision say that is no error: that there are none, or where the recording was halted"
+    if not file.is_file(): return [f'its marks in {file.name} are not beside it: it has no events']
+    halts = len(re.findall(r'(?m)^Mk\d+=New Segment,', file.read_bytes().decode(errors='replace')))-1
+    return [f'{halts} halts (New Segment): what lies apart is read as if it did not']*(halts > 0)
 
 # %% ../nbs/03c_electrophysiology.ipynb #adc7afe8
 def _brainvision_channels(said, rows, path):

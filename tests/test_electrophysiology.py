@@ -97,6 +97,10 @@ def test_headers_that_contradict_themselves(tmp_path):
         _fails(_marked(tmp_path/'a.vhdr', x, old, new), words)
     _fails(_marked(tmp_path/'A.VHDR', x), 'rename it')
     assert 'it has no events' in electro_parts(_marked(tmp_path/'b.vhdr', x))['eeg'][0].covariates['steps']
+    halted = 'Brain Vision Data Exchange Marker File, Version 1.0\n[Marker Infos]\n'
+    halted += 'Mk1=New Segment,,1,1,0\nMk2=New Segment,,200,1,0\n'
+    (tmp_path/'b.vmrk').write_text(halted)
+    assert '; 1 halts (New Segment)' in electro_parts(tmp_path/'b.vhdr')['eeg'][0].covariates['steps']
     b = _edf(tmp_path/'d.edf', x, names, 200).read_bytes()
     for at,word in ((244, 'seconds of a record: found 0'), (252, 'number of signals: found 0')):
         (tmp_path/'d.edf').write_bytes(b[:at]+b'0   '+b[at+4:])
