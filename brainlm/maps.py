@@ -115,9 +115,8 @@ def _check_map_table(table):
     if not isinstance(table, pd.DataFrame) or not len(table.columns):
         raise ValueError(f"table: found {type(table).__name__}{list(np.shape(table))}, expected a DataFrame, a row for "
                          "each parcel and a column for each map; give one")
-    for what,o in (('column', table.columns), ('row', table.index)):
-        if twice := list(o[o.duplicated()]):
-            raise ValueError(f"table: found the {what} {some(twice)} more than once, expected each once; rename one")
+    if twice := list(table.columns[table.columns.duplicated()]):
+        raise ValueError(f"table: found the column {some(twice)} more than once, expected each once; rename one")
     if words := list(table.columns.difference(table.select_dtypes(['number', 'bool']).columns)):
         raise ValueError(f"table: found words in {some(words)}, expected numbers; leave it out")
 
@@ -127,7 +126,9 @@ def _check_count(n):
 # %% ../nbs/44_maps.ipynb #6bdd752c
 def _named_rows(t, parcellation):
     "A table, or a named map, in the order of the parcels; ValueError where one is missing"
-    if list(t.index)==parcellation.names: return t
+    if list(t.index)==parcellation.names: return t                          # also where two parcels share a name
+    if twice := list(t.index[t.index.duplicated()]):
+        raise ValueError(f"table: found the row {some(twice)} more than once, expected each once; rename one")
     unknown = [n for n in parcellation.names if n not in t.index]
     if not unknown: return t.loc[parcellation.names]
     raise ValueError(f"table: found no row {unknown[0]!r} ({len(unknown)} parcels of {parcellation.name} are missing), "
@@ -469,13 +470,14 @@ def _read_maps(path, parcellation):
     if 'parcel' not in t:
         raise ValueError(f"{path}: found the columns {some(list(t))}, expected one named 'parcel'"
                          "; rename the column of parcels")
-    if twice := list(t['parcel'][t['parcel'].duplicated()]):
+    in_order = list(t['parcel'])==parcellation.names                        # also where two parcels share a name
+    if not in_order and (twice := list(t['parcel'][t['parcel'].duplicated()])):
         raise ValueError(f"{path}: found the parcel {some(twice)} more than once, expected each once; remove one")
     _tell_words(t, path)
     t = t.set_index('parcel').select_dtypes('number')
     strange = [n for n in t.index if n not in parcellation.names]
     if strange: tell(f"{path}: {len(strange)} rows are no parcels of {parcellation.name}, not read: {some(strange)}")
-    known = t.reindex(parcellation.names)
+    known = t if in_order else t.reindex(parcellation.names)
     if t.empty or known.isna().all(axis=None):
         raise ValueError(f"{path}: found no column of numbers for parcels of {parcellation.name}, expected some; "
                          f"its parcels are {some(parcellation.names)}"

@@ -388,10 +388,8 @@ def shares(o, there):
 def with_chance(rows, o, there, parcellation):
     "Rows with the p of each map beside maps by chance that are as smooth"
     maps = {v: np.nanmean(o[f'{k}_energy'], 0) for k,v in searched.items()} | {v: o[k]**2 for k,v in changes.items()}
-    names = [f'{i} {n}' for i,n in enumerate(parcellation.names)]           # some regions of MIST share a name
-    places = Parcellation(parcellation.name, parcellation.table.assign(name=names))
-    asked = pd.DataFrame(dict(there=there.astype(float)), names)
-    p = pd.Series({k: compare_maps(m, asked, places)['p'].iloc[0] for k,m in maps.items()})
+    asked = pd.DataFrame(dict(there=there.astype(float)), parcellation.names)
+    p = pd.Series({k: compare_maps(m, asked, parcellation)['p'].iloc[0] for k,m in maps.items()})
     alone = rows['rival'].eq('')
     return rows.assign(p=rows['p'].mask(alone, rows['model'].map(p)), test=rows['test'].mask(alone, 'maps by chance'))
 
