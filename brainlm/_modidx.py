@@ -3186,6 +3186,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'brainlm.responses.Perceptron.__init__': ('responses.html#perceptron.__init__', 'brainlm/responses.py'),
                                    'brainlm.responses.Perceptron.forward': ('responses.html#perceptron.forward', 'brainlm/responses.py'),
                                    'brainlm.responses._as_true': ('responses.html#_as_true', 'brainlm/responses.py'),
+                                   'brainlm.responses._check_answers': ('responses.html#_check_answers', 'brainlm/responses.py'),
                                    'brainlm.responses._drawn_links': ('responses.html#_drawn_links', 'brainlm/responses.py'),
                                    'brainlm.responses._nodes': ('responses.html#_nodes', 'brainlm/responses.py'),
                                    'brainlm.responses.answers': ('responses.html#answers', 'brainlm/responses.py'),

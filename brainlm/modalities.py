@@ -201,6 +201,9 @@ def from_pretrained(cls:ModalBrainLM,
 )->ModalBrainLM: # in evaluation mode
     "Load a model with its modalities, which are in the card. ValueError for a model of one modality."
     file = model_folder(folder)/'card.json'
+    if not file.with_name('config.json').is_file():
+        raise FileNotFoundError(f"{folder}: found no config.json, expected the folder of a model, such as `best` in "
+                                "that of a run: give it")
     kinds = read_json(file).get('modalities') if file.is_file() else None
     if not kinds: raise ValueError(f"{folder}: found no modalities in card.json, expected some: load a model of one "
                                    "modality with BrainLM.from_pretrained")

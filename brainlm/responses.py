@@ -15,6 +15,7 @@ import torch.nn as nn
 
 from .atlas import Parcellation
 from .baselines import Forecaster, FutureNet, NeuralForecaster, VARRidge
+from .basics import one_of
 from .model import BrainLM, BrainLMConfig
 from .perturbation import directed_agreement, ridge_partial_correlation
 
@@ -26,6 +27,8 @@ def step_windows(
 )->tuple: # X float32 [window, context, parcel], Y [window, 1, parcel], block of each window
     "Every stretch of a series and the frame that follows it. ValueError for a series too short for the blocks."
     n = len(series)-context
+    if context<1 or blocks<1:
+        raise ValueError(f"context, blocks: found {context}, {blocks}, expected 1 at least: leave them out")
     if n<blocks:
         raise ValueError(f"series: found {len(series)} frames, expected at least {context+blocks}"
                          "; take a longer one, or fewer blocks")
@@ -81,7 +84,8 @@ def folded_network(
     own:float=1., linear:float=1., folded:float=1., # weights of a node's own value, and of those that it follows
     each:int=4, # nodes that a node follows in each way
 )->FoldedNetwork:
-    "A network drawn at random, as strong as it can be without running away"
+    "A network drawn at random, as strong as it can be without running away. ValueError for too few nodes."
+    if not 0<each<n: raise ValueError(f"each: found {each} of {n} nodes, expected 1 to {n-1}: draw more nodes")
     a,b = own*np.eye(n)+linear*_drawn_links(rng, n, each),folded*_drawn_links(rng, n, each)
     scale = .9/np.abs(np.linalg.eigvals(np.abs(a)+np.abs(b))).max()
     return FoldedNetwork(scale*a, scale*b)
@@ -141,6 +145,16 @@ def _as_true(name, halves, odd, even):
     right = np.nan if even is None or size[1]<1e-3*size[0] else directed_agreement(halves[1], even)
     return dict(forecaster=name, odd=directed_agreement(halves[0], odd), even=right, even_share=size[1]/size[0])
 
+# %% ../nbs/42a_responses.ipynb #18f2295a
+def _check_answers(series, odd, even, amount):
+    "ValueError for a truth of another size, or a push of nothing"
+    n = series.shape[1]
+    for name,m in (('odd', odd), ('even', even)):
+        if m is None or np.shape(m)==(n, n): continue
+        raise ValueError(f"{name}: found shape {np.shape(m)}, expected ({n}, {n}), that of the parcels: give it")
+    if not np.isfinite(amount) or amount==0:
+        raise ValueError(f"amount: found {amount}, expected another than 0: take 1")
+
 # %% ../nbs/42a_responses.ipynb #18f2295b
 def answers(
     series:np.ndarray, # [time, parcel]
@@ -150,8 +164,10 @@ def answers(
     **settings, # of `surrogates`
 )->pd.DataFrame: # a row a forecaster: agreement with the odd and the even half, size of the even one beside the odd
     "How well every forecaster of a series answers pushes; correlations stand beside them, which say no direction"
+    _check_answers(series, odd, even, amount)
     X,Y,blocks = step_windows(series)
     rivals,some = surrogates(n_windows=len(X), **settings),X[::max(1, len(X)//n_windows)]
+    for o in names or (): one_of('names', o, rivals)
     def pushed(f): return push_halves(f.fit(X, Y, blocks), some, amount*series.std(0).mean())
     rows = [_as_true(name, pushed(rivals[name]), odd, even) for name in (rivals if names is None else names)]
     beside = {'correlation': np.corrcoef(series.T), 'partial correlation': ridge_partial_correlation(series, .01)}
