@@ -600,7 +600,7 @@ def rival_scores(
         truth = asked(model, test, q)[0]
         found = rival_maps(q, train, test, model.streams, seconds, names)
         r2 = {n: person_r2(truth, g) for n,(g,_) in found.items()}
-        r2['group mean'] = person_r2(truth, {k: 0*y for k,y in truth.items()})
+        r2['group mean'] = person_r2(truth, {k: np.zeros_like(y) for k,y in truth.items()})
         out.append(_r2_rows(k, subjects, **r2))
         chosen |= {(k,n): m for n,(_,m) in found.items()}
     out += [_alone_rivals(k, train, test, subjects, model) for k in alone_questions if not questions or k in questions]
@@ -617,7 +617,7 @@ def _alone_rivals(question, train, test, subjects, model, orders=(1, 2, 4, 8)):
     y,_,h = alone(model, test, modality)
     r2 = {'interpolation': person_r2(y, {k: interpolated(v, h[k]) for k,v in y.items()}, h)}
     r2['autoregression'] = person_r2(y, fill(y, h, order), h)
-    r2['group mean'] = person_r2(y, {k: 0*v for k,v in y.items()}, h)
+    r2['group mean'] = person_r2(y, {k: np.zeros_like(v) for k,v in y.items()}, h)
     return _r2_rows(question, subjects, **r2)
 
 # %% ../nbs/46_crossing.ipynb #d208b36c

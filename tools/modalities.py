@@ -6,7 +6,7 @@
     python tools/modalities.py --out DIR --judge nbs/results/modalities.tsv   # tables of several runs into one of results
 
 Each training and each cohort's rivals are a process of their own, which writes DIR/scores_*.csv when it is done. All read
-the same people: 48 to learn from, 20 that are tested (toy: 8 and 4; company: 40 are tested).
+the same people: 48 to learn from, 20 that are tested (toy: 8 and 4; company: 200 are tested).
 Models begin on a prior of each stream unless their job says plain. A training with time for less than a quarter of its
 steps writes no scores; one that was interrupted goes on."""
 import argparse
@@ -54,7 +54,7 @@ first_tested = dict(company=2000, wide=2000) # number of the first person who is
 
 # People learned from and tested, parcels, patches in a window, network, steps, windows in a step
 sizes = dict(toy=(8, 4, 4, 4, 'nano', 6, 4), small=(48, 20, 8, 4, 'nano', 1500, 16), large=(48, 20, 16, 8, 'tiny', 6000, 32),
-             company=(48, 40, 8, 4, 'nano', 6000, 16), wide=(48, 40, 16, 4, 'nano', 2500, 16))
+             company=(48, 200, 8, 4, 'nano', 6000, 16), wide=(48, 40, 16, 4, 'nano', 2500, 16))
 
 def cohort(kind, size):
     "Signals of the people learned from and of those who are tested, names of these, and the cohort"
@@ -213,18 +213,17 @@ def begin(a):
         time.sleep(.5)
 
 def families(rows):
-    "A judged model, and the rows of it and those that it is held against: BOLD alone only on the same start"
-    ours = rows['model'].str.startswith('BrainLM')
-    both = [m for m in ('BrainLM on a prior', 'BrainLM') if m in set(rows['model'])] or ['BrainLM of one question']
-    for judged in both:
-        alike = rows['model'].str.endswith('on a prior')==judged.endswith('on a prior')
-        alone = rows['model'].str.contains('BOLD alone') & alike
+    "A judged model, and the rows of it and those that it is held against; a plain one only against plain ones"
+    ours, plain = rows['model'].str.startswith('BrainLM'), ~rows['model'].str.contains('on a prior')
+    names = 'BrainLM on a prior', 'BrainLM on a prior from the first step', 'BrainLM'
+    for judged in [m for m in names if m in set(rows['model'])] or ['BrainLM of one question']:
+        alone = rows['model'].str.contains('BOLD alone') & (plain | ('on a prior' in judged))
         yield judged, rows[(rows['model']==judged) | alone | ~ours | rows['model'].str.contains('one question')]
 
 def judge(folder, file, size):
     "Scores of a folder into a table of results"
     t = pd.concat([pd.read_csv(f) for f in sorted(folder.glob('scores_*.csv'))])
-    where = f'{sizes[size][2]} parcels'+', 64 s'*(size=='wide')
+    where = f'{sizes[size][2]} parcels'+dict(wide=', 64 s', company=', 200 people').get(size, '')
     for kind,every in t.groupby('cohort', sort=False):
         for judged,rows in families(every):
             for q,(values,found) in crossing_verdicts(rows, judged).items():
