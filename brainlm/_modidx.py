@@ -632,6 +632,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'brainlm.crossing._check_asked_stream': ('crossing.html#_check_asked_stream', 'brainlm/crossing.py'),
                                   'brainlm.crossing._fitting': ('crossing.html#_fitting', 'brainlm/crossing.py'),
                                   'brainlm.crossing._fold_sums': ('crossing.html#_fold_sums', 'brainlm/crossing.py'),
+                                  'brainlm.crossing._hidden_of': ('crossing.html#_hidden_of', 'brainlm/crossing.py'),
                                   'brainlm.crossing._inner_r2': ('crossing.html#_inner_r2', 'brainlm/crossing.py'),
                                   'brainlm.crossing._matrix_power': ('crossing.html#_matrix_power', 'brainlm/crossing.py'),
                                   'brainlm.crossing._nan_where_none': ('crossing.html#_nan_where_none', 'brainlm/crossing.py'),

@@ -199,7 +199,7 @@ def _holds_electro(a):
     from brainlm.electrophysiology import electro_files, other_formats
     return bool(electro_files(a.input) or other_formats(a.input))
 
-# %% ../nbs/51_cli.ipynb #newelectro
+# %% ../nbs/51_cli.ipynb #5d1c07ac
 def _preprocess_electro(a):
     "`preprocess_electro` from a shell; 1 if some files failed"
     from brainlm.atlas import load_parcellation

@@ -505,6 +505,13 @@ def rival_maps(
     return out
 
 # %% ../nbs/46_crossing.ipynb #397ded58
+def _hidden_of(valid, rows, ratio, seed):
+    "Tokens of these rows that are hidden [batch, row, patch]: the same ones, whatever else a model reads"
+    mask, g = torch.zeros_like(valid), torch.Generator().manual_seed(seed)
+    mask[:,rows] = random_mask(valid[:,rows].cpu(), ratio, g).to(valid.device)
+    return mask
+
+# %% ../nbs/46_crossing.ipynb #7c1f07ae
 @torch.no_grad()
 def alone(
     model:ModalBrainLM,
@@ -518,7 +525,7 @@ def alone(
     names = [s.name for s in _fitting(model, signals, modality)]
     windows = every_window({k: signals[k] for k in names}, model.streams, seconds, seconds)
     signal, valid = model.pack(windows)
-    mask = random_mask(valid.cpu(), ratio, torch.Generator().manual_seed(seed)).to(valid.device)
+    mask = _hidden_of(valid, model.rows(modality), ratio, seed)
     batches = zip(*(o.split(64) for o in (signal, valid, mask)), strict=True)
     guess = torch.cat([model(*o).prediction for o in batches])
     hidden = model.unpack(mask[...,None].expand(*mask.shape, model.own.shape[1]).float())

@@ -80,7 +80,7 @@ def _networked(rng, n, loads, tau_s, dt_s):
     own = np.sqrt(1-(loads**2).sum(1))
     return _slow(rng, n, loads.shape[1], tau_s, dt_s)@loads.T + own*_slow(rng, n, len(loads), tau_s, dt_s)
 
-# %% ../nbs/05a_joint_simulation.ipynb #newshares
+# %% ../nbs/05a_joint_simulation.ipynb #5d1c07aa
 def _check_cohort(cohort):
     "ValueError for rates or shares of the variance that cannot be; `shared` varies by 1.6 with people"
     tr, hz = cohort.tr_s, cohort.rate_hz

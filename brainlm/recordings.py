@@ -1151,7 +1151,7 @@ def band(self:RecordingStore): # Name, (low, high) in Hz, or None
     name = self._one_of_all('signal_band', None)
     return name if bands.get(name) == edges else None if None in edges else edges
 
-# %% ../nbs/01_recordings.ipynb #newkind
+# %% ../nbs/01_recordings.ipynb #5d1c07ab
 @patch(as_prop=True)
 def signal_kind(self:RecordingStore)->str: # 'bold', 'eeg', 'envelope alpha'
     "What was recorded"
